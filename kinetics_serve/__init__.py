@@ -1,0 +1,1 @@
+"""Test-time scaling under an eFLOP budget, in front of stock vLLM."""

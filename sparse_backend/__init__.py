@@ -1,0 +1,1 @@
+"""Training-free sparse attention inside stock vLLM."""
