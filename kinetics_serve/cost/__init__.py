@@ -1,0 +1,28 @@
+"""What a sample costs: architectures, hardware, KV policies, and the eFLOPs they come to."""
+
+from kinetics_serve.cost import paper
+from kinetics_serve.cost.architecture import Architecture, AttentionLayers
+from kinetics_serve.cost.cost import ZERO, Cost
+from kinetics_serve.cost.hardware import HardwareProfile
+from kinetics_serve.cost.load import load_architecture
+from kinetics_serve.cost.meter import Meter
+from kinetics_serve.cost.model_config import UnsupportedArchitecture
+from kinetics_serve.cost.policy import DENSE, KVPolicy
+from kinetics_serve.cost.price import Price
+from kinetics_serve.cost.shared_prompt import SharedPrompt
+
+__all__ = [
+    "DENSE",
+    "ZERO",
+    "Architecture",
+    "AttentionLayers",
+    "Cost",
+    "HardwareProfile",
+    "KVPolicy",
+    "Meter",
+    "Price",
+    "SharedPrompt",
+    "UnsupportedArchitecture",
+    "load_architecture",
+    "paper",
+]

@@ -1,0 +1,32 @@
+"""How much of the context a sample's decode steps attend to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KVPolicy:
+    """A KV budget, and what its selector reads to spend it well.
+
+    ``budget`` is the tokens attended per KV head and step; None is dense. ``summary_vectors`` is how many
+    vectors of head_size elements the selector reads for every page of ``page_size`` tokens of the context,
+    per KV head: 1 for a mean key, 2 for Quest's min and max, 0 for an oracle that knows the top tokens (the
+    paper's top-k). A context within the budget is attended densely and reads no summary; sliding-window
+    layers ignore the budget. Raises ValueError for a budget or page below one token, or negative summaries.
+    """
+
+    budget: int | None = None
+    page_size: int = 1
+    summary_vectors: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.budget < 1:
+            raise ValueError(f"a KV budget must be at least 1 token, or None for dense; got {self.budget}")
+        if self.page_size < 1:
+            raise ValueError(f"page_size must be at least 1 token, got {self.page_size}")
+        if not 0 <= self.summary_vectors < float("inf"):
+            raise ValueError(f"summary_vectors must be finite and not negative, got {self.summary_vectors}")
+
+
+DENSE = KVPolicy()
