@@ -1,0 +1,89 @@
+"""Drives a run against a source that produces samples as time passes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+from kinetics_serve.runner.run import Ended, Run
+from kinetics_serve.strategies.state import Finish, Sample
+
+
+class Source(Protocol):
+    """Where samples come from. The generator yields the number of tokens so far, then how the sample ended.
+
+    Closing the generator must stop the sample's generation. It raises when the server fails.
+    """
+
+    def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]: ...
+
+
+async def drive(
+    run: Run,
+    source: Source,
+    *,
+    deadline_s: float | None = None,
+    on_change: Callable[[], None] = lambda: None,
+) -> Finish:
+    """Runs the policy to its end and returns what it finished with.
+
+    However it ends (an answer, the deadline in seconds, an exception of the source's, cancellation), every
+    sample has been stopped and settled by then. `on_change` is called after every event.
+    """
+    events: asyncio.Queue[tuple[int, int | Ended | Exception]] = asyncio.Queue()
+    prompt_cached = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def follow(sample: Sample) -> None:
+        # The first sample goes ahead; the others start when its prompt is in the prefix cache.
+        if sample.index > 0:
+            await prompt_cached.wait()
+        run.opened(sample.index)
+        try:
+            async with aclosing(source.sample(sample)) as stream:
+                async for event in stream:
+                    prompt_cached.set()
+                    events.put_nowait((sample.index, event))
+        except Exception as error:
+            events.put_nowait((sample.index, error))
+        finally:
+            prompt_cached.set()
+
+    def launch_decided() -> None:
+        for sample in run.decide():
+            tasks.add(asyncio.create_task(follow(sample), name=f"sample-{sample.index}"))
+
+    async def run_to_the_end() -> None:
+        launch_decided()
+        while run.finish is None:
+            index, event = await events.get()
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Ended):
+                run.ended(index, event)
+                launch_decided()
+            else:
+                run.generated(index, event)
+            on_change()
+
+    timer = asyncio.timeout(deadline_s)
+    try:
+        async with timer:
+            await run_to_the_end()
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        run.conclude("deadline")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        while not events.empty():  # tokens that arrived while the samples were being stopped cost too
+            index, event = events.get_nowait()
+            if isinstance(event, Ended):
+                run.ended(index, event)
+            elif isinstance(event, int):
+                run.generated(index, event)
+        run.cancel_running()
+    assert run.finish is not None
+    return run.finish

@@ -1,0 +1,151 @@
+"""One request's samples and money, driven by whoever has the samples: live servers or recorded traces.
+
+Synchronous and without I/O, so that what is served is what is simulated.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from math import ceil
+
+from kinetics_serve.cost import DENSE, ZERO, Cost, KVPolicy, Price, SharedPrompt
+from kinetics_serve.runner.account import Account, OverBudget
+from kinetics_serve.strategies.state import Finish, Launch, Policy, Sample, State, Status, StopReason
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every sample of a request. `max_tokens` is a sample's cap, in tokens."""
+
+    price: Price
+    prompt_tokens: int
+    max_tokens: int
+    max_samples: int
+    kv: KVPolicy = DENSE
+
+    def worst_case(self, max_tokens: int) -> int:
+        """eFLOPs to reserve for a sample: nothing cached, nothing shared, max_tokens generated."""
+        return self.eflops(self.price.sample(self.prompt_tokens, max_tokens, self.kv))
+
+    def eflops(self, cost: Cost) -> int:
+        return ceil(self.price.eflops(cost))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a sample ended, by whoever ran it.
+
+    cached_tokens: the prompt tokens that the server reported as found in its prefix cache. See Sample for the rest.
+    """
+
+    status: Status
+    tokens: int
+    cached_tokens: int = 0
+    answer: str | None = None
+    score: float = 0.0
+    empty: bool = True
+
+
+class Run:
+    """A policy at work on one request."""
+
+    def __init__(self, policy: Policy, terms: Terms, budget: int) -> None:
+        self.policy = policy
+        self.terms = terms
+        self.account = Account(budget)
+        self.cost = ZERO
+        self.shared_prefix_eflops = 0
+        self.samples: list[Sample] = []
+        self.finish: Finish | None = None
+        self._prompt = SharedPrompt()
+        self._starts: dict[int, int] = {}
+
+    @property
+    def state(self) -> State:
+        return State(
+            samples=tuple(self.samples),
+            available=self.account.available,
+            recoverable=self.account.reserved,
+            price=self.terms.worst_case,
+            max_samples=self.terms.max_samples,
+            max_tokens=self.terms.max_tokens,
+        )
+
+    def decide(self) -> list[Sample]:
+        """Asks the policy until it waits or finishes. Returns the samples to start now, their cost reserved."""
+        started: list[Sample] = []
+        while self.finish is None:
+            action = self.policy.decide(self.state)
+            if isinstance(action, Launch):
+                started += self._launch(action)
+            elif isinstance(action, Finish):
+                self.finish = action
+            else:
+                if not self.state.running:
+                    raise RuntimeError(f"{self.policy.name} waits though nothing runs")
+                break
+        return started
+
+    def conclude(self, reason: StopReason) -> None:
+        """Ends the request with the best answer so far."""
+        if self.finish is None:
+            self.finish = self.policy.conclude(self.state, reason)
+
+    def opened(self, index: int) -> None:
+        """The sample was sent to a server: from here on it costs."""
+        self._starts[index] = self._prompt.join()
+
+    def generated(self, index: int, tokens: int) -> None:
+        """The sample has `tokens` tokens so far."""
+        self._prompt.advance(self._starts[index], tokens)
+        self.samples[index] = replace(self.samples[index], tokens=tokens)
+
+    def ended(self, index: int, end: Ended) -> None:
+        """The sample is over: charges what it cost and frees the rest of its reservation."""
+        self._settle(index, end.tokens, end.cached_tokens)
+        self.samples[index] = replace(
+            self.samples[index],
+            status=end.status,
+            tokens=end.tokens,
+            answer=end.answer if end.status is Status.FINISHED else None,
+            score=end.score,
+            empty=end.empty,
+        )
+
+    def cancel_running(self) -> None:
+        """Settles what still runs for the tokens seen. Its cached tokens were never reported: none are assumed."""
+        for sample in self.samples:
+            if sample.status is Status.RUNNING:
+                self._settle(sample.index, sample.tokens, cached_tokens=0)
+                self.samples[sample.index] = replace(sample, status=Status.CANCELLED)
+
+    def _launch(self, launch: Launch) -> list[Sample]:
+        if launch.count < 1 or not 1 <= launch.max_tokens <= self.terms.max_tokens:
+            raise ValueError(f"{self.policy.name} asked for an impossible launch: {launch}")
+        if launch.count > self.state.samples_left:
+            raise ValueError(f"{self.policy.name} asked for more than max_samples: {launch}")
+        launched = []
+        for _ in range(launch.count):
+            sample = Sample(index=len(self.samples), max_tokens=launch.max_tokens)
+            self.account.reserve(sample.index, self.terms.worst_case(launch.max_tokens))
+            self.samples.append(sample)
+            launched.append(sample)
+        return launched
+
+    def _settle(self, index: int, tokens: int, cached_tokens: int) -> None:
+        if index not in self._starts:  # never sent
+            self.account.settle(index, 0)
+            return
+        terms = self.terms
+        steps = self._prompt.settle(self._starts.pop(index), tokens)
+        cost = terms.price.settle(terms.prompt_tokens, tokens, terms.kv, cached_tokens, steps)
+        alone = terms.price.sample(terms.prompt_tokens, tokens, terms.kv)
+        try:
+            self.account.settle(index, terms.eflops(cost))
+        except OverBudget as error:  # only a server that generates more than it was asked for gets here
+            logger.error("%s; the reservation is charged", error)
+            self.account.settle(index, self.account.reservation(index))
+        self.cost += cost
+        self.shared_prefix_eflops += terms.eflops(alone) - terms.eflops(cost)
+

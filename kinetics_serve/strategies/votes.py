@@ -1,0 +1,47 @@
+"""Counting votes, and how sure a count makes us that its leader is the majority's answer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb
+
+from kinetics_serve.strategies.state import Sample, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """An answer, how many samples gave it, and the sum of their scores."""
+
+    answer: str
+    count: int
+    weight: float
+
+
+def tally(samples: Iterable[Sample]) -> list[Vote]:
+    """The votes of the finished samples that have an answer: most votes first, the higher weight among equals."""
+    groups: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.status is Status.FINISHED and sample.answer is not None:
+            groups.setdefault(sample.answer, []).append(sample.score)
+    votes = [Vote(answer, len(scores), sum(scores)) for answer, scores in groups.items()]
+    return sorted(votes, key=lambda vote: (-vote.count, -vote.weight, vote.answer))
+
+
+@lru_cache(maxsize=4096)
+def lead_confidence(leader: int, runner_up: int) -> float:
+    """The probability that the leader is the more frequent answer of the two, given their counts.
+
+    The mass above 1/2 of a Beta(leader + 1, runner_up + 1) posterior (uniform prior), as in Adaptive-Consistency
+    (Aggarwal et al. 2023, arXiv 2305.11860). For whole counts it is a binomial tail:
+    P(Binomial(leader + runner_up + 1, 1/2) ≤ leader).
+    """
+    trials = leader + runner_up + 1
+    return sum(comb(trials, successes) for successes in range(leader + 1)) / 2**trials
+
+
+def votes_needed(leader: int, runner_up: int, confidence: float, limit: int) -> int:
+    """How many more votes, all for the leader, would lift its confidence to `confidence`; `limit` if more."""
+    for more in range(limit):
+        if lead_confidence(leader + more, runner_up) >= confidence:
+            return more
+    return limit

@@ -1,0 +1,219 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy, Price
+from kinetics_serve.runner.account import Account, OverBudget
+from kinetics_serve.runner.live import drive
+from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.strategies.best_of_n import BestOfN
+from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.single import Single
+from kinetics_serve.strategies.state import (
+    Action,
+    Finish,
+    Launch,
+    Policy,
+    Sample,
+    State,
+    Status,
+    StopReason,
+    Wait,
+)
+
+ARCHITECTURE = Architecture(
+    "tiny", 1_000_000, 1_000_000, (AttentionLayers(4, 8, 2, 16), AttentionLayers(2, 8, 2, 16, window=64))
+)
+
+
+class EngineFault(Exception):
+    pass
+
+
+@dataclass
+class RandomPolicy:
+    """Launches and finishes as hypothesis's random numbers say, within what a policy may ask for."""
+
+    numbers: list[int]
+    name: str = "random"
+
+    def decide(self, state: State) -> Action:
+        number = self.numbers.pop() if self.numbers else 0
+        max_tokens = 1 + number % state.max_tokens
+        count = min(1 + number % 3, state.affordable(max_tokens))
+        if count and number % 5:
+            return Launch(count, max_tokens)
+        if state.running and number % 7:
+            return Wait()
+        return self.conclude(state, "budget")
+
+    def conclude(self, state: State, reason: StopReason) -> Finish:
+        return Finish(None, reason)
+
+
+@dataclass
+class ScriptedSource:
+    """Plays one script a sample: how many tokens, in which chunks, and how it ends."""
+
+    scripts: list[tuple[int, int, str]]
+    cached: int = 0
+    opened: int = 0
+    closed: int = 0
+    tokens: list[int] = field(default_factory=list)
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+        length, chunk, end = self.scripts[sample.index % len(self.scripts)]
+        self.opened += 1
+        try:
+            done = 0
+            while done < min(length, sample.max_tokens):
+                await asyncio.sleep(0)
+                done = min(done + chunk, length, sample.max_tokens)
+                yield done
+            if end == "fault":
+                raise EngineFault
+            if end == "hang":
+                await asyncio.sleep(3600)
+            status = Status.FINISHED if length <= sample.max_tokens else Status.TRUNCATED
+            cached = self.cached if sample.index else 0
+            yield Ended(status, done, cached, answer=end, score=float(done), empty=done == 0)
+        finally:
+            self.closed += 1
+
+
+scripts = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(1, 20), st.sampled_from(["a", "b", "c", "fault", "hang"])),
+    min_size=1,
+    max_size=8,
+)
+policies = st.one_of(
+    st.just(Single()),
+    st.just(BestOfN()),
+    st.builds(MajorityVote, st.sampled_from([0.6, 0.9, 0.95, 1.0])),
+    st.builds(RandomPolicy, st.lists(st.integers(0, 1000), max_size=30)),
+)
+kv_policies = st.sampled_from([DENSE, KVPolicy(budget=32), KVPolicy(budget=32, page_size=8, summary_vectors=2)])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    policy=policies,
+    scripts=scripts,
+    intensity=st.floats(0, 1000),
+    prompt_tokens=st.integers(1, 200),
+    cached=st.integers(0, 200),
+    max_tokens=st.integers(1, 64),
+    max_samples=st.integers(1, 12),
+    samples_worth=st.floats(0, 14),
+    kv=kv_policies,
+    deadline_s=st.sampled_from([None, 0.0, 0.001]),
+)
+def test_spent_never_exceeds_the_budget_and_nothing_reserved_is_left_behind(
+    policy: Policy,
+    scripts: list[tuple[int, int, str]],
+    intensity: float,
+    prompt_tokens: int,
+    cached: int,
+    max_tokens: int,
+    max_samples: int,
+    samples_worth: float,
+    kv: KVPolicy,
+    deadline_s: float | None,
+) -> None:
+    terms = Terms(Price(ARCHITECTURE, intensity), prompt_tokens, max_tokens, max_samples, kv)
+    budget = int(terms.worst_case(max_tokens) * samples_worth)
+    run = Run(policy, terms, budget)
+    source = ScriptedSource(scripts, min(cached, prompt_tokens))
+
+    def check() -> None:
+        assert run.account.spent + run.account.reserved <= budget
+        assert len(run.samples) <= max_samples
+
+    async def play() -> None:
+        hangs = any(end == "hang" for _, _, end in scripts)
+        limit = 0.01 if hangs and deadline_s is None else deadline_s
+        try:
+            await drive(run, source, deadline_s=limit, on_change=check)
+        except EngineFault:
+            assert any(end == "fault" for _, _, end in scripts)
+
+    asyncio.run(play())
+    check()
+    assert run.account.reserved == 0
+    assert all(sample.status is not Status.RUNNING for sample in run.samples)
+    assert source.opened == source.closed
+    # The bill is the sum of its parts, to the whole eFLOP that each sample is rounded up to.
+    assert 0 <= run.account.spent - terms.price.eflops(run.cost) <= len(run.samples) + run.account.spent * 1e-12
+
+
+async def test_cancelling_a_request_stops_and_settles_its_samples() -> None:
+    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
+    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    source = ScriptedSource([(40, 1, "hang")])
+    task = asyncio.create_task(drive(run, source))
+    while source.opened < 4 or not all(sample.tokens == 40 for sample in run.samples):
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert source.closed == 4
+    assert run.account.reserved == 0
+    assert run.account.spent >= 4 * terms.eflops(terms.price.sample(20, 40)) * 0.5
+    assert [sample.status for sample in run.samples] == [Status.CANCELLED] * 4
+
+
+async def test_the_first_sample_goes_ahead_until_its_prompt_is_cached() -> None:
+    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
+    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    order: list[tuple[int, str]] = []
+
+    class Source:
+        async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+            order.append((sample.index, "opened"))
+            await asyncio.sleep(0.01)
+            order.append((sample.index, "first token"))
+            yield 1
+            yield Ended(Status.FINISHED, 1, answer="x", empty=False)
+
+    await drive(run, Source())
+    assert order[:2] == [(0, "opened"), (0, "first token")]
+    assert {index for index, what in order if what == "opened"} == {0, 1, 2, 3}
+
+
+async def test_what_an_early_finisher_leaves_buys_further_samples() -> None:
+    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 32)
+    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    await drive(run, ScriptedSource([(16, 4, "a")]))
+    assert len(run.samples) > 4
+    assert run.account.spent <= run.account.budget
+
+
+async def test_samples_cancelled_before_they_were_sent_cost_nothing() -> None:
+    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
+    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+
+    class Source:
+        async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+            await asyncio.sleep(3600)
+            yield 1
+
+    await drive(run, Source(), deadline_s=0.01)
+    assert run.finish is not None
+    assert run.finish.reason == "deadline"
+    assert run.account.spent == terms.eflops(terms.price.prefill(20))
+
+
+def test_an_account_refuses_what_it_cannot_cover() -> None:
+    account = Account(100)
+    account.reserve(0, 60)
+    with pytest.raises(OverBudget):
+        account.reserve(1, 41)
+    account.settle(0, 10)
+    account.reserve(1, 90)
+    with pytest.raises(OverBudget):
+        account.settle(1, 91)
+    assert (account.spent, account.reserved, account.available) == (10, 90, 0)
