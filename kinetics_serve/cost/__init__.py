@@ -3,7 +3,7 @@
 from kinetics_serve.cost import paper
 from kinetics_serve.cost.architecture import Architecture, AttentionLayers
 from kinetics_serve.cost.cost import ZERO, Cost
-from kinetics_serve.cost.hardware import HardwareProfile
+from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.load import load_architecture
 from kinetics_serve.cost.meter import Meter
 from kinetics_serve.cost.model_config import UnsupportedArchitecture

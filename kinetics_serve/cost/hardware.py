@@ -1,27 +1,15 @@
-"""How fast hardware computes and reads: its arithmetic intensity turns bytes into eFLOPs."""
+"""The hardware that work is priced for: known GPUs, and whatever this machine has."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 
+from kinetics_serve.cost.hardware_profile import HardwareProfile
+from kinetics_serve.cost.measured_cpu import cached_cpu, measure_cpu
 
-@dataclass(frozen=True)
-class HardwareProfile:
-    """Peak FLOPs per second and memory bytes per second of one device, and where the numbers come from."""
-
-    name: str
-    flops: float
-    bytes_per_second: float
-    source: str
-
-    @property
-    def intensity(self) -> float:
-        """FLOPs that the device computes while it moves one byte."""
-        return self.flops / self.bytes_per_second
-
+__all__ = ["GPUS", "HardwareProfile", "cached_cpu", "detect", "gpu_name", "measure_cpu", "profile"]
 
 # Dense bf16 and the SXM form factor, but for the B200: the paper's 562.5 is its rate *with* structured
 # sparsity.
@@ -48,7 +36,7 @@ def profile(name: str) -> HardwareProfile:
     Raises ValueError for another name.
     """
     if name == "cpu":
-        return _cpu()
+        return cached_cpu()
     if name not in GPUS:
         raise ValueError(f"unknown hardware {name!r}; expected one of {', '.join([*GPUS, 'cpu'])}")
     return GPUS[name]
@@ -61,7 +49,7 @@ def detect() -> HardwareProfile:
     """
     gpu = gpu_name()
     if gpu is None:
-        return _cpu()
+        return cached_cpu()
     for name, known in GPUS.items():
         if re.search(rf"\b{name}\b", gpu, re.IGNORECASE):
             return known
@@ -80,9 +68,3 @@ def gpu_name() -> str | None:
         return None
     names = answer.stdout.strip().splitlines()
     return names[0].strip() if names else None
-
-
-def _cpu() -> HardwareProfile:
-    from kinetics_serve.cost.measured_cpu import cached_cpu
-
-    return cached_cpu()

@@ -104,7 +104,7 @@ def max_context(config: Config) -> int | None:
 
 
 def attention_layers(config: Config, name: str) -> list[tuple[int, int, int, int, int | None]]:
-    """Groups of alike layers, in order of first appearance: count, query heads, KV heads, head size, window."""
+    """Groups of alike layers, in order of appearance: count, query heads, KV heads, head size, window."""
     shape = (int(config["num_attention_heads"]), kv_heads(config), head_size(config))
     windows = Counter(layer_windows(config, name))
     return [(count, *shape, window) for window, count in windows.items()]
