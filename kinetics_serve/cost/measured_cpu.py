@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from kinetics_serve.cost.hardware_profile import HardwareProfile
@@ -77,10 +78,8 @@ def _readable_bytes() -> int:
     limit = READ_BYTES
     if "SC_AVPHYS_PAGES" in os.sysconf_names:
         limit = min(limit, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
-    try:  # a container's limit does not show in the machine's free memory
+    with suppress(OSError, ValueError):  # a container's limit does not show in the machine's free memory
         limit = min(limit, int(Path("/sys/fs/cgroup/memory.max").read_text()) // 4)
-    except (OSError, ValueError):
-        pass
     return limit
 
 
@@ -124,4 +123,5 @@ def _write(path: Path, content: dict[str, object]) -> None:
         draft.write_text(json.dumps(content, indent=2), encoding="utf-8")
         os.replace(draft, path)
     except OSError:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()

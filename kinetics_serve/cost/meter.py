@@ -21,5 +21,6 @@ class Meter:
 
     def advance(self, tokens: int) -> None:
         """``tokens`` more have been generated. Raises ValueError if negative."""
-        before, self.tokens = self.tokens, self.tokens + tokens
-        self.cost += self.price.decode(self.prompt_tokens, self.tokens, self.kv, start=before)
+        after = self.tokens + tokens
+        self.cost += self.price.decode(self.prompt_tokens, after, self.kv, start=self.tokens)
+        self.tokens = after

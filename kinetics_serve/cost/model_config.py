@@ -121,6 +121,10 @@ def layer_windows(config: Config, name: str) -> list[int | None]:
     window = config.get("sliding_window")
     types = config.get("layer_types")
     if types:
+        if len(types) != layers:
+            raise UnsupportedArchitecture(
+                name, config["model_type"], f"{len(types)} layer_types for {layers} layers"
+            )
         return [_typed_window(kind, window, config, name) for kind in types]
     slides_by_default = not str(config["model_type"]).startswith("qwen")
     if window is None or not config.get("use_sliding_window", slides_by_default):

@@ -1,0 +1,76 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, Price, SharedPrompt
+
+
+class SamplesOfOnePrompt(RuleBasedStateMachine):
+    """Samples join, stream and end in any order; the engine need not serve them in step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = SharedPrompt()
+        self.running: list[list[int]] = []  # [start, tokens]
+        self.steps: set[int] = set()
+        self.charged = 0
+
+    @rule()
+    def join(self) -> None:
+        assert self.group.join() == len(self.steps)
+        self.running.append([self.group.join(), 0])
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), tokens=st.integers(0, 30))
+    def stream(self, data: st.DataObject, tokens: int) -> None:
+        sample = data.draw(st.sampled_from(self.running))
+        sample[1] += tokens
+        self.steps |= set(range(sample[0], sum(sample)))
+        self.group.advance(*sample)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), unseen=st.integers(0, 10))
+    def end(self, data: st.DataObject, unseen: int) -> None:
+        sample = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        self.settle(sample[0], sample[1] + unseen)
+
+    def settle(self, start: int, tokens: int) -> None:
+        self.steps |= set(range(start, start + tokens))
+        steps = self.group.settle(start, tokens)
+        assert 0 <= steps <= tokens
+        self.charged += steps
+
+    def teardown(self) -> None:
+        for start, tokens in self.running:
+            self.settle(start, tokens)
+        assert self.charged == self.group.clock == len(self.steps)
+
+
+TestSamplesOfOnePrompt = SamplesOfOnePrompt.TestCase
+TestSamplesOfOnePrompt.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=8), st.integers(0, 1000), st.randoms())
+def test_samples_started_together_pay_for_the_prompt_once_per_step_of_the_longest(
+    lengths: list[int], prompt: int, random: object
+) -> None:
+    price = Price(Architecture("model", 100, 100, (AttentionLayers(2, 4, 2, 8),)), 10.0)
+    group = SharedPrompt()
+    starts = [(group.join(), tokens) for tokens in lengths]
+    random.shuffle(starts)  # type: ignore[attr-defined]
+    settled = [price.settle(prompt, n, DENSE, 0, group.settle(start, n)) for start, n in starts]
+    unshared = [price.sample(prompt, n) - price.prompt_reads(prompt, n) for n in lengths]
+    assert sum(settled, ZERO) == sum(unshared, ZERO) + price.prompt_reads(prompt, max(lengths))
+
+
+def test_a_sample_after_all_others_ended_shares_nothing() -> None:
+    group = SharedPrompt()
+    assert group.settle(group.join(), 10) == 10
+    assert group.settle(group.join(), 7) == 7
+
+
+@pytest.mark.parametrize(("start", "tokens"), [(1, 5), (-1, 5), (0, -1)])
+def test_a_start_that_was_never_given_is_refused(start: int, tokens: int) -> None:
+    with pytest.raises(ValueError, match="expected a start"):
+        SharedPrompt().advance(start, tokens)
