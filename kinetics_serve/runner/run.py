@@ -28,6 +28,10 @@ class Terms:
         """eFLOPs to reserve for a sample: nothing cached, nothing shared, max_tokens generated."""
         return self.eflops(self.price.sample(self.prompt_tokens, max_tokens, self.kv))
 
+    def dense_worst_case(self, max_tokens: int) -> int:
+        """The same with dense attention: what a budget stated in samples or tokens is counted in."""
+        return self.eflops(self.price.sample(self.prompt_tokens, max_tokens))
+
     def eflops(self, cost: Cost) -> int:
         return ceil(self.price.eflops(cost))
 
@@ -56,6 +60,7 @@ class Run:
         self.account = Account(budget)
         self.cost = ZERO
         self.shared_prefix_eflops = 0
+        self.cached_tokens: dict[int, int] = {}
         self.samples: list[Sample] = []
         self.finish: Finish | None = None
         self._prompt = SharedPrompt()
@@ -147,5 +152,5 @@ class Run:
             logger.error("%s; the reservation is charged", error)
             self.account.settle(index, self.account.reservation(index))
         self.cost += cost
+        self.cached_tokens[index] = cached_tokens
         self.shared_prefix_eflops += terms.eflops(alone) - terms.eflops(cost)
-

@@ -9,9 +9,7 @@ import re2
 ANSWER_MARK = re2.compile(r"(?i)(?:####|(?:final\s+)?answer(?:\s+is)?\s*[:=]|answer\s+is)\s*(.+)")
 NUMBER = re2.compile(r"[-+−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?%?")
 CHOICE = re2.compile(r"(?:^|[^A-Za-z0-9'])\(?([A-J])\)?(?:[^A-Za-z0-9']|$)")
-CHOICE_MARK = re2.compile(
-    r"(?i)(?:answer|choice|option)(?:\s+is)?\s*[:=]?\s*[*(\[]*(?-i:([A-J]))(?:[^A-Za-z0-9']|$)"
-)
+CHOICE_MARK = re2.compile(r"(?i)(?:answer|choice|option)(?:\s+is)?\s*[:=]?\s*[*(\[]*(?-i:([A-J]))(?:[^A-Za-z0-9']|$)")
 MAX_PATTERN_LENGTH = 1000
 RE2_MEMORY_BYTES = 8 << 20
 
@@ -92,19 +90,17 @@ def regex(pattern: str) -> Extractor:
         ) from None
 
     def extract(text: str) -> str | None:
-        match = None
-        for match in compiled.finditer(text):
-            pass
-        if match is None:
+        matches = list(compiled.finditer(text))
+        if not matches:
             return None
-        found = match.group(1) if compiled.groups else match.group(0)
+        found = matches[-1].group(1 if compiled.groups else 0)
         return (found or "").strip() or None
 
     return extract
 
 
 def json_pointer(pointer: str) -> Extractor:
-    """The value at an RFC 6901 pointer in the JSON of the text (its last fenced block, or all of it), as canonical JSON.
+    """The value at an RFC 6901 pointer in the text's JSON (its last fenced block, or all of it), as canonical JSON.
 
     Raises PatternError for what is not a pointer.
     """
@@ -113,9 +109,8 @@ def json_pointer(pointer: str) -> Extractor:
     parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
 
     def extract(text: str) -> str | None:
-        fenced = text.split("```")
-        candidates = [block.removeprefix("json") for block in fenced[1::2]][::-1] + [text]
-        for candidate in candidates:
+        fenced = [block.removeprefix("json") for block in text.split("```")[1::2]]
+        for candidate in (*reversed(fenced), text):
             try:
                 return _canonical(_follow(json.loads(candidate), parts))
             except (ValueError, KeyError, IndexError, RecursionError):

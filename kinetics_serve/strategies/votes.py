@@ -36,7 +36,7 @@ def lead_confidence(leader: int, runner_up: int) -> float:
     P(Binomial(leader + runner_up + 1, 1/2) ≤ leader).
     """
     trials = leader + runner_up + 1
-    return sum(comb(trials, successes) for successes in range(leader + 1)) / 2**trials
+    return float(sum(comb(trials, successes) for successes in range(leader + 1)) / 2**trials)
 
 
 def votes_needed(leader: int, runner_up: int, confidence: float, limit: int) -> int:

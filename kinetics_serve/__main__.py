@@ -1,0 +1,3 @@
+from kinetics_serve.cli import app
+
+app()

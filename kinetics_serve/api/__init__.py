@@ -1,0 +1,1 @@
+"""The HTTP front-end: OpenAI's API, plus a budget."""

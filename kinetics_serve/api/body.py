@@ -1,0 +1,36 @@
+"""Reading a request's body: bounded, strict JSON."""
+
+from typing import Any
+
+import pydantic_core
+from fastapi import Request
+
+from kinetics_serve.api.errors import ApiError, invalid
+
+Json = dict[str, Any]
+
+
+async def read(request: Request, max_bytes: int) -> bytes:
+    """The body. Raises ApiError 413 as soon as it is known to be too large."""
+    too_large = ApiError(413, "invalid_request", f"the request is larger than the {max_bytes} bytes allowed")
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > max_bytes:
+        raise too_large
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+def parse(content: bytes) -> Json:
+    """The JSON object in `content`; NaN, Infinity and numbers beyond a double are no JSON. Raises ApiError 400."""
+    try:
+        body = pydantic_core.from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise invalid(f"the body is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise invalid(f"the body must be a JSON object, not {type(body).__name__}")
+    return body

@@ -1,0 +1,105 @@
+"""The routes that generate: chat completions and completions, with a budget or without."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from kinetics_serve.api import body as request_body
+from kinetics_serve.api.disconnect import CancellingStream, while_request_connected
+from kinetics_serve.api.errors import as_api_error, invalid
+from kinetics_serve.api.job import Job
+from kinetics_serve.api.options import BUDGET_HEADER, options_of
+from kinetics_serve.api.services import Services
+from kinetics_serve.engine.completion import ChatCompletion, Completion, TextCompletion
+from kinetics_serve.engine.upstream import Json
+
+router = APIRouter()
+
+PROGRESS_INTERVAL_S = 0.25
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request) -> Response:
+    """OpenAI's chat completions, plus an optional `kinetics` object with a budget."""
+    return await _complete(request, ChatCompletion)
+
+
+@router.post("/v1/completions")
+async def completions(request: Request) -> Response:
+    """OpenAI's completions, plus an optional `kinetics` object with a budget."""
+    return await _complete(request, TextCompletion)
+
+
+async def _complete(request: Request, completion: type[Completion]) -> Response:
+    services: Services = request.app.state.services
+    content = await request_body.read(request, services.settings.max_body_bytes)
+    body = request_body.parse(content)
+    options = options_of(body, request.headers.get(BUDGET_HEADER), services.settings.efforts)
+    if options is None:
+        return await while_request_connected(request, _pass_through(services, completion, body, content))
+    _check_finite(body)
+    job = await while_request_connected(request, Job.create(body, options, completion, services))
+    if job.prompt.stream:
+        return CancellingStream(_events(job), media_type="text/event-stream")
+    await while_request_connected(request, job.work())
+    return JSONResponse(job.response())
+
+
+async def _pass_through(services: Services, completion: type[Completion], body: Json, content: bytes) -> Response:
+    """vLLM's own answer, byte for byte."""
+    model = body.get("model")
+    upstream, _ = services.pool.pick(model if isinstance(model, str) else None)
+    stack = AsyncExitStack()
+    async with stack:
+        response = await stack.enter_async_context(upstream.open("POST", completion.path, content))
+        opened = stack.pop_all()
+    headers = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        async with opened:
+            async for piece in response.aiter_raw():
+                yield piece
+
+    return CancellingStream(pieces(), response.status_code, headers)
+
+
+async def _events(job: Job) -> AsyncGenerator[str, None]:
+    """The server-sent events of a budgeted stream: progress, the winner, the bill."""
+    changed = asyncio.Event()
+    work = asyncio.create_task(job.work(on_change=changed.set))
+    work.add_done_callback(lambda _: changed.set())
+    try:
+        yield _event(job.progress())
+        while not work.done():
+            await changed.wait()
+            changed.clear()
+            if not work.done():
+                yield _event(job.progress())
+                await asyncio.wait({work}, timeout=PROGRESS_INTERVAL_S)
+        await work
+        for chunk in job.chunks():
+            yield _event(chunk)
+    except Exception as error:
+        yield _event(as_api_error(error).envelope)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    yield "data: [DONE]\n\n"
+
+
+def _event(data: Any) -> str:
+    return f"data: {json.dumps(data, separators=(',', ':'), ensure_ascii=False)}\n\n"
+
+
+def _check_finite(body: Json) -> None:
+    """JSON has no infinity, but a number such as 1e400 reads as one."""
+    try:
+        json.dumps(body, allow_nan=False)
+    except ValueError:
+        raise invalid("the body has a number beyond what a double holds") from None

@@ -1,0 +1,102 @@
+"""The routes that generate nothing: models, plans, metrics, health."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from kinetics_serve.api import body as request_body
+from kinetics_serve.api.errors import invalid
+from kinetics_serve.api.job import plan_of, terms_of
+from kinetics_serve.api.options import BUDGET_HEADER, KineticsOptions, options_of
+from kinetics_serve.api.services import Services
+from kinetics_serve.engine.completion import ChatCompletion, TextCompletion
+from kinetics_serve.engine.upstream import EngineUnavailable
+from kinetics_serve.planner.plan import minimum
+
+router = APIRouter()
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """The models that the upstreams serve now."""
+    pool = _services(request).pool
+    if not pool.ready:
+        raise EngineUnavailable("no engine is up at the moment")
+    return {"object": "list", "data": [model.card.raw for model in pool.models()]}
+
+
+@router.get("/v1/models/{name:path}")
+async def model(request: Request, name: str) -> dict[str, Any]:
+    """One of them."""
+    _, served = _services(request).pool.pick(name)
+    return served.card.raw
+
+
+@router.post("/v1/kinetics/plan")
+async def plan(request: Request) -> dict[str, Any]:
+    """What a budget would buy for a prompt. Takes the body of a chat completion or completion; generates nothing.
+
+    Without a budget: what one sample costs, and the least budget.
+    """
+    services = _services(request)
+    body = request_body.parse(await request_body.read(request, services.settings.max_body_bytes))
+    if ("messages" in body) == ("prompt" in body):
+        raise invalid("state either messages, as for a chat completion, or prompt, as for a completion")
+    completion = ChatCompletion if "messages" in body else TextCompletion
+    if body.get("kinetics") is None:
+        body["kinetics"] = {}
+    stated = body["kinetics"]
+    budgeted = (
+        (isinstance(stated, dict) and stated.get("budget") is not None)
+        or BUDGET_HEADER in request.headers
+        or str(body.get("reasoning_effort")) in services.settings.efforts
+    )
+    header = request.headers.get(BUDGET_HEADER)
+    options = options_of(body, header, services.settings.efforts) if budgeted else KineticsOptions()
+    assert options is not None
+    _, served, prompt, terms = await terms_of(body, options, completion, services)
+    answer = {
+        "model": served.name,
+        "kv_budget": "dense",
+        "prompt_tokens": terms.prompt_tokens,
+        "max_tokens": terms.max_tokens,
+        "max_samples": terms.max_samples,
+        "sample_eflops": terms.worst_case(terms.max_tokens),
+        "minimum_eflops": minimum(terms),
+        "arithmetic_intensity": terms.price.intensity,
+    }
+    if budgeted:
+        chosen = plan_of(options, prompt, terms)
+        answer |= {
+            "strategy": chosen.policy.name,
+            "budget_eflops": chosen.budget,
+            "full_length_samples": chosen.full_length_samples,
+        }
+    return answer
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(generate_latest(_services(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """The process is alive."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(request: Request) -> JSONResponse:
+    """Whether a request would find an engine: 200 or 503."""
+    is_ready = _services(request).pool.ready
+    return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)

@@ -1,0 +1,268 @@
+"""One budgeted request: checked, planned, run, and billed."""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from kinetics_serve.api.errors import ApiError, invalid
+from kinetics_serve.api.options import KineticsOptions
+from kinetics_serve.api.prompt import Prompt, prompt_of
+from kinetics_serve.api.services import Services
+from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.engine.live_source import LiveSource
+from kinetics_serve.engine.pool import ServedModel
+from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
+from kinetics_serve.planner.plan import Plan, plan
+from kinetics_serve.runner.answer_groups import AnswerGroups
+from kinetics_serve.runner.live import drive
+from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.strategies.answers import extractor
+from kinetics_serve.strategies.state import Sample, Status
+from kinetics_serve.strategies.votes import tally
+
+
+async def terms_of(
+    body: Json, options: KineticsOptions, completion: type[Completion], services: Services
+) -> tuple[Upstream, ServedModel, Prompt, Terms]:
+    """Checks a budgeted request and prices its prompt. Raises what api.errors knows."""
+    model = body.get("model")
+    if model is not None and not isinstance(model, str):
+        raise invalid(f"model must be a text, given: {model!r:.100}", "model")
+    upstream, served = services.pool.pick(model)
+    if served.price is None:
+        raise ApiError(
+            503,
+            "engine_unavailable",
+            f"requests to {served.name!r} can't be priced: {served.problem}. The server's administrator can name "
+            "the model's folder or Hugging Face name with --architecture",
+        )
+    prompt = prompt_of(body, completion, served.name)
+    if prompt.greedy and options.strategy in ("best_of_n", "majority_vote"):
+        raise invalid(
+            f"temperature 0 gives the same sample every time, so {options.strategy} would pay for copies: state a "
+            'temperature above 0, or the strategy "single"',
+            "temperature",
+        )
+    if isinstance(options.kv_budget, int):
+        raise invalid(
+            f"the engine that serves {served.name!r} runs without sparse attention, so a KV budget of "
+            f'{options.kv_budget} tokens has no effect there: leave kv_budget out or state "dense"',
+            "kinetics.kv_budget",
+        )
+    prompt_tokens = await prompt.count_tokens(upstream)
+    context = served.card.max_model_len or served.price.architecture.max_context
+    room = context - prompt_tokens if context is not None else 2**31
+    if room < 1:
+        raise invalid(
+            f"the prompt has {prompt_tokens} tokens, which leaves no room for an answer in the context of {context} "
+            f"tokens of {served.name!r}: shorten it",
+            "messages" if completion is ChatCompletion else "prompt",
+        )
+    max_tokens = min(prompt.max_tokens or room, room)
+    return upstream, served, prompt, Terms(served.price, prompt_tokens, max_tokens, options.max_samples)
+
+
+def plan_of(options: KineticsOptions, prompt: Prompt, terms: Terms) -> Plan:
+    """Raises BudgetTooSmall."""
+    assert options.budget is not None
+    budget = options.budget.budget()
+    return plan(options.strategy, budget, terms, options.stop_confidence, prompt.greedy)
+
+
+class Job:
+    """A budgeted request that can be run. Make one with `create`."""
+
+    def __init__(
+        self,
+        services: Services,
+        options: KineticsOptions,
+        upstream: Upstream,
+        model: ServedModel,
+        prompt: Prompt,
+        plan: Plan,
+        arrived: float,
+    ) -> None:
+        self.prompt = prompt
+        self.run = Run(plan.policy, plan.terms, plan.budget)
+        self._services = services
+        self._options = options
+        self._upstream = upstream
+        self._model = model.name
+        self._arrived = arrived
+        self._first_token_s: float | None = None
+        self._chat = prompt.completion is ChatCompletion
+        self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._source = LiveSource(
+            upstream,
+            prompt.body,
+            lambda: prompt.completion(prompt.top_logprobs),
+            extractor(options.answer.extractor, options.answer.pattern),
+            AnswerGroups(options.answer.equivalence, services.math_pool.equal),
+            options.scorer.statistic,
+        )
+
+    @classmethod
+    async def create(
+        cls, body: Json, options: KineticsOptions, completion: type[Completion], services: Services
+    ) -> "Job":
+        """Raises what api.errors knows; nothing is spent by then."""
+        arrived = time.monotonic()
+        upstream, model, prompt, terms = await terms_of(body, options, completion, services)
+        return cls(services, options, upstream, model, prompt, plan_of(options, prompt, terms), arrived)
+
+    async def work(self, on_change: Callable[[], None] = lambda: None) -> None:
+        """Spends the budget. Whatever happens, samples are stopped, and what they cost is booked, afterwards."""
+
+        def changed() -> None:
+            if self._first_token_s is None and any(sample.tokens for sample in self.run.samples):
+                self._first_token_s = time.monotonic() - self._arrived
+            on_change()
+
+        outcome = "failed"
+        try:
+            await drive(self.run, self, deadline_s=self._options.deadline_s, on_change=changed)
+            outcome = "completed"
+        except EngineUnavailable:
+            self._services.pool.down(self._upstream)
+            raise
+        except BaseException as error:
+            outcome = "failed" if isinstance(error, Exception) else "cancelled"
+            raise
+        finally:
+            self._book(outcome)
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+        """The source's sample, counted while it runs."""
+        gauge = self._services.metrics.inflight.labels(**self._labels)
+        with gauge.track_inprogress():
+            async with aclosing(self._source.sample(sample)) as events:
+                async for event in events:
+                    yield event
+
+    def response(self) -> Json:
+        """The answer of a request that is not streamed."""
+        return {
+            "id": self._id,
+            "object": "chat.completion" if self._chat else "text_completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [self._winner().choice()],
+            "usage": self._usage(),
+            "kinetics": self.bill(),
+        }
+
+    def progress(self) -> Json:
+        """A chunk that says how far the request is and leaves the text alone."""
+        state = {
+            "spent_eflops": self.run.account.spent,
+            "reserved_eflops": self.run.account.reserved,
+            "budget_eflops": self.run.account.budget,
+            "samples_started": len(self.run.samples),
+            "samples_finished": self._samples_finished,
+            "completion_tokens": self._completion_tokens,
+            "votes": self._votes(),
+        }
+        untouched: Json = {"delta": {}} if self._chat else {"text": ""}
+        empty = {"index": 0, "finish_reason": None} | untouched
+        return self._chunk([empty], kinetics=state)
+
+    def chunks(self) -> list[Json]:
+        """The winner as a stream's chunks, the bill on the last that has a choice."""
+        choices = self._winner().deltas()
+        chunks = [self._chunk([choice]) for choice in choices[:-1]]
+        chunks.append(self._chunk(choices[-1:], kinetics=self.bill()))
+        if self.prompt.include_usage:
+            chunks.append(self._chunk([], usage=self._usage()))
+        return chunks
+
+    def bill(self) -> Json:
+        """The `kinetics` object of the response."""
+        run = self.run
+        assert run.finish is not None
+        winner = run.finish.winner
+        intensity = run.terms.price.intensity
+        bill = {
+            "strategy": run.policy.name,
+            "model": self._model,
+            "kv_budget": "dense" if run.terms.kv.budget is None else run.terms.kv.budget,
+            "budget_eflops": run.account.budget,
+            "spent_eflops": run.account.spent,
+            "compute_flops": run.cost.compute_flops,
+            "memory_bytes": run.cost.memory_bytes,
+            "arithmetic_intensity": intensity,
+            "samples_started": len(run.samples),
+            "samples_finished": self._samples_finished,
+            "stop_reason": run.finish.reason,
+            "answer": run.samples[winner].answer if winner is not None else None,
+            "confidence": run.finish.confidence,
+            "votes": self._votes(),
+        }
+        if self._options.include_samples:
+            bill["samples"] = [self._sample_report(sample) for sample in run.samples]
+        return bill
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {"model": self._model, "strategy": self.run.policy.name}
+
+    @property
+    def _completion_tokens(self) -> int:
+        return sum(sample.tokens for sample in self.run.samples)
+
+    @property
+    def _samples_finished(self) -> int:
+        """Samples that ran to their end, be it max_tokens."""
+        return sum(1 for _ in self.run.state.with_status(Status.FINISHED, Status.TRUNCATED))
+
+    def _winner(self) -> Completion:
+        assert self.run.finish is not None
+        winner = self.run.finish.winner
+        if winner is not None:
+            return self._source.completions[winner]
+        ended = self._source.completions.values()  # nothing has any text: any sample shows that
+        return next(iter(ended)) if ended else self.prompt.completion(self.prompt.top_logprobs)
+
+    def _votes(self) -> list[Json]:
+        return [{"answer": vote.answer, "count": vote.count, "weight": vote.weight} for vote in tally(self.run.samples)]
+
+    def _usage(self) -> Json:
+        prompt = self.run.terms.prompt_tokens
+        completion = self._completion_tokens
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": self.run.cached_tokens.get(0, 0)},
+        }
+
+    def _sample_report(self, sample: Sample) -> Json:
+        completion = self._source.completions.get(sample.index)
+        return {
+            "index": sample.index,
+            "status": sample.status.value,
+            "tokens": sample.tokens,
+            "answer": sample.answer,
+            "score": sample.score,
+            "text": completion.text if completion is not None else "",
+        }
+
+    def _chunk(self, choices: list[Json], **more: Any) -> Json:
+        return {
+            "id": self._id,
+            "object": "chat.completion.chunk" if self._chat else "text_completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+            **more,
+        }
+
+    def _book(self, outcome: str) -> None:
+        metrics = self._services.metrics
+        metrics.settled(self.run, self._model)
+        metrics.requests.labels(**self._labels, outcome=outcome).inc()
+        metrics.duration.labels(**self._labels).observe(time.monotonic() - self._arrived)
+        if self._first_token_s is not None:
+            metrics.first_token.labels(**self._labels).observe(self._first_token_s)

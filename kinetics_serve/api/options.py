@@ -1,0 +1,135 @@
+"""The `kinetics` object of a request: what a client may say about its budget."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kinetics_serve.api.errors import ApiError, from_validation, invalid
+from kinetics_serve.planner.plan import Budget, StrategyName
+from kinetics_serve.strategies.answers import PatternError, extractor
+from kinetics_serve.strategies.equivalence import EquivalenceKind
+
+BUDGET_HEADER = "x-kinetics-budget"
+MAX_BUDGET = 1e30
+"""eFLOPs. More than any machine does in a lifetime, and far from where doubles end."""
+
+MAX_SAMPLES = 1024
+
+Positive = Annotated[float, Field(gt=0, le=MAX_BUDGET, allow_inf_nan=False, strict=True)]
+Probability = Annotated[float, Field(gt=0, le=1, strict=True)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BudgetOption(Strict):
+    """Exactly one of these. `tokens` are generated tokens; `samples` are dense samples of full length."""
+
+    eflops: Positive | None = Field(default=None, examples=[4e13])
+    tokens: Annotated[int, Field(gt=0, le=10**12, strict=True)] | None = Field(default=None, examples=[20000])
+    samples: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False, strict=True)] | None = Field(
+        default=None, examples=[8]
+    )
+    accuracy: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = Field(default=None, examples=[0.8])
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        if len(self.model_fields_set) != 1 or None in self.model_dump(include=self.model_fields_set).values():
+            raise ValueError("state exactly one of eflops, tokens, samples, accuracy")
+        return self
+
+    def budget(self) -> Budget:
+        """Raises ApiError for a budget by accuracy, which needs a calibration."""
+        if self.eflops is not None:
+            return Budget("eflops", self.eflops)
+        if self.tokens is not None:
+            return Budget("tokens", self.tokens)
+        if self.samples is not None:
+            return Budget("samples", self.samples)
+        raise invalid(
+            "a budget by accuracy needs a calibration, and this server has none: state eflops, tokens or samples",
+            "kinetics.budget.accuracy",
+        )
+
+
+class AnswerOption(Strict):
+    """Where the answer stands in a sample, and when two answers are the same."""
+
+    extractor: Literal["auto", "boxed", "number", "choice", "regex", "json_pointer", "last_line"] = "auto"
+    pattern: str | None = None
+    equivalence: EquivalenceKind = "auto"
+
+    @model_validator(mode="after")
+    def usable(self) -> Self:
+        try:
+            extractor(self.extractor, self.pattern)
+        except PatternError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class ScorerOption(Strict):
+    """Best-of-N's score: the model's confidence, over the whole sample or its least confident stretch."""
+
+    kind: Literal["confidence"] = "confidence"
+    statistic: Literal["mean", "worst_window"] = "mean"
+
+
+class KineticsOptions(Strict):
+    """Everything but the budget has a default."""
+
+    budget: BudgetOption | None = None
+    strategy: StrategyName = "auto"
+    max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] = 32
+    kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=1, strict=True)] = "auto"
+    answer: AnswerOption = AnswerOption()
+    scorer: ScorerOption = ScorerOption()
+    stop_confidence: Probability = 0.95
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
+    include_samples: Annotated[bool, Field(strict=True)] = False
+
+
+def options_of(body: dict[str, Any], header: str | None, efforts: dict[str, float]) -> KineticsOptions | None:
+    """The options of a request that states a budget: in its body, in the header, or by `reasoning_effort`.
+
+    The first of the three that states one counts. None: the request states none and passes through.
+    efforts: the samples' worth that each `reasoning_effort` buys. Raises ApiError.
+    """
+    stated = body.get("kinetics")
+    if stated is not None:
+        try:
+            options = KineticsOptions.model_validate(stated)
+        except ValidationError as error:
+            raise from_validation(error, "kinetics") from None
+        if options.budget is not None:
+            return options
+    else:
+        options = KineticsOptions()
+    if header is not None:
+        return options.model_copy(update={"budget": BudgetOption(eflops=_header_eflops(header))})
+    samples = efforts.get(str(body.get("reasoning_effort")))
+    if samples is not None:
+        return options.model_copy(update={"budget": BudgetOption(samples=samples)})
+    if stated is not None:
+        raise ApiError(
+            400,
+            "invalid_request",
+            'kinetics.budget is missing: state one, as in {"budget": {"samples": 8}}',
+            "kinetics.budget",
+        )
+    return None
+
+
+def _header_eflops(header: str) -> float:
+    try:
+        value = float(header)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= MAX_BUDGET:
+        raise invalid(
+            f"the header X-Kinetics-Budget must be eFLOPs above 0 and up to {MAX_BUDGET:g}, such as 4e13; "
+            f"given: {header[:100]!r}",
+            "X-Kinetics-Budget",
+        )
+    return value

@@ -1,0 +1,134 @@
+"""What a budgeted request asks the model, and what of it may be combined with a budget."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kinetics_serve.api.errors import invalid
+from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.engine.upstream import Json, Upstream
+
+_OURS = (
+    "kinetics",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "logprobs",
+    "top_logprobs",
+)
+_CHAT_TEMPLATE_FIELDS = (
+    "add_generation_prompt",
+    "continue_final_message",
+    "add_special_tokens",
+    "chat_template",
+    "chat_template_kwargs",
+    "tools",
+)
+MAX_TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request's prompt and sampling parameters, checked.
+
+    completion: the kind of completion. max_tokens: the client's limit per sample, None if it set none.
+    top_logprobs: see Completion. body: what goes to vLLM, but for what differs from sample to sample.
+    """
+
+    completion: type[Completion]
+    body: Json
+    max_tokens: int | None
+    top_logprobs: int | None
+    stream: bool
+    include_usage: bool
+    greedy: bool
+
+    async def count_tokens(self, upstream: Upstream) -> int:
+        """The tokens of the prompt as the upstream's tokenizer and chat template make them."""
+        body = self.body
+        if self.completion is ChatCompletion:
+            fields = {key: body[key] for key in _CHAT_TEMPLATE_FIELDS if body.get(key) is not None}
+            return await upstream.count_tokens({"model": body["model"], "messages": body["messages"], **fields})
+        if isinstance(body["prompt"], list):
+            return len(body["prompt"])
+        special = {"add_special_tokens": body["add_special_tokens"]} if "add_special_tokens" in body else {}
+        return await upstream.count_tokens({"model": body["model"], "prompt": body["prompt"], **special})
+
+
+def prompt_of(body: Json, completion: type[Completion], model: str) -> Prompt:
+    """The prompt of a budgeted request, for `model`. Raises ApiError for what a budget can't be combined with."""
+    max_tokens = _integer(body, "max_completion_tokens", 1, 2**31) or _integer(body, "max_tokens", 1, 2**31)
+    n = _integer(body, "n", 1, 2**31)
+    if n not in (None, 1):
+        raise invalid(
+            f"n is {n}, but a request with a budget has one answer: leave n out and state "
+            "kinetics.max_samples and kinetics.include_samples to see every sample",
+            "n",
+        )
+    for field in ("echo", "use_beam_search", "best_of"):
+        if body.get(field):
+            raise invalid(f"{field} can't be combined with a budget: leave it out", field)
+    sent = {key: value for key, value in body.items() if key not in _OURS} | {"model": model}
+    if completion is ChatCompletion:
+        _check_messages(body.get("messages"))
+        wanted = _boolean(body, "logprobs")
+        top_logprobs = (_integer(body, "top_logprobs", 0, MAX_TOP_LOGPROBS) or 0) if wanted else None
+    else:
+        sent["prompt"] = _text_prompt(body.get("prompt"))
+        top_logprobs = _integer(body, "logprobs", 0, MAX_TOP_LOGPROBS)
+    stream_options = body.get("stream_options") or {}
+    if not isinstance(stream_options, dict):
+        raise invalid(f"stream_options must be an object, given: {stream_options!r}", "stream_options")
+    _integer(body, "seed", -(2**63), 2**63 - 1)
+    return Prompt(
+        completion=completion,
+        body=sent,
+        max_tokens=max_tokens,
+        top_logprobs=top_logprobs,
+        stream=_boolean(body, "stream"),
+        include_usage=bool(stream_options.get("include_usage")),
+        greedy=body.get("temperature") == 0,
+    )
+
+
+def _check_messages(messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise invalid("messages must be a list of at least one message", "messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise invalid(f"messages.{index} must be an object with role and content", f"messages.{index}")
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict) or part.get("type") not in ("text", "refusal"):
+                raise invalid(
+                    "a request with a budget takes text only: what an image or a sound costs is not known before "
+                    "it runs. Leave the budget out, or the media",
+                    f"messages.{index}.content",
+                )
+
+
+def _text_prompt(prompt: Any) -> str | list[int]:
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
+        prompt = prompt[0]
+    if isinstance(prompt, str) and prompt:
+        return prompt
+    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+        return prompt
+    raise invalid("prompt must be one text or one list of token ids: with a budget, send prompts one by one", "prompt")
+
+
+def _integer(body: Json, field: str, least: int, most: int) -> int | None:
+    value = body.get(field)
+    if value is None:
+        return None
+    if type(value) is not int or not least <= value <= most:
+        raise invalid(f"{field} must be a whole number from {least} to {most}, given: {value!r:.100}", field)
+    return value
+
+
+def _boolean(body: Json, field: str) -> bool:
+    value = body.get(field)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise invalid(f"{field} must be true or false, given: {value!r:.100}", field)

@@ -1,0 +1,28 @@
+"""What the routes share."""
+
+from dataclasses import dataclass, field
+
+from kinetics_serve.engine.pool import Pool
+from kinetics_serve.metrics import Metrics
+from kinetics_serve.runner.math_pool import MathPool
+
+DEFAULT_EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
+"""Samples' worth that OpenAI's `reasoning_effort` buys."""
+
+DEFAULT_MAX_BODY_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an administrator sets. efforts: samples' worth per `reasoning_effort`."""
+
+    efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    pool: Pool
+    metrics: Metrics
+    math_pool: MathPool

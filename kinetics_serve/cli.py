@@ -1,0 +1,182 @@
+"""The command `kinetics-serve`."""
+
+import asyncio
+import json
+import logging
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
+
+app = typer.Typer(
+    help="Test-time scaling under a compute budget, in front of stock vLLM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+
+class LogLevel(StrEnum):
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+
+
+HardwareName = Annotated[
+    str | None,
+    typer.Option(
+        "--hardware", help=f"What eFLOPs are counted for: {', '.join(hardware.GPUS)} or cpu. Default: what is here."
+    ),
+]
+
+
+def fail(message: object) -> typer.Exit:
+    errors.print(f"error: {message}", soft_wrap=True, markup=False)
+    return typer.Exit(1)
+
+
+def chosen_hardware(name: str | None) -> hardware.HardwareProfile:
+    try:
+        return hardware.profile(name) if name is not None else hardware.detect()
+    except ValueError as error:
+        raise fail(error) from None
+
+
+def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, float]:
+    """`NAME=SAMPLES` options over the defaults."""
+    efforts = dict(defaults)
+    for entry in stated:
+        name, _, samples = entry.partition("=")
+        try:
+            efforts[name] = float(samples)
+        except ValueError:
+            raise fail(f"--effort takes NAME=SAMPLES, such as high=16; given: {entry!r}") from None
+        if not 0 < efforts[name] < float("inf"):
+            raise fail(f"--effort {name} must buy more than 0 samples; given: {samples}")
+    return efforts
+
+
+@app.command()
+def serve(
+    engine_args: Annotated[
+        list[str] | None, typer.Argument(help="After --: further arguments for the embedded vLLM server.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hugging Face name or folder for the embedded engine. Default: a bundled one.")
+    ] = None,
+    upstream: Annotated[
+        list[str] | None, typer.Option(help="URL of a vLLM server that runs already; repeat for several.")
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(help="Folder or Hugging Face name of the upstreams' model, where they don't tell."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    hardware_name: HardwareName = None,
+    effort: Annotated[
+        list[str] | None,
+        typer.Option(help="Samples' worth that a reasoning_effort buys, such as high=16; repeat for several."),
+    ] = None,
+    max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 8,
+    log_level: Annotated[LogLevel, typer.Option(help="debug shows the engine's log too.")] = LogLevel.info,
+) -> None:
+    """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
+    # Here and below, so that `--help` does not wait for what only one command needs.
+    from kinetics_serve import serve as server
+    from kinetics_serve.api.app import create_app
+    from kinetics_serve.api.services import DEFAULT_EFFORTS, Settings
+    from kinetics_serve.engine import bundled_model
+    from kinetics_serve.engine.supervisor import EngineError, Supervisor
+
+    if model is not None and upstream:
+        raise fail("--model starts an embedded engine and --upstream uses running ones: give one of them")
+    if upstream and engine_args:
+        raise fail(f"arguments after -- are for the embedded engine, which --upstream replaces: {engine_args}")
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20)
+    profile = chosen_hardware(hardware_name)
+    supervisor = None
+    try:
+        listener = server.listen(host, port)
+        if not upstream:
+            name = bundled_model.NAME if model is None else model.rstrip("/").rpartition("/")[2]
+            folder = str(bundled_model.bundled_model(_show_model_progress)) if model is None else model
+            supervisor = Supervisor(
+                folder,
+                served_name=name,
+                engine_args=engine_args or (),
+                on_progress=lambda line: errors.print(f"engine: {line}"),
+            )
+            architecture = architecture or folder
+        urls = [supervisor.url] if supervisor is not None else list(upstream or ())
+        errors.print(
+            f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
+        )
+        fastapi = create_app(urls, profile.intensity, architecture, settings)
+        with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
+            runner.run(server.serve(fastapi, listener, supervisor))
+    except EngineError as error:
+        for line in error.log_tail:
+            errors.print(f"  {line}", markup=False, soft_wrap=True)
+        raise fail(f"the engine could not start: {error}") from None
+    except (OSError, bundled_model.BundledModelError) as error:
+        raise fail(error) from None
+
+
+def _show_model_progress(phase: str, fraction: float | None) -> None:
+    if phase != "done":
+        part = "" if fraction is None else f" {fraction:4.0%}"
+        errors.print(f"bundled model: {phase}{part}", end="\r" if errors.is_terminal else "\n")
+
+
+@app.command(name="hardware")
+def show_hardware(
+    measure: Annotated[bool, typer.Option(help="Measure the CPU again instead of reading the cached result.")] = False,
+) -> None:
+    """Show the hardware that eFLOPs are counted for."""
+    profile = hardware.measure_cpu() if measure else chosen_hardware(None)
+    output.print(f"{profile.name}: {profile.intensity:.1f} FLOPs per byte")
+    output.print(f"  {profile.flops / 1e12:.4g} TFLOP/s, {profile.bytes_per_second / 1e9:.4g} GB/s")
+    output.print(f"  {profile.source}", soft_wrap=True)
+
+
+@app.command()
+def cost(
+    model: Annotated[str, typer.Argument(help="Model folder or Hugging Face name.")],
+    prompt_tokens: Annotated[int, typer.Option("--prompt", min=1)] = 512,
+    generated_tokens: Annotated[int, typer.Option("--generated", min=1)] = 4096,
+    kv_budget: Annotated[int | None, typer.Option(min=1, help="Token top-k budget. Default: dense.")] = None,
+    hardware_name: HardwareName = None,
+) -> None:
+    """What one sample of a model costs, as JSON."""
+    try:
+        architecture = load_architecture(model)
+    except (OSError, ValueError) as error:
+        raise fail(error) from None
+    profile = chosen_hardware(hardware_name)
+    price = Price(architecture, profile.intensity)
+    kv = DENSE if kv_budget is None else KVPolicy(kv_budget)
+    prefill, decode = price.prefill(prompt_tokens), price.decode(prompt_tokens, generated_tokens, kv)
+    report = {"model": model, "hardware": profile.name, "arithmetic_intensity": profile.intensity}
+    for name, part in (("prefill", prefill), ("decode", decode), ("sample", prefill + decode)):
+        report[name] = {
+            "compute_flops": part.compute_flops,
+            "memory_bytes": part.memory_bytes,
+            "eflops": price.eflops(part),
+        }
+    output.print_json(json.dumps(report))
+
+
+@app.command()
+def demo() -> None:
+    """Ask the bundled model questions at several budgets, and show what each bought."""
+    from kinetics_serve.demo import main
+
+    raise typer.Exit(main())

@@ -1,0 +1,126 @@
+"""The servers at hand: which are up, what they serve, which to use."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from kinetics_serve.cost import Architecture, Price, UnsupportedArchitecture, load_architecture
+from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, ModelCard, Upstream
+
+logger = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 1.0
+
+
+class ModelNotFound(Exception):
+    """No server that is up serves a model of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that an upstream serves. `price` is None where its architecture is unknown, `problem` says why."""
+
+    card: ModelCard
+    price: Price | None
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+
+class Pool:
+    """Upstreams and their health.
+
+    architecture: what the upstreams serve, where that can't be read from the name they loaded it by.
+    intensity: FLOPs per byte of the upstreams' hardware.
+    """
+
+    def __init__(
+        self,
+        upstreams: Iterable[Upstream],
+        intensity: float,
+        architecture: str | None = None,
+        on_health: Callable[[Upstream, bool], None] = lambda upstream, up: None,
+    ) -> None:
+        self.upstreams = list(upstreams)
+        self.intensity = intensity
+        self._architecture = architecture
+        self._on_health = on_health
+        self._models: dict[Upstream, dict[str, ServedModel]] = {}
+        self._known: dict[str, tuple[Architecture | None, str | None]] = {}
+
+    @property
+    def ready(self) -> bool:
+        return any(self._models.values())
+
+    def models(self) -> list[ServedModel]:
+        """Every model that is served now, each once, in the upstreams' order."""
+        found: dict[str, ServedModel] = {}
+        for upstream in self.upstreams:
+            for model in self._models.get(upstream, {}).values():
+                found.setdefault(model.name, model)
+        return list(found.values())
+
+    def pick(self, model: str | None) -> tuple[Upstream, ServedModel]:
+        """The least busy server of a model, by default of the first model there is.
+
+        Raises EngineUnavailable where no server is up, ModelNotFound where none that is up has the model.
+        """
+        served = self.models()
+        if not served:
+            raise EngineUnavailable("no engine is up at the moment")
+        name = served[0].name if model is None else model
+        holders = [upstream for upstream in self.upstreams if name in self._models.get(upstream, {})]
+        if not holders:
+            names = ", ".join(repr(each.name) for each in served)
+            raise ModelNotFound(f"the model {name!r} is not served here; there is {names}")
+        upstream = min(holders, key=lambda each: each.outstanding)
+        return upstream, self._models[upstream][name]
+
+    async def watch(self) -> None:
+        """Checks every upstream's health until cancelled."""
+        await asyncio.gather(*(self._watch(upstream) for upstream in self.upstreams))
+
+    async def _watch(self, upstream: Upstream) -> None:
+        while True:
+            await self.check(upstream)
+            await asyncio.sleep(CHECK_INTERVAL_S)
+
+    async def check(self, upstream: Upstream) -> None:
+        """Brings what is known of an upstream up to date."""
+        was_up = upstream in self._models
+        up = await upstream.healthy()
+        if up and not was_up:
+            try:
+                cards = await upstream.models()
+                served = [await asyncio.to_thread(self._served, card) for card in cards]
+                self._models[upstream] = {model.name: model for model in served}
+            except (EngineUnavailable, EngineRejected, KeyError, ValueError) as error:
+                logger.warning("%s answers, but its models can't be listed: %s", upstream.url, error)
+                up = False
+        elif not up:
+            self._models.pop(upstream, None)
+        if up != was_up:
+            logger.info("%s is %s", upstream.url, "up" if up else "down")
+        self._on_health(upstream, up)
+
+    def down(self, upstream: Upstream) -> None:
+        """The upstream has just failed a request: not to be used before it passes a check."""
+        if self._models.pop(upstream, None) is not None:
+            logger.warning("%s failed a request", upstream.url)
+            self._on_health(upstream, False)
+
+    def _served(self, card: ModelCard) -> ServedModel:
+        """The model with its price. Reads its config.json: from disk, or from the Hugging Face hub."""
+        root = self._architecture or card.root
+        if root not in self._known:
+            try:
+                self._known[root] = (load_architecture(root), None)
+            except (UnsupportedArchitecture, OSError, ValueError) as error:
+                self._known[root] = (None, str(error))
+                logger.warning("no price for %s: %s", card.name, error)
+        architecture, problem = self._known[root]
+        price = Price(architecture, self.intensity) if architecture is not None else None
+        return ServedModel(card, price, problem)

@@ -1,0 +1,77 @@
+"""Every Prometheus metric of the front-end."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from kinetics_serve.runner.run import Run
+from kinetics_serve.strategies.state import Status
+
+_RATIOS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
+_SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
+_LABELS = ["model", "strategy"]
+
+
+class Metrics:
+    """The metrics of one app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.eflops = self._counter("kinetics_eflops", "eFLOPs spent, by component", ["component"])
+        self.saved = self._counter(
+            "kinetics_eflops_saved", "eFLOPs that the same samples or votes would have cost more", ["reason"]
+        )
+        self.requests = self._counter("kinetics_requests", "Requests, by how they ended", ["outcome"])
+        self.samples = self._counter("kinetics_samples", "Samples, by how they ended", ["outcome"])
+        self.tokens = self._counter(
+            "kinetics_tokens", "Tokens: prompt (once a request), cached_prompt, completion", ["kind"]
+        )
+        self.utilization = self._histogram(
+            "kinetics_budget_utilization_ratio", "Spent over budget of a request", _RATIOS
+        )
+        self.confidence = self._histogram("kinetics_answer_confidence", "Confidence in the answer", _RATIOS)
+        self.duration = self._histogram(
+            "kinetics_request_duration_seconds", "From a request's arrival to its end", _SECONDS
+        )
+        self.first_token = self._histogram(
+            "kinetics_time_to_first_token_seconds",
+            "From a request's arrival to any sample's first token",
+            _SECONDS,
+        )
+        self.inflight = Gauge("kinetics_inflight_samples", "Samples that generate now", _LABELS, registry=self.registry)
+        self.upstream_up = Gauge(
+            "kinetics_upstream_up", "1 where an upstream answers", ["upstream"], registry=self.registry
+        )
+
+    def settled(self, run: Run, model: str) -> None:
+        """Books a request's samples and money. Call once a request, when nothing of it runs any more."""
+        labels = {"model": model, "strategy": run.policy.name}
+        price = run.terms.price
+        self.eflops.labels(**labels, component="compute").inc(run.cost.compute_flops)
+        self.eflops.labels(**labels, component="memory").inc(run.cost.memory_bytes * price.intensity)
+        self.saved.labels(**labels, reason="shared_prefix").inc(run.shared_prefix_eflops)
+        self.saved.labels(**labels, reason="early_stop").inc(_early_stop_eflops(run))
+        for sample in run.samples:
+            self.samples.labels(**labels, outcome=sample.status.value).inc()
+        self.tokens.labels(**labels, kind="prompt").inc(run.terms.prompt_tokens)
+        self.tokens.labels(**labels, kind="cached_prompt").inc(sum(run.cached_tokens.values()))
+        self.tokens.labels(**labels, kind="completion").inc(sum(sample.tokens for sample in run.samples))
+        self.utilization.labels(**labels).observe(run.account.spent / run.account.budget)
+        if run.finish is not None and run.finish.confidence is not None:
+            self.confidence.labels(**labels).observe(run.finish.confidence)
+
+    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(name, text, [*_LABELS, *labels], registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: list[float]) -> Histogram:
+        return Histogram(name, text, _LABELS, buckets=buckets, registry=self.registry)
+
+
+def _early_stop_eflops(run: Run) -> float:
+    """What a vote that went on after the consensus would have cost more: further samples like those it had,
+    as far as budget and max_samples went.
+    """
+    if run.finish is None or run.finish.reason != "consensus":
+        return 0.0
+    ended = [sample for sample in run.samples if sample.status is not Status.CANCELLED]
+    mean = run.account.spent / len(ended)
+    further = run.terms.max_samples - len(ended)
+    return min(run.account.available, further * mean)

@@ -1,0 +1,1 @@
+"""Turns what a client asks for into what to run."""
