@@ -19,7 +19,7 @@ class Cost:
         return Cost(self.compute_flops - other.compute_flops, self.memory_bytes - other.memory_bytes)
 
     def eflops(self, intensity: float) -> float:
-        """eFLOPs: FLOPs plus bytes × ``intensity`` FLOPs per byte (Kinetics, arXiv 2506.05333, section 2)."""
+        """eFLOPs: FLOPs plus bytes × ``intensity`` FLOPs per byte (Kinetics, arXiv 2506.05333)."""
         return self.compute_flops + self.memory_bytes * intensity
 
 

@@ -40,8 +40,7 @@ def stored_parameters(folder: Path, config: Mapping[str, Any]) -> int | None:
         math.prod(shape)
         for file in files
         for name, shape in tensor_shapes(file)
-        if not (tied and name.endswith("lm_head.weight"))
-        and not any(part in name for part in OTHER_MODALITIES)
+        if not (tied and name.endswith("lm_head.weight")) and not any(part in name for part in OTHER_MODALITIES)
     )
 
 

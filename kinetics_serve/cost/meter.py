@@ -9,9 +9,7 @@ from kinetics_serve.cost.price import Price
 class Meter:
     """Counts a sample's tokens; ``cost`` is at any time exactly ``Price.sample`` of them."""
 
-    def __init__(
-        self, price: Price, prompt_tokens: int, kv: KVPolicy = DENSE, cached_tokens: int = 0
-    ) -> None:
+    def __init__(self, price: Price, prompt_tokens: int, kv: KVPolicy = DENSE, cached_tokens: int = 0) -> None:
         self.price = price
         self.prompt_tokens = prompt_tokens
         self.kv = kv

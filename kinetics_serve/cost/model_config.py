@@ -47,6 +47,8 @@ FOREIGN = {
     "ssm_state_size": "state-space layers",
     "state_size": "state-space layers",
     "attn_layer_period": "hybrid layers",
+    "attn_type_list": "hybrid layers",
+    "block_types": "recurrent layers",
     "altup_num_inputs": "Gemma 3n's layers",
     "attention_chunk_size": "chunked attention",
     "num_kv_shared_layers": "KV shared between layers",
@@ -62,9 +64,7 @@ class UnsupportedArchitecture(ValueError):
     """A config.json whose cost is not known to be that of a Llama-like transformer."""
 
     def __init__(self, name: str, model_type: object, found: str) -> None:
-        super().__init__(
-            f"{name}: cannot price model_type {model_type!r}: found {found}; supported are {SUPPORTED}"
-        )
+        super().__init__(f"{name}: cannot price model_type {model_type!r}: found {found}; supported are {SUPPORTED}")
 
 
 def text_config(config: Config, name: str) -> Config:
@@ -122,9 +122,7 @@ def layer_windows(config: Config, name: str) -> list[int | None]:
     types = config.get("layer_types")
     if types:
         if len(types) != layers:
-            raise UnsupportedArchitecture(
-                name, config["model_type"], f"{len(types)} layer_types for {layers} layers"
-            )
+            raise UnsupportedArchitecture(name, config["model_type"], f"{len(types)} layer_types for {layers} layers")
         return [_typed_window(kind, window, config, name) for kind in types]
     slides_by_default = not str(config["model_type"]).startswith("qwen")
     if window is None or not config.get("use_sliding_window", slides_by_default):
@@ -141,6 +139,4 @@ def _typed_window(kind: object, window: int | None, config: Config, name: str) -
         return None
     if kind == "sliding_attention" and window is not None:
         return int(window)
-    raise UnsupportedArchitecture(
-        name, config["model_type"], f"a layer of type {kind!r}, sliding_window {window}"
-    )
+    raise UnsupportedArchitecture(name, config["model_type"], f"a layer of type {kind!r}, sliding_window {window}")

@@ -36,14 +36,10 @@ def dense(architecture: Architecture, prompt_tokens: int, generated_tokens: int,
     )
 
 
-def top_k(
-    architecture: Architecture, prompt_tokens: int, generated_tokens: int, budget: int, trials: int = 1
-) -> Cost:
+def top_k(architecture: Architecture, prompt_tokens: int, generated_tokens: int, budget: int, trials: int = 1) -> Cost:
     """The same with the top ``budget`` tokens attended, found at no cost."""
     query, kv = _widths(architecture)
-    attended = (
-        budget * generated_tokens + 0.5 * max(0, budget - prompt_tokens) ** 2
-    )  # the sign is the paper's
+    attended = budget * generated_tokens + 0.5 * max(0, budget - prompt_tokens) ** 2  # the sign is the paper's
     return Cost(
         _parameter_flops(architecture, generated_tokens, trials) + 4 * attended * query * trials,
         4 * attended * kv * trials,

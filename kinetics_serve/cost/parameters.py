@@ -50,9 +50,7 @@ def sparse_layers(config: Config) -> int:
     if not experts(config):
         return 0
     step, dense = int(config.get("decoder_sparse_step") or 1), config.get("mlp_only_layers") or ()
-    return sum(
-        (index + 1) % step == 0 and index not in dense for index in range(int(config["num_hidden_layers"]))
-    )
+    return sum((index + 1) % step == 0 and index not in dense for index in range(int(config["num_hidden_layers"])))
 
 
 def _attention(config: Config) -> int:

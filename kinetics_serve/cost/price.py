@@ -1,6 +1,6 @@
 """The one place where eFLOPs are computed.
 
-Kinetics (arXiv 2506.05333), section 2, for a serving system: prefill is charged, contexts grow token by
+Kinetics (arXiv 2506.05333) for a serving system: prefill is charged, contexts grow token by
 token rather than as a continuous integral, sliding windows and active parameters count as they are. Reading
 parameters is taken as amortised over the batch, as in the paper. Every sum is a closed form in ints: costs
 of parts add up exactly.
@@ -28,9 +28,7 @@ class Price:
 
     def __post_init__(self) -> None:
         if not 0 <= self.intensity < float("inf"):
-            raise ValueError(
-                f"intensity must be finite and not negative FLOPs per byte, got {self.intensity}"
-            )
+            raise ValueError(f"intensity must be finite and not negative FLOPs per byte, got {self.intensity}")
 
     def eflops(self, cost: Cost) -> float:
         """``cost`` in eFLOPs at this hardware's intensity."""
@@ -52,9 +50,7 @@ class Price:
             cost += Cost(_attention_flops(group, attended), self._kv_bytes(group, moved))
         return cost
 
-    def decode(
-        self, prompt_tokens: int, generated_tokens: int, kv: KVPolicy = DENSE, *, start: int = 0
-    ) -> Cost:
+    def decode(self, prompt_tokens: int, generated_tokens: int, kv: KVPolicy = DENSE, *, start: int = 0) -> Cost:
         """Generating the tokens number ``start`` + 1 to ``generated_tokens`` of one sample.
 
         Token t attends to prompt_tokens + t tokens, itself included, at most ``kv.budget`` or a layer's
@@ -88,15 +84,11 @@ class Price:
             memory += self._kv_bytes(group, read)
         return Cost(0, memory)
 
-    def sample(
-        self, prompt_tokens: int, max_tokens: int, kv: KVPolicy = DENSE, cached_tokens: int = 0
-    ) -> Cost:
+    def sample(self, prompt_tokens: int, max_tokens: int, kv: KVPolicy = DENSE, cached_tokens: int = 0) -> Cost:
         """Prefill and decode of a sample that runs to ``max_tokens``: its worst case."""
         return self.prefill(prompt_tokens, cached_tokens) + self.decode(prompt_tokens, max_tokens, kv)
 
-    def settle(
-        self, prompt_tokens: int, tokens: int, kv: KVPolicy, cached_tokens: int, prompt_steps: int
-    ) -> Cost:
+    def settle(self, prompt_tokens: int, tokens: int, kv: KVPolicy, cached_tokens: int, prompt_steps: int) -> Cost:
         """A finished or cancelled sample of ``tokens``, charged for ``prompt_steps`` of its reads of the
         prompt.
 

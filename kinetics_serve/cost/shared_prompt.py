@@ -22,9 +22,7 @@ class SharedPrompt:
     def advance(self, start: int, tokens: int) -> None:
         """The sample that joined at ``start`` has generated ``tokens`` in all."""
         if not 0 <= start <= self.clock or tokens < 0:
-            raise ValueError(
-                f"expected a start within 0..{self.clock} and tokens >= 0, got {start} and {tokens}"
-            )
+            raise ValueError(f"expected a start within 0..{self.clock} and tokens >= 0, got {start} and {tokens}")
         self.clock = max(self.clock, start + tokens)
 
     def settle(self, start: int, tokens: int) -> int:

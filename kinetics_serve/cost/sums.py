@@ -22,7 +22,5 @@ def sum_whole_pages(first: int, last: int, page_size: int) -> int:
 
 
 def _whole_pages_to(last: int, page_size: int) -> int:
-    pages, rest = divmod(
-        last + 1, page_size
-    )  # i = 0..last: `pages` full runs of equal terms, then `rest` terms
+    pages, rest = divmod(last + 1, page_size)  # i = 0..last: `pages` full runs of equal terms, then `rest` terms
     return page_size * (pages * (pages - 1) // 2) + pages * rest

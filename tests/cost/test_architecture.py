@@ -31,9 +31,7 @@ def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
         AttentionLayers(**{"count": 1, "query_heads": 1, "kv_heads": 1, "head_size": 1, **wrong})
 
 
-@pytest.mark.parametrize(
-    ("parameters", "active", "kv_bytes"), [(10, 11, 2), (10, 0, 2), (0, 0, 2), (10, 10, 0)]
-)
+@pytest.mark.parametrize(("parameters", "active", "kv_bytes"), [(10, 11, 2), (10, 0, 2), (0, 0, 2), (10, 10, 0)])
 def test_impossible_architectures_are_refused(parameters: int, active: int, kv_bytes: int) -> None:
     layers = (AttentionLayers(1, 1, 1, 1),)
     with pytest.raises(ValueError, match="x: "):

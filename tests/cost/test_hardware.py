@@ -43,25 +43,19 @@ def test_unknown_hardware_is_refused_with_the_known() -> None:
         ("NVIDIA L40S", "l40s"),
     ],
 )
-def test_a_gpu_is_detected_by_its_name(
-    gpu: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_is_detected_by_its_name(gpu: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, f"echo '{gpu}'; echo '{gpu}'")
     assert hardware.detect() == hardware.profile(name)
 
 
 @pytest.mark.parametrize("gpu", ["NVIDIA GeForce RTX 4090", "NVIDIA GH200 480GB", "NVIDIA L40"])
-def test_a_gpu_without_a_profile_is_not_guessed(
-    gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_without_a_profile_is_not_guessed(gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, f"echo '{gpu}'")
     with pytest.raises(ValueError, match=gpu):
         hardware.detect()
 
 
 @pytest.mark.parametrize("script", ["exit 9", "true"])
-def test_nvidia_smi_without_a_gpu_is_no_gpu(
-    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nvidia_smi_without_a_gpu_is_no_gpu(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, script)
     assert hardware.gpu_name() is None

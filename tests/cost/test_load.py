@@ -78,6 +78,13 @@ def test_a_stored_copy_of_a_tied_embedding_and_a_vision_tower_do_not_count(tmp_p
     assert load_architecture(folder).parameters == Architecture.from_config(CONFIG, "shapes").parameters
 
 
+def test_an_untied_output_head_counts(tmp_path: Path) -> None:
+    config = {**CONFIG, "tie_word_embeddings": False}
+    folder = model_folder(tmp_path, config)
+    write_safetensors(folder / "model.safetensors", {**tensors(config), "lm_head.weight": [32, 8]})
+    assert load_architecture(folder).parameters == Architecture.from_config(config, "shapes").parameters
+
+
 def test_the_files_of_an_index_are_counted_once_each(tmp_path: Path) -> None:
     folder, shapes = model_folder(tmp_path, CONFIG), tensors(CONFIG)
     first, second = dict(list(shapes.items())[:5]), dict(list(shapes.items())[5:])
@@ -116,9 +123,7 @@ def test_a_missing_folder_and_a_missing_config_are_told_apart(tmp_path: Path) ->
         load_architecture(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("{", "not valid JSON"), ("[]", "JSON list; expected an object")]
-)
+@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "JSON list; expected an object")])
 def test_a_broken_config_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message):

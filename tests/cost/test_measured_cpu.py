@@ -17,9 +17,7 @@ def refuse() -> HardwareProfile:
     raise AssertionError("measured although cached")
 
 
-def test_a_cpu_is_measured_once_and_then_read_from_the_cache(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cpu_is_measured_once_and_then_read_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured_cpu, "READ_BYTES", 1 << 26)
     measured = hardware.profile("cpu")
     assert measured.name == "cpu"
@@ -51,9 +49,7 @@ def incomplete(cache: Path) -> None:
 def test_a_cache_that_is_not_this_cpus_is_measured_again(
     spoil: Callable[[Path], None], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = HardwareProfile(
-        "cpu", 3e11, 3e10, f"measured with numpy, fp32 GEMM: {measured_cpu.cpu_name()}"
-    )
+    measured = HardwareProfile("cpu", 3e11, 3e10, f"measured with numpy, fp32 GEMM: {measured_cpu.cpu_name()}")
     monkeypatch.setattr(measured_cpu, "measure_cpu", lambda: measured)
     cache.parent.mkdir()
     spoil(cache)
@@ -62,9 +58,7 @@ def test_a_cache_that_is_not_this_cpus_is_measured_again(
     assert measured_cpu.cached_cpu() == measured
 
 
-def test_without_a_place_for_the_cache_it_still_measures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_place_for_the_cache_it_still_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     measured = HardwareProfile("cpu", 3e11, 3e10, "measured")

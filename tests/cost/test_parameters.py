@@ -42,12 +42,8 @@ def test_published_sizes_of_tied_qwen3_count_the_embedding_twice(name: str, copi
     ("config", "billions"),
     [(configs.MIXTRAL_8X7B, 12.9), (configs.QWEN3_30B_A3B, 3.3), (configs.QWEN1_5_MOE, 2.7)],
 )
-def test_active_parameters_of_a_mixture_are_the_published_ones(
-    config: dict[str, Any], billions: float
-) -> None:
-    assert Architecture.from_config(config, "model").active_parameters / 1e9 == pytest.approx(
-        billions, abs=0.06
-    )
+def test_active_parameters_of_a_mixture_are_the_published_ones(config: dict[str, Any], billions: float) -> None:
+    assert Architecture.from_config(config, "model").active_parameters / 1e9 == pytest.approx(billions, abs=0.06)
 
 
 def test_a_dense_model_is_all_active() -> None:
@@ -61,8 +57,7 @@ def test_dense_layers_of_a_mixture_have_a_plain_mlp() -> None:
     hidden, experts = 2048, 128 * (3 * 2048 * 768 + 2048)
     difference = 2 * (experts - 3 * hidden * 6144)
     assert (
-        Architecture.from_config(config, "all").parameters
-        - Architecture.from_config(mixed, "mixed").parameters
+        Architecture.from_config(config, "all").parameters - Architecture.from_config(mixed, "mixed").parameters
         == difference
     )
 
@@ -72,7 +67,6 @@ def test_biases_are_counted() -> None:
     biased = {**config, "attention_bias": True, "mlp_bias": True}
     per_layer = (4096 + 2 * 1024 + 4096) + (2 * 14336 + 4096)
     assert (
-        Architecture.from_config(biased, "biased").parameters
-        - Architecture.from_config(config, "plain").parameters
+        Architecture.from_config(biased, "biased").parameters - Architecture.from_config(config, "plain").parameters
         == 32 * per_layer
     )

@@ -45,18 +45,12 @@ def test_parts_of_a_decode_add_up_exactly(
 
 @given(architectures, prompts, lengths)
 def test_prefill_is_the_loop_over_new_tokens(architecture: Architecture, cached: int, new: int) -> None:
-    assert Price(architecture, 1.0).prefill(cached + new, cached) == naive_prefill(
-        architecture, cached + new, cached
-    )
+    assert Price(architecture, 1.0).prefill(cached + new, cached) == naive_prefill(architecture, cached + new, cached)
 
 
 @given(architectures, prompts, lengths, lengths)
-def test_prompt_reads_are_the_loop_over_steps(
-    architecture: Architecture, prompt: int, start: int, more: int
-) -> None:
-    expected = sum(
-        (naive_prompt_read(architecture, prompt, t) for t in range(start + 1, start + more + 1)), ZERO
-    )
+def test_prompt_reads_are_the_loop_over_steps(architecture: Architecture, prompt: int, start: int, more: int) -> None:
+    expected = sum((naive_prompt_read(architecture, prompt, t) for t in range(start + 1, start + more + 1)), ZERO)
     assert Price(architecture, 1.0).prompt_reads(prompt, start + more, start=start) == expected
 
 
