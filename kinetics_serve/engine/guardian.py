@@ -1,0 +1,173 @@
+"""Runs a command and sees to it that nothing of it outlives the guardian's parent.
+
+    python -m kinetics_serve.engine.guardian -- COMMAND…
+
+vLLM is a tree of processes: the API server, its EngineCore, the workers. The guardian ends all of it
+
+* when its stdin reaches the end: the parent holds the other end, so any death of the parent closes it;
+* when it has got another parent, in case a process forked by the parent holds that end too;
+* on SIGTERM, SIGINT or SIGHUP;
+* when the command ends by itself, for what that leaves behind.
+
+The first line it prints is the command's process id; the command's own output follows. It exits with the
+command's status, 128 + the signal's number when a signal ended that. Only the standard library, so that it
+starts in a moment.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+GRACE_S = 5.0
+"""Seconds between SIGTERM and SIGKILL: vLLM leaves in one or two unless it hangs."""
+
+PARENT_POLL_S = 1.0
+TREE_POLL_S = 0.05
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) < 2 or argv[0] != "--":
+        print("usage: python -m kinetics_serve.engine.guardian -- COMMAND…", file=sys.stderr)
+        return 2
+    return guard(argv[1:])
+
+
+def guard(command: Sequence[str]) -> int:
+    """Runs `command` until it ends or has to end, and returns its status. stdin is watched, not passed on."""
+    parent = os.getppid()
+    wakeup = _signals_as_bytes()
+    # Grandchildren whose parent died become our children instead of init's, whatever their group or session.
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with(os.getpid())
+        )
+    except OSError as error:
+        print(f"guardian: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    print(process.pid, flush=True)
+
+    statuses: dict[int, int] = {}
+    while process.pid not in statuses and not _must_end(parent, wakeup):
+        _reap(statuses)
+    _end_tree(process.pid, statuses)
+    process.returncode = os.waitstatus_to_exitcode(statuses.get(process.pid, signal.SIGKILL))
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _signals_as_bytes() -> int:
+    """A descriptor that yields a byte for each signal that concerns us, so that select() sees signals too."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return read
+
+
+def _must_end(parent: int, wakeup: int) -> bool:
+    """Waits for a signal, for stdin or for a moment; true if the command has to end."""
+    readable, _, _ = select.select([sys.stdin.fileno(), wakeup], [], [], PARENT_POLL_S)
+    if wakeup in readable and set(os.read(wakeup, 4096)) - {signal.SIGCHLD}:
+        return True
+    if sys.stdin.fileno() in readable and not os.read(sys.stdin.fileno(), 4096):
+        return True
+    return os.getppid() != parent
+
+
+def _reap(statuses: dict[int, int]) -> None:
+    """Collects the status of every child that has ended, adopted ones included."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        statuses[pid] = status
+
+
+def _end_tree(group: int, statuses: dict[int, int]) -> None:
+    """SIGTERM to every process of the tree, then SIGKILL to those still there after GRACE_S."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_S
+        told: set[int] = set()
+        while time.monotonic() < deadline:
+            _reap(statuses)
+            living = _tree(group)
+            if not living:
+                return
+            for pid in living - told:
+                _send(pid, number)
+            told |= living
+            time.sleep(TREE_POLL_S)
+
+
+def _tree(group: int) -> set[int]:
+    """The ids of our living descendants. Without /proc: `-group` while that process group has a member."""
+    try:
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (parent := _parent(entry)) is not None:
+                children.setdefault(parent, []).append(int(entry.name))
+    except FileNotFoundError:
+        return {-group} if _send(-group, 0) else set()
+    found: set[int] = set()
+    frontier = [os.getpid()]
+    while frontier:
+        for child in children.get(frontier.pop(), ()):
+            found.add(child)
+            frontier.append(child)
+    return found
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        # "pid (name) state ppid …"; the name may hold spaces and parentheses.
+        return int((process / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, IndexError):  # it ended while we looked
+        return None
+
+
+def _send(pid: int, number: int) -> bool:
+    """Sends the signal; false when there is nobody to get it. A negative pid is a process group."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _die_with(guardian: int) -> Callable[[], None]:
+    """What the command does before exec: asks the kernel to kill it should the guardian be killed."""
+
+    def before_exec() -> None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guardian:  # it died between our fork and that request
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return before_exec
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only; elsewhere the process group and stdin have to do."""
+    if _libc is not None:
+        _libc.prctl(option, value, 0, 0, 0)
+
+
+# Loaded here: after a fork, before exec, is no place for an import.
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
