@@ -7,7 +7,8 @@ vLLM is a tree of processes: the API server, its EngineCore, the workers. The gu
 * when its stdin reaches the end: the parent holds the other end, so any death of the parent closes it;
 * when it has got another parent, in case a process forked by the parent holds that end too;
 * on SIGTERM, SIGINT or SIGHUP;
-* when the command ends by itself, for what that leaves behind.
+* when the command ends by itself, for what that leaves behind;
+* when the guardian itself is killed, as far as the kernel and a second process can see to that.
 
 The first line it prints is the command's process id; the command's own output follows. It exits with the
 command's status, 128 + the signal's number when a signal ended that. Only the standard library, so that it
@@ -55,11 +56,13 @@ def guard(command: Sequence[str]) -> int:
         print(f"guardian: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
     print(process.pid, flush=True)
+    witness, goodbye = _start_witness(process.pid)
 
     statuses: dict[int, int] = {}
     while process.pid not in statuses and not _must_end(parent, wakeup):
         _reap(statuses)
-    _end_tree(process.pid, statuses)
+    _end_tree(process.pid, statuses, spared=witness)
+    os.write(goodbye, b".")
     process.returncode = os.waitstatus_to_exitcode(statuses.get(process.pid, signal.SIGKILL))
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
@@ -97,14 +100,14 @@ def _reap(statuses: dict[int, int]) -> None:
         statuses[pid] = status
 
 
-def _end_tree(group: int, statuses: dict[int, int]) -> None:
-    """SIGTERM to every process of the tree, then SIGKILL to those still there after GRACE_S."""
+def _end_tree(group: int, statuses: dict[int, int], spared: int) -> None:
+    """SIGTERM to every process of the tree but one, then SIGKILL to those still there after GRACE_S."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_S
         told: set[int] = set()
         while time.monotonic() < deadline:
             _reap(statuses)
-            living = _tree(group)
+            living = _tree(group) - {spared}
             if not living:
                 return
             for pid in living - told:
@@ -146,6 +149,30 @@ def _send(pid: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def _start_witness(group: int) -> tuple[int, int]:
+    """Forks a process that kills the process group should we be killed. Returns its pid, and the pipe to dismiss it.
+
+    The kernel kills the command with us, but not what that has started: EngineCore outlives a killed API server.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(read)
+        return pid, write
+    try:
+        os.setsid()
+        os.close(write)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):  # our reader waits for the end of the output
+            os.dup2(null, standard)
+        if not os.read(read, 1):
+            os.killpg(group, signal.SIGKILL)
+    finally:
+        os._exit(0)
 
 
 def _die_with(guardian: int) -> Callable[[], None]:
