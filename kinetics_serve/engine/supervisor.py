@@ -83,6 +83,7 @@ class Supervisor:
         self._phase = ""
         self._started_at = 0.0
         self._stopped = False
+        self._launching = asyncio.Lock()
 
     @property
     def url(self) -> str:
@@ -115,12 +116,16 @@ class Supervisor:
             if self._stopped:
                 return
             if was_ready:
-                log.error("The engine died (%s): %s", describe_status(status), last_error(self._lines))
+                log.error(
+                    "The engine died (%s): %s", describe_status(status), last_error(self._lines) or "no error logged"
+                )
                 if time.monotonic() - ready_at >= HEALTHY_AFTER_S:
                     delay = FIRST_RESTART_DELAY_S
-            log.warning("Restarting the engine in %.0f s", delay)
+            log.warning("Restarting the engine in %g s", delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_RESTART_DELAY_S)
+            if self._stopped:
+                return
             try:
                 await self._launch()
             except EngineError as error:
@@ -131,9 +136,15 @@ class Supervisor:
         """Ends the engine and everything it started. Does nothing when it does not run."""
         self._stopped = True
         await self._end()
+        async with self._launching:  # one that was just being spawned sees that it is not wanted
+            await self._end()
 
     async def _launch(self) -> None:
         """One run of the engine, until it answers. Ends it again on any failure and on cancellation."""
+        async with self._launching:
+            await self._launch_alone()
+
+    async def _launch_alone(self) -> None:
         self._lines.clear()
         self._phase = ""
         self._started_at = time.monotonic()
@@ -166,13 +177,13 @@ class Supervisor:
 
     async def _until_healthy(self) -> None:
         assert self._guardian is not None
-        assert self._reader is not None
         deadline = self._started_at + self.start_timeout_s
         async with httpx.AsyncClient(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
             while time.monotonic() < deadline:
-                if self._guardian.returncode is not None:
-                    await self._reader  # so that the log is complete
-                    raise explain(self._lines, self._guardian.returncode, self.model, self.python, self._stopped)
+                if self._stopped or self._guardian.returncode is not None:
+                    await self._end()  # so that the log is complete
+                    status = await self._guardian.wait()
+                    raise explain(self._lines, status, self.model, self.python, self._stopped)
                 with contextlib.suppress(httpx.HTTPError):
                     if (await client.get(f"{self.url}/health")).status_code == httpx.codes.OK:
                         return
@@ -196,7 +207,7 @@ class Supervisor:
             guardian.kill()
             await guardian.wait()
         if reader is not None:
-            await reader
+            await asyncio.wait([reader])  # not cancelled along with us
 
     def _runs(self) -> bool:
         return self._guardian is not None and self._guardian.returncode is None
@@ -372,6 +383,7 @@ REASONS = (
         r"unrecognized arguments|error: argument|error: ambiguous option",
         "vLLM does not accept its arguments: {line}. Check the engine arguments.",
     ),
+    (r"^Value error, ", "vLLM does not accept its configuration: {line}. Check the engine arguments."),
     (
         r"gated repo|GatedRepoError|401 Client Error|403 Client Error",
         "The model hub refuses access to {model}: {line}. Accept the model's licence there and set HF_TOKEN.",
@@ -388,8 +400,8 @@ REASONS = (
         "The model hub cannot be reached for {model}. Check the network, or pass a model folder as --model.",
     ),
     (
-        r"larger than the maximum number of tokens that can be stored"
-        r"|larger than the available KV cache memory|No available memory for the cache blocks|No available KV cache memory",
+        r"larger than the maximum number of tokens that can be stored|larger than the available KV cache memory"
+        r"|No available memory for the cache blocks|No available KV cache memory",
         "The KV cache is too small for the model's context: {line}. "
         "Raise --kv-cache-memory-bytes (or --gpu-memory-utilization), or lower --max-model-len.",
     ),
@@ -399,6 +411,9 @@ REASONS = (
         "Out of memory: {line}. Use a smaller model, lower --kv-cache-memory-bytes, or free memory.",
     ),
 )
+VLLM_ADVICE = re.compile(
+    r" Try increasing| See https| To resolve| Decrease --| \[type="
+)  # it may name other options than ours
 PORT_TAKEN = re.compile(r"[Aa]ddress already in use")
 
 # "(EngineCore pid=7) ERROR 11-23 22:36:58 [core.py:133] "
@@ -418,7 +433,7 @@ def explain(lines: Sequence[str], status: int, model: str, python: str, stopped:
     for pattern, sentence in REASONS:
         for message in messages:
             if re.search(pattern, message):
-                line = message.rstrip(". ")
+                line = VLLM_ADVICE.split(message)[0].rstrip(". ")
                 return EngineError(sentence.format(model=model, python=python, line=line), tail(lines))
     if status == 128 + 9:
         return EngineError(
@@ -426,15 +441,15 @@ def explain(lines: Sequence[str], status: int, model: str, python: str, stopped:
             "Use a smaller model or lower --kv-cache-memory-bytes.",
             tail(lines),
         )
-    reason = f"The engine ended before it was ready ({describe_status(status)}): {last_error(lines)}"
-    return EngineError(reason, tail(lines))
+    reason = last_error(lines) or next((message for message in reversed(messages) if message), "it logged nothing")
+    return EngineError(f"The engine ended before it was ready ({describe_status(status)}): {reason}", tail(lines))
 
 
-def last_error(lines: Sequence[str]) -> str:
-    """The last line that names an error, without vLLM's prefix; else the last line."""
+def last_error(lines: Sequence[str]) -> str | None:
+    """The last line that names an error, without vLLM's prefix."""
     messages = [LOG_PREFIX.sub("", line).strip() for line in lines]
     errors = [message for message in messages if ERROR.search(message) and not SECOND_HAND.search(message)]
-    return (errors or messages or ["it logged nothing"])[-1]
+    return errors[-1] if errors else None
 
 
 def describe_status(status: int) -> str:

@@ -67,7 +67,8 @@ def end(guardian: subprocess.Popen[bytes]) -> int:
 
 def test_the_first_line_is_the_commands_pid_and_its_output_follows() -> None:
     guardian = start([sys.executable, "-c", "import os; print(os.getpid())"])
-    first, second = (guardian.stdout or pytest.fail()).read().split()
+    assert guardian.stdout is not None
+    first, second = guardian.stdout.read().split()
     assert first == second
     assert end(guardian) == 0
 
