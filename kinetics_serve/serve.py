@@ -1,6 +1,7 @@
 """Runs the front-end, and the embedded engine where it has one, until told to stop."""
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Generator
@@ -42,7 +43,13 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 async def serve(app: FastAPI, listener: socket.socket, supervisor: Supervisor | None) -> None:
     """Serves until SIGTERM or SIGINT. The engine is ended in every case. Raises EngineError if it can't start."""
-    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=logging.getLogger().isEnabledFor(logging.DEBUG),
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+    )
+    server = _Server(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.handle_exit, number, None)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
 """Seconds after which a restarted engine may be back."""
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that left: nobody reads it but the access log."""
 
 
 class ApiError(Exception):
@@ -94,6 +98,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return from_validation(error).response()
 
+    async def handle_disconnect(request: Request, error: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    app.add_exception_handler(ClientDisconnect, handle_disconnect)
     for kind in (ApiError, BudgetTooSmall, ModelNotFound, EngineRejected, EngineUnavailable, Exception):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, handle_http)

@@ -296,6 +296,12 @@ def cpu_defaults(engine_args: Sequence[str], environment: Mapping[str, str]) -> 
     # vLLM's 256 suit a GPU. On a CPU a step's time grows with the batch: more only makes everybody wait.
     if "--max-num-seqs" not in named:
         options += ["--max-num-seqs", "64"]
+
+    # In vLLM 0.32 a seeded request whose prefill is split over steps ends a CPU engine: it rewinds the request's
+    # random generator by an offset, which PyTorch's CPU generator does not have. So that nobody's seed can do
+    # that, a prompt is prefilled whole.
+    if not named & {"--enable-chunked-prefill", "--no-enable-chunked-prefill", "--max-num-batched-tokens"}:
+        options += ["--no-enable-chunked-prefill"]
     return tuple(options)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb
+from math import comb, nextafter
 
 from kinetics_serve.strategies.state import Sample, Status
 
@@ -36,7 +36,8 @@ def lead_confidence(leader: int, runner_up: int) -> float:
     P(Binomial(leader + runner_up + 1, 1/2) ≤ leader).
     """
     trials = leader + runner_up + 1
-    return float(sum(comb(trials, successes) for successes in range(leader + 1)) / 2**trials)
+    tail: float = sum(comb(trials, successes) for successes in range(leader + 1)) / 2**trials
+    return min(tail, nextafter(1.0, 0.0))  # no count of votes makes certain, rounding must not either
 
 
 def votes_needed(leader: int, runner_up: int, confidence: float, limit: int) -> int:

@@ -1,0 +1,227 @@
+"""The demo: what a budget of 1, 4 and 16 samples' worth buys from the bundled model, through the openai SDK."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kinetics_serve.engine import bundled_model
+
+console = Console(highlight=False)
+
+START_TIMEOUT_S = 900
+STOP_TIMEOUT_S = 30
+CONCURRENT_REQUESTS = 6
+SAMPLES_WORTH = (1, 4, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Questions with known answers. extractor and pattern: as in the API's `kinetics.answer`."""
+
+    name: str
+    questions: tuple[tuple[str, str], ...]
+    max_tokens: int
+    extractor: str
+    pattern: str | None = None
+
+
+TIMES_TABLES = Task(
+    "times tables",
+    tuple((f"What is {a} times {b}?", str(a * b)) for a in range(3, 10) for b in range(3, 10) if a < b + 2)[:32],
+    max_tokens=100,
+    extractor="number",
+)
+CAPITALS = Task(
+    "capitals",
+    tuple(
+        (f"What is the capital of {country}?", capital)
+        for country, capital in {
+            "France": "Paris",
+            "Japan": "Tokyo",
+            "Italy": "Rome",
+            "Egypt": "Cairo",
+            "Russia": "Moscow",
+            "Spain": "Madrid",
+            "Germany": "Berlin",
+            "China": "Beijing",
+        }.items()
+    ),
+    max_tokens=40,
+    extractor="regex",
+    pattern=r"(?i)capital(?: city)? of [\w ]+? is (?:the city of )?\W*(\w+)",
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """What one budget bought on one task. Amounts are sums over its questions."""
+
+    task: Task
+    samples_worth: int
+    strategy: str
+    budget: int = 0
+    spent: int = 0
+    compute_flops: float = 0
+    memory_bytes: float = 0
+    samples: int = 0
+    correct: int = 0
+    within_budget: bool = True
+    stopped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, bill: dict[str, Any], expected: str) -> None:
+        self.budget += bill["budget_eflops"]
+        self.spent += bill["spent_eflops"]
+        self.compute_flops += bill["compute_flops"]
+        self.memory_bytes += bill["memory_bytes"]
+        self.samples += bill["samples_started"]
+        self.correct += (bill["answer"] or "").casefold() == expected.casefold()
+        self.within_budget &= bill["spent_eflops"] <= bill["budget_eflops"]
+        self.stopped[bill["stop_reason"]] += 1
+
+
+def main() -> int:
+    """Runs the demo and returns the exit status: 0 only if every part of it worked."""
+    try:
+        import openai  # noqa: F401
+    except ImportError:
+        console.print("The demo speaks to the server through the openai SDK: pip install openai")
+        return 1
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kinetics-demo-") as folder, (Path(folder) / "log").open("w+") as log:
+        url = f"http://127.0.0.1:{_free_port()}"
+        command = [sys.executable, "-m", "kinetics_serve", "serve", "--port", url.rpartition(":")[2]]
+        console.print("Starting kinetics-serve with the bundled model and an embedded vLLM …")
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            if not _wait_until_ready(server, url, Path(log.name)):
+                console.print(Path(log.name).read_text()[-4000:], markup=False)
+                console.print("The server did not start: its last words stand above.")
+                return 1
+            rows = asyncio.run(_ask_everything(url))
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+    console.print(_table(rows))
+    problems = _problems(rows)
+    for problem in problems:
+        console.print(f"Not as it should be: {problem}")
+    console.print(f"{time.monotonic() - started:.0f} s in all.")
+    return 1 if problems else 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -> bool:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with console.status("starting") as status:
+        while server.poll() is None and time.monotonic() < deadline:
+            phases = [line for line in log.read_text().splitlines() if line.startswith(("engine:", "bundled model:"))]
+            status.update(phases[-1] if phases else "starting")
+            try:
+                if httpx.get(f"{url}/ready", timeout=2).status_code == 200:
+                    return True
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.5)
+    return False
+
+
+async def _ask_everything(url: str) -> list[Row]:
+    tasks = (TIMES_TABLES, CAPITALS)
+    total = sum(len(task.questions) for task in tasks) * len(SAMPLES_WORTH)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    rows = []
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("asking", total=total)
+        for task in tasks:
+            for samples_worth in SAMPLES_WORTH:
+                progress.update(bar, description=f"{task.name}, {samples_worth} samples' worth")
+                rows.append(await _ask(url, task, samples_worth, lambda: progress.advance(bar)))
+    return rows
+
+
+async def _ask(url: str, task: Task, samples_worth: int, on_answer: Any) -> Row:
+    from openai import AsyncOpenAI
+
+    row = Row(task, samples_worth, "single" if samples_worth == 1 else "majority_vote")
+    limit = asyncio.Semaphore(CONCURRENT_REQUESTS)
+
+    async def ask(client: AsyncOpenAI, number: int, question: str, answer: str) -> None:
+        async with limit:
+            completion = await client.chat.completions.create(
+                model=bundled_model.NAME,
+                messages=[{"role": "user", "content": question}],
+                max_tokens=task.max_tokens,
+                temperature=0.7,
+                seed=1000 * number,
+                extra_body={
+                    "kinetics": {
+                        "budget": {"samples": samples_worth},
+                        "strategy": row.strategy,
+                        "answer": {"extractor": task.extractor, "pattern": task.pattern},
+                    }
+                },
+            )
+        row.add(completion.model_extra["kinetics"], answer)  # type: ignore[index]
+        on_answer()
+
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=600, max_retries=0) as client:
+        await asyncio.gather(*(ask(client, number, *pair) for number, pair in enumerate(task.questions)))
+    return row
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(title="What each budget bought (sums over the questions; 1 T = 1e12)")
+    table.add_column("task")
+    table.add_column("strategy")
+    for heading in ("budget\nsamples", "budget\nT eFLOPs", "spent\nT eFLOPs", "compute\nT FLOPs", "memory\nGB"):
+        table.add_column(heading, justify="right")
+    for heading in ("samples", "accuracy"):
+        table.add_column(heading, justify="right")
+    table.add_column("stopped why")
+    for row in rows:
+        table.add_row(
+            row.task.name,
+            row.strategy,
+            str(row.samples_worth),
+            f"{row.budget / 1e12:.2f}",
+            f"{row.spent / 1e12:.2f}",
+            f"{row.compute_flops / 1e12:.2f}",
+            f"{row.memory_bytes / 1e9:.2f}",
+            str(row.samples),
+            f"{row.correct}/{len(row.task.questions)}",
+            ", ".join(f"{reason} {count}" for reason, count in row.stopped.most_common()),
+        )
+    return table
+
+
+def _problems(rows: list[Row]) -> list[str]:
+    problems = [
+        f"{row.task.name} at {row.samples_worth} samples' worth spent more than its budget"
+        for row in rows
+        if not row.within_budget
+    ]
+    correct = {row.samples_worth: row.correct for row in rows if row.task is TIMES_TABLES}
+    if correct[max(SAMPLES_WORTH)] <= correct[1]:
+        problems.append("majority voting at 16 samples' worth did not beat a single sample on the times tables")
+    return problems

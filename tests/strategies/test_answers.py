@@ -1,0 +1,91 @@
+import time
+
+import pytest
+
+from kinetics_serve.strategies.answers import PatternError, extractor
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"So we get \boxed{\frac{1}{2}} in the end.", r"\frac{1}{2}"),
+        (r"First \boxed{3}, no: \boxed{4}", "4"),
+        ("7 times 8 is 54. The answer is 56.", "56"),
+        ("Reasoning about 3 things.\n#### 1,234", "1234"),
+        ("7 × 8 = 56", "56"),
+        ("It costs $1,250.50 in all", "1250.50"),
+        ("The temperature is −5", "-5"),
+        ("**Final answer:** Paris", "Paris"),
+        ("The capital of France is Paris.\n\n", "The capital of France is Paris."),
+        ("   \n ", None),
+        ("", None),
+    ],
+)
+def test_auto_finds_the_answer_however_it_is_marked(text: str, answer: str | None) -> None:
+    assert extractor("auto", None)(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("boxed", "no box, but 7", None),
+        ("boxed", r"\boxed{unbalanced {", None),
+        ("number", "between 3 and 4", "4"),
+        ("number", "none", None),
+        ("choice", "A bird in the hand. The answer is (C).", "C"),
+        ("choice", "I think B", "B"),
+        ("choice", "no letter here", None),
+        ("last_line", "one\ntwo\n", "two"),
+    ],
+)
+def test_an_extractor_finds_its_own_kind_only(name: str, text: str, answer: str | None) -> None:
+    assert extractor(name, None)(text) == answer
+
+
+def test_reasoning_is_not_searched_for_the_answer() -> None:
+    assert extractor("number", None)("<think>maybe 41?</think> It is 42.") == "42"
+    assert extractor("number", None)("<think>maybe 41?</think> No idea.") is None
+
+
+def test_a_regex_yields_its_group_of_the_last_match() -> None:
+    assert extractor("regex", r"is (\w+)")("It is red. No, it is blue.") == "blue"
+    assert extractor("regex", r"\d+")("1 2 3") == "3"
+    assert extractor("regex", r"x(\d)?")("x") is None
+
+
+def test_a_regex_takes_linear_time_on_what_makes_others_hang() -> None:
+    start = time.perf_counter()
+    assert extractor("regex", r"(a+)+$")("a" * 50_000 + "b") is None
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("pointer", "text", "answer"),
+    [
+        ("/a/0", '{"a": [5, 6]}', "5"),
+        ("/a~1b", '{"a/b": "x"}', "x"),
+        ("/o", '```json\n{"o": {"b": 1, "a": 2}}\n```', '{"a":2,"b":1}'),
+        ("", "[1, 2]", "[1,2]"),
+        ("/missing", "{}", None),
+        ("/a", "not JSON", None),
+        ("/9", "[1]", None),
+    ],
+)
+def test_a_json_pointer_yields_canonical_json(pointer: str, text: str, answer: str | None) -> None:
+    assert extractor("json_pointer", pointer)(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "complaint"),
+    [
+        ("regex", "(", "RE2"),
+        ("regex", r"(?=x)", "look-around"),
+        ("regex", None, "needs a pattern"),
+        ("regex", "a" * 1001, "1001 characters"),
+        ("json_pointer", "a/b", "start with '/'"),
+        ("boxed", "x", "takes no pattern"),
+    ],
+)
+def test_an_unusable_pattern_is_refused_with_the_reason(name: str, pattern: str | None, complaint: str) -> None:
+    with pytest.raises(PatternError, match=complaint):
+        extractor(name, pattern)
