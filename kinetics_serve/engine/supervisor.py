@@ -275,7 +275,7 @@ def cpu_defaults(engine_args: Sequence[str], environment: Mapping[str, str]) -> 
         return ()
     options: list[str] = []
 
-    # Compiling takes a minute and more, at each first start; decoding is bound by memory traffic either way.
+    # Compiling adds more than a minute to a start, and the bundled model decoded no faster for it.
     if not named & {
         "--enforce-eager",
         "--no-enforce-eager",
