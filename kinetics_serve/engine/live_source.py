@@ -1,7 +1,6 @@
 """Samples of one request from a vLLM server, with their answers and scores."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import Any
 
 from kinetics_serve.engine.completion import Completion
@@ -46,7 +45,8 @@ class LiveSource:
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
         completion = self.completions[sample.index] = self._new_completion()
         body = self._sample_body(sample, completion)
-        async with aclosing(self._upstream.stream(completion.path, body)) as chunks:
+        async with self._upstream.stream(completion.path, body) as chunks:
+            yield 0
             async for chunk in chunks:
                 before = completion.tokens
                 completion.add(chunk)

@@ -1,7 +1,7 @@
 """One vLLM server, over its public HTTP API."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,24 +72,15 @@ class Upstream:
         """The tokens of a prompt: `body` is a `/tokenize` request."""
         return int((await self._json("POST", "/tokenize", body))["count"])
 
-    async def stream(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
-        """The chunks of a streamed completion. Closing the generator closes the connection, and vLLM aborts.
+    @asynccontextmanager
+    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Json]]:
+        """The chunks of a streamed completion that the server has accepted. Leaving makes vLLM abort it.
 
         Raises EngineRejected (4xx) and EngineUnavailable, also when the stream ends before its `[DONE]`.
         """
         async with self.open("POST", path, body) as response:
             await _raise_for_status(response)
-            async for line in _lines(response):
-                if not line.startswith("data:"):
-                    continue
-                data = line[5:].strip()
-                if data == "[DONE]":
-                    return
-                chunk: Json = json.loads(data)
-                if "error" in chunk:
-                    raise EngineUnavailable(f"the engine failed: {_message(chunk)}")
-                yield chunk
-        raise EngineUnavailable("the engine broke off in the middle of a sample")
+            yield _chunks(response)
 
     @asynccontextmanager
     async def open(
@@ -130,9 +121,18 @@ async def _raise_for_status(response: httpx.Response) -> None:
     raise EngineUnavailable(f"the engine answered {response.status_code}: {message}")
 
 
-async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+async def _chunks(response: httpx.Response) -> AsyncIterator[Json]:
     async for line in response.aiter_lines():
-        yield line
+        if not line.startswith("data:"):
+            continue
+        data = line[5:].strip()
+        if data == "[DONE]":
+            return
+        chunk: Json = json.loads(data)
+        if "error" in chunk:
+            raise EngineUnavailable(f"the engine failed: {_message(chunk)}")
+        yield chunk
+    raise EngineUnavailable("the engine broke off in the middle of a sample")
 
 
 def _message(body: Any) -> str:

@@ -10,9 +10,11 @@ from kinetics_serve.strategies.state import Finish, Sample
 
 
 class Source(Protocol):
-    """Where samples come from. The generator yields the number of tokens so far, then how the sample ended.
+    """Where samples come from.
 
-    Closing the generator must stop the sample's generation. It raises when the server fails.
+    The generator yields 0 when the sample has been accepted, from where on it costs, then the number of tokens so
+    far as they come, then how the sample ended. It raises when the server refuses or fails. Closing it must stop the
+    sample's generation.
     """
 
     def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]: ...
@@ -38,16 +40,24 @@ async def drive(
         # The first sample goes ahead; the others start when its prompt is in the prefix cache.
         if sample.index > 0:
             await prompt_cached.wait()
-        run.opened(sample.index)
         try:
             async with aclosing(source.sample(sample)) as stream:
                 async for event in stream:
-                    prompt_cached.set()
                     events.put_nowait((sample.index, event))
+                    if event != 0:
+                        prompt_cached.set()
         except Exception as error:
             events.put_nowait((sample.index, error))
         finally:
             prompt_cached.set()
+
+    def record(index: int, event: int | Ended) -> None:
+        if isinstance(event, Ended):
+            run.ended(index, event)
+        elif event == 0:
+            run.opened(index)
+        else:
+            run.generated(index, event)
 
     def launch_decided() -> None:
         for sample in run.decide():
@@ -59,11 +69,9 @@ async def drive(
             index, event = await events.get()
             if isinstance(event, Exception):
                 raise event
+            record(index, event)
             if isinstance(event, Ended):
-                run.ended(index, event)
                 launch_decided()
-            else:
-                run.generated(index, event)
             on_change()
 
     timer = asyncio.timeout(deadline_s)
@@ -80,10 +88,8 @@ async def drive(
         await asyncio.gather(*tasks, return_exceptions=True)
         while not events.empty():  # tokens that arrived while the samples were being stopped cost too
             index, event = events.get_nowait()
-            if isinstance(event, Ended):
-                run.ended(index, event)
-            elif isinstance(event, int):
-                run.generated(index, event)
+            if not isinstance(event, Exception):
+                record(index, event)
         run.cancel_running()
     assert run.finish is not None
     return run.finish

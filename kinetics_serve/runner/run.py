@@ -98,7 +98,7 @@ class Run:
             self.finish = self.policy.conclude(self.state, reason)
 
     def opened(self, index: int) -> None:
-        """The sample was sent to a server: from here on it costs."""
+        """A server has accepted the sample: from here on it costs."""
         self._starts[index] = self._prompt.join()
 
     def generated(self, index: int, tokens: int) -> None:
@@ -139,7 +139,7 @@ class Run:
         return launched
 
     def _settle(self, index: int, tokens: int, cached_tokens: int) -> None:
-        if index not in self._starts:  # never sent
+        if index not in self._starts:  # never accepted
             self.account.settle(index, 0)
             return
         terms = self.terms

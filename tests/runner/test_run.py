@@ -70,6 +70,7 @@ class ScriptedSource:
         self.opened += 1
         try:
             done = 0
+            yield 0
             while done < min(length, sample.max_tokens):
                 await asyncio.sleep(0)
                 done = min(done + chunk, length, sample.max_tokens)
@@ -174,6 +175,7 @@ async def test_the_first_sample_goes_ahead_until_its_prompt_is_cached() -> None:
     class Source:
         async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
             order.append((sample.index, "opened"))
+            yield 0
             await asyncio.sleep(0.01)
             order.append((sample.index, "first token"))
             yield 1
@@ -192,14 +194,28 @@ async def test_what_an_early_finisher_leaves_buys_further_samples() -> None:
     assert run.account.spent <= run.account.budget
 
 
-async def test_samples_cancelled_before_they_were_sent_cost_nothing() -> None:
+async def test_a_sample_that_is_refused_costs_nothing() -> None:
     terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
     run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
 
     class Source:
         async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+            raise EngineFault
+            yield 0
+
+    with pytest.raises(EngineFault):
+        await drive(run, Source())
+    assert (run.account.spent, run.account.reserved) == (0, 0)
+
+
+async def test_samples_that_still_waited_for_the_first_cost_nothing() -> None:
+    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
+    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+
+    class Source:
+        async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+            yield 0
             await asyncio.sleep(3600)
-            yield 1
 
     await drive(run, Source(), deadline_s=0.01)
     assert run.finish is not None
