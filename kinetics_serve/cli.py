@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,6 +62,23 @@ def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, f
     return efforts
 
 
+def chosen_kv_budget(stated: str | None, embedded: bool, engine_args: list[str]) -> int | None:
+    """KV tokens that the engine attends to; None is dense."""
+    from kinetics_serve.engine.sparse import DEFAULT_KV_BUDGET, MIN_KV_BUDGET
+    from kinetics_serve.engine.supervisor import has_cuda_gpu
+
+    configured = any(argument.startswith("--additional-config") for argument in engine_args)
+    if stated == "dense":
+        return None
+    if stated is None:
+        return None if not embedded or configured or has_cuda_gpu() else DEFAULT_KV_BUDGET
+    if not stated.isdecimal() or int(stated) < MIN_KV_BUDGET:
+        raise fail(f"--kv-budget takes dense or a number of tokens from {MIN_KV_BUDGET}; given: {stated!r}")
+    if embedded and configured:
+        raise fail("--kv-budget sets the engine's --additional-config: put one of them into the other")
+    return int(stated)
+
+
 @app.command()
 def serve(
     engine_args: Annotated[
@@ -78,6 +96,13 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    kv_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="KV tokens that a sample attends to, or dense. It configures the embedded engine (default: "
+            "1024 on a CPU, dense on a GPU) and says how upstreams were configured (default: dense)."
+        ),
+    ] = None,
     hardware_name: HardwareName = None,
     effort: Annotated[
         list[str] | None,
@@ -91,27 +116,31 @@ def serve(
     from kinetics_serve import serve as server
     from kinetics_serve.api.app import create_app
     from kinetics_serve.api.services import DEFAULT_EFFORTS, Settings
-    from kinetics_serve.engine import bundled_model
+    from kinetics_serve.engine import bundled_model, sparse
     from kinetics_serve.engine.supervisor import EngineError, Supervisor
 
     if model is not None and upstream:
         raise fail("--model starts an embedded engine and --upstream uses running ones: give one of them")
     if upstream and engine_args:
         raise fail(f"arguments after -- are for the embedded engine, which --upstream replaces: {engine_args}")
+    for url in upstream or ():
+        if not url.startswith(("http://", "https://")):
+            raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {url!r}")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
     settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20)
     profile = chosen_hardware(hardware_name)
     supervisor = None
     try:
         listener = server.listen(host, port)
         if not upstream:
-            name = bundled_model.NAME if model is None else model.rstrip("/").rpartition("/")[2]
+            name = bundled_model.NAME if model is None else Path(model).name if Path(model).exists() else model
             folder = str(bundled_model.bundled_model(_show_model_progress)) if model is None else model
             supervisor = Supervisor(
                 folder,
                 served_name=name,
-                engine_args=engine_args or (),
+                engine_args=[*(sparse.engine_args(tokens) if tokens else ()), *(engine_args or ())],
                 on_progress=lambda line: errors.print(f"engine: {line}"),
             )
             architecture = architecture or folder
@@ -119,7 +148,7 @@ def serve(
         errors.print(
             f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
         )
-        fastapi = create_app(urls, profile.intensity, architecture, settings)
+        fastapi = create_app(urls, profile.intensity, architecture, sparse.kv_policy(tokens), settings)
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
             runner.run(server.serve(fastapi, listener, supervisor))
     except EngineError as error:

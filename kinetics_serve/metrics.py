@@ -47,6 +47,7 @@ class Metrics:
         price = run.terms.price
         self.eflops.labels(**labels, component="compute").inc(run.cost.compute_flops)
         self.eflops.labels(**labels, component="memory").inc(run.cost.memory_bytes * price.intensity)
+        self.saved.labels(**labels, reason="sparse_attention").inc(run.sparse_eflops)
         self.saved.labels(**labels, reason="shared_prefix").inc(run.shared_prefix_eflops)
         self.saved.labels(**labels, reason="early_stop").inc(_early_stop_eflops(run))
         for sample in run.samples:

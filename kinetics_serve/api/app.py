@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from kinetics_serve.api import errors, generation, information
 from kinetics_serve.api.services import Services, Settings
+from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Upstream, new_client
 from kinetics_serve.metrics import Metrics
@@ -18,6 +19,7 @@ def create_app(
     upstreams: Sequence[str],
     intensity: float,
     architecture: str | None = None,
+    kv: KVPolicy = DENSE,
     settings: Settings | None = None,
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
@@ -35,6 +37,7 @@ def create_app(
                 [Upstream(url, client) for url in upstreams],
                 intensity,
                 architecture,
+                kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
             )
             app.state.services = Services(settings or Settings(), pool, metrics, math_pool)

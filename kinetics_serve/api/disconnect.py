@@ -1,7 +1,7 @@
 """Work that ends when its client goes away."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -39,13 +39,20 @@ async def while_request_connected(request: Request, work: Coroutine[Any, Any, T]
 
 
 class CancellingStream(StreamingResponse):
-    """A stream whose generator is closed as soon as the client is gone, not at its next chunk."""
+    """A stream that ends as soon as the client is gone, not at its next chunk.
+
+    cleanup: called when the stream is over, however it ended, even if it never began.
+    """
+
+    def __init__(
+        self, content: AsyncIterator[str | bytes], cleanup: Callable[[], Awaitable[object]], **more: Any
+    ) -> None:
+        super().__init__(content, **more)
+        self._cleanup = cleanup
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with suppress(ClientDisconnect):
                 await while_connected(receive, self.stream_response(send))
         finally:
-            close = getattr(self.body_iterator, "aclose", None)
-            if close is not None:
-                await close()
+            await self._cleanup()

@@ -57,7 +57,7 @@ def invalid(message: str, param: str | None = None) -> ApiError:
 def from_validation(error: ValidationError | RequestValidationError, prefix: str = "") -> ApiError:
     """The first of a pydantic error's complaints, with the field's path and what was given."""
     first = error.errors()[0]
-    path = ".".join([prefix, *(str(part) for part in first["loc"])]).strip(".")
+    path = ".".join([prefix, *(str(part) for part in first["loc"])]).strip(".")[:100]
     given = repr(first.get("input"))
     if len(given) > 100:
         given = given[:100] + "…"

@@ -21,6 +21,7 @@ from kinetics_serve.engine.upstream import Json
 router = APIRouter()
 
 PROGRESS_INTERVAL_S = 0.25
+FORWARDED_HEADERS = ("accept", "accept-encoding", "x-request-id")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
@@ -42,38 +43,58 @@ async def _complete(request: Request, completion: type[Completion]) -> Response:
     body = request_body.parse(content)
     options = options_of(body, request.headers.get(BUDGET_HEADER), services.settings.efforts)
     if options is None:
-        return await while_request_connected(request, _pass_through(services, completion, body, content))
+        return await while_request_connected(request, _pass_through(request, completion, body, content))
     _check_finite(body)
     job = await while_request_connected(request, Job.create(body, options, completion, services))
     if job.prompt.stream:
-        return CancellingStream(_events(job), media_type="text/event-stream")
+        return await _stream(request, job)
     await while_request_connected(request, job.work())
     return JSONResponse(job.response())
 
 
-async def _pass_through(services: Services, completion: type[Completion], body: Json, content: bytes) -> Response:
+async def _pass_through(request: Request, completion: type[Completion], body: Json, content: bytes) -> Response:
     """vLLM's own answer, byte for byte."""
+    services: Services = request.app.state.services
     model = body.get("model")
     upstream, _ = services.pool.pick(model if isinstance(model, str) else None)
+    # httpx would ask for a compressed answer on its own account.
+    headers = {"accept-encoding": "identity"}
+    headers |= {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     stack = AsyncExitStack()
     async with stack:
-        response = await stack.enter_async_context(upstream.open("POST", completion.path, content))
+        response = await stack.enter_async_context(upstream.open("POST", completion.path, content, headers))
         opened = stack.pop_all()
-    headers = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        async with opened:
-            async for piece in response.aiter_raw():
-                yield piece
-
-    return CancellingStream(pieces(), response.status_code, headers)
+    answered = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
+    return CancellingStream(response.aiter_raw(), opened.aclose, status_code=response.status_code, headers=answered)
 
 
-async def _events(job: Job) -> AsyncGenerator[str, None]:
-    """The server-sent events of a budgeted stream: progress, the winner, the bill."""
+async def _stream(request: Request, job: Job) -> Response:
+    """A budgeted stream. It begins at the first token, so that what fails before gets the status that it deserves."""
     changed = asyncio.Event()
     work = asyncio.create_task(job.work(on_change=changed.set))
     work.add_done_callback(lambda _: changed.set())
+
+    async def begun() -> None:
+        while not (job.started or work.done()):
+            await changed.wait()
+            changed.clear()
+        if work.done():
+            await work
+
+    async def stop() -> None:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    try:
+        await while_request_connected(request, begun())
+    except BaseException:
+        await stop()
+        raise
+    return CancellingStream(_events(job, work, changed), stop, media_type="text/event-stream")
+
+
+async def _events(job: Job, work: "asyncio.Task[None]", changed: asyncio.Event) -> AsyncGenerator[str, None]:
+    """The server-sent events of a budgeted stream: progress, the winner, the bill."""
     try:
         yield _event(job.progress())
         while not work.done():
@@ -87,9 +108,6 @@ async def _events(job: Job) -> AsyncGenerator[str, None]:
             yield _event(chunk)
     except Exception as error:
         yield _event(as_api_error(error).envelope)
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
     yield "data: [DONE]\n\n"
 
 

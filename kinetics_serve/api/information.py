@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from kinetics_serve.api import body as request_body
 from kinetics_serve.api.errors import invalid
 from kinetics_serve.api.job import plan_of, terms_of
-from kinetics_serve.api.options import BUDGET_HEADER, KineticsOptions, options_of
+from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.completion import ChatCompletion, TextCompletion
 from kinetics_serve.engine.upstream import EngineUnavailable
@@ -51,21 +51,13 @@ async def plan(request: Request) -> dict[str, Any]:
     if ("messages" in body) == ("prompt" in body):
         raise invalid("state either messages, as for a chat completion, or prompt, as for a completion")
     completion = ChatCompletion if "messages" in body else TextCompletion
-    if body.get("kinetics") is None:
-        body["kinetics"] = {}
-    stated = body["kinetics"]
-    budgeted = (
-        (isinstance(stated, dict) and stated.get("budget") is not None)
-        or BUDGET_HEADER in request.headers
-        or str(body.get("reasoning_effort")) in services.settings.efforts
-    )
     header = request.headers.get(BUDGET_HEADER)
-    options = options_of(body, header, services.settings.efforts) if budgeted else KineticsOptions()
+    options = options_of(body, header, services.settings.efforts, budget_needed=False)
     assert options is not None
     _, served, prompt, terms = await terms_of(body, options, completion, services)
     answer = {
         "model": served.name,
-        "kv_budget": "dense",
+        "kv_budget": terms.kv.budget or "dense",
         "prompt_tokens": terms.prompt_tokens,
         "max_tokens": terms.max_tokens,
         "max_samples": terms.max_samples,
@@ -73,7 +65,7 @@ async def plan(request: Request) -> dict[str, Any]:
         "minimum_eflops": minimum(terms),
         "arithmetic_intensity": terms.price.intensity,
     }
-    if budgeted:
+    if options.budget is not None:
         chosen = plan_of(options, prompt, terms)
         answer |= {
             "strategy": chosen.policy.name,

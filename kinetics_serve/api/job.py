@@ -4,16 +4,18 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from kinetics_serve.api.errors import ApiError, invalid
 from kinetics_serve.api.options import KineticsOptions
 from kinetics_serve.api.prompt import Prompt, prompt_of
 from kinetics_serve.api.services import Services
+from kinetics_serve.engine import sparse
 from kinetics_serve.engine.completion import ChatCompletion, Completion
 from kinetics_serve.engine.live_source import LiveSource
 from kinetics_serve.engine.pool import ServedModel
-from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
+from kinetics_serve.engine.upstream import EngineLost, Json, Upstream
 from kinetics_serve.planner.plan import Plan, plan
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.live import drive
@@ -45,12 +47,14 @@ async def terms_of(
             'temperature above 0, or the strategy "single"',
             "temperature",
         )
-    if isinstance(options.kv_budget, int):
+    if isinstance(options.kv_budget, int) and served.kv.budget is None:
         raise invalid(
             f"the engine that serves {served.name!r} runs without sparse attention, so a KV budget of "
             f'{options.kv_budget} tokens has no effect there: leave kv_budget out or state "dense"',
             "kinetics.kv_budget",
         )
+    kv = sparse.requested(options.kv_budget, served.kv)
+    prompt = replace(prompt, body=prompt.body | sparse.request_fields(prompt.body, kv, served.kv))
     prompt_tokens = await prompt.count_tokens(upstream)
     context = served.card.max_model_len or served.price.architecture.max_context
     room = context - prompt_tokens if context is not None else 2**31
@@ -61,7 +65,7 @@ async def terms_of(
             "messages" if completion is ChatCompletion else "prompt",
         )
     max_tokens = min(prompt.max_tokens or room, room)
-    return upstream, served, prompt, Terms(served.price, prompt_tokens, max_tokens, options.max_samples)
+    return upstream, served, prompt, Terms(served.price, prompt_tokens, max_tokens, options.max_samples, kv)
 
 
 def plan_of(options: KineticsOptions, prompt: Prompt, terms: Terms) -> Plan:
@@ -98,6 +102,7 @@ class Job:
         self._source = LiveSource(
             upstream,
             prompt.body,
+            plan.terms.prompt_tokens,
             lambda: prompt.completion(prompt.top_logprobs),
             extractor(options.answer.extractor, options.answer.pattern),
             AnswerGroups(options.answer.equivalence, services.math_pool.equal),
@@ -125,7 +130,7 @@ class Job:
         try:
             await drive(self.run, self, deadline_s=self._options.deadline_s, on_change=changed)
             outcome = "completed"
-        except EngineUnavailable:
+        except EngineLost:
             self._services.pool.down(self._upstream)
             raise
         except BaseException as error:
@@ -141,6 +146,11 @@ class Job:
             async with aclosing(self._source.sample(sample)) as events:
                 async for event in events:
                     yield event
+
+    @property
+    def started(self) -> bool:
+        """A sample has generated its first token."""
+        return self._first_token_s is not None
 
     def response(self) -> Json:
         """The answer of a request that is not streamed."""
@@ -187,7 +197,7 @@ class Job:
         bill = {
             "strategy": run.policy.name,
             "model": self._model,
-            "kv_budget": "dense" if run.terms.kv.budget is None else run.terms.kv.budget,
+            "kv_budget": run.terms.kv.budget or "dense",
             "budget_eflops": run.account.budget,
             "spent_eflops": run.account.spent,
             "compute_flops": run.cost.compute_flops,
@@ -222,8 +232,7 @@ class Job:
         winner = self.run.finish.winner
         if winner is not None:
             return self._source.completions[winner]
-        ended = self._source.completions.values()  # nothing has any text: any sample shows that
-        return next(iter(ended)) if ended else self.prompt.completion(self.prompt.top_logprobs)
+        return self.prompt.completion(self.prompt.top_logprobs)  # no sample has any text
 
     def _votes(self) -> list[Json]:
         return [{"answer": vote.answer, "count": vote.count, "weight": vote.weight} for vote in tally(self.run.samples)]

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kinetics_serve.api.errors import ApiError, from_validation, invalid
+from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.planner.plan import Budget, StrategyName
 from kinetics_serve.strategies.answers import PatternError, extractor
 from kinetics_serve.strategies.equivalence import EquivalenceKind
@@ -82,7 +83,7 @@ class KineticsOptions(Strict):
     budget: BudgetOption | None = None
     strategy: StrategyName = "auto"
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] = 32
-    kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=1, strict=True)] = "auto"
+    kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=MIN_KV_BUDGET, strict=True)] = "auto"
     answer: AnswerOption = AnswerOption()
     scorer: ScorerOption = ScorerOption()
     stop_confidence: Probability = 0.95
@@ -90,11 +91,14 @@ class KineticsOptions(Strict):
     include_samples: Annotated[bool, Field(strict=True)] = False
 
 
-def options_of(body: dict[str, Any], header: str | None, efforts: dict[str, float]) -> KineticsOptions | None:
+def options_of(
+    body: dict[str, Any], header: str | None, efforts: dict[str, float], *, budget_needed: bool = True
+) -> KineticsOptions | None:
     """The options of a request that states a budget: in its body, in the header, or by `reasoning_effort`.
 
     The first of the three that states one counts. None: the request states none and passes through.
-    efforts: the samples' worth that each `reasoning_effort` buys. Raises ApiError.
+    efforts: the samples' worth that each `reasoning_effort` buys. Unless budget_needed, options without a budget are
+    returned too. Raises ApiError.
     """
     stated = body.get("kinetics")
     if stated is not None:
@@ -111,6 +115,8 @@ def options_of(body: dict[str, Any], header: str | None, efforts: dict[str, floa
     samples = efforts.get(str(body.get("reasoning_effort")))
     if samples is not None:
         return options.model_copy(update={"budget": BudgetOption(samples=samples)})
+    if not budget_needed:
+        return options
     if stated is not None:
         raise ApiError(
             400,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinetics_serve.api.errors import invalid
-from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.engine.completion import MAX_TOP_LOGPROBS, ChatCompletion, Completion
 from kinetics_serve.engine.upstream import Json, Upstream
 
 _OURS = (
@@ -25,7 +25,10 @@ _CHAT_TEMPLATE_FIELDS = (
     "chat_template_kwargs",
     "tools",
 )
-MAX_TOP_LOGPROBS = 20
+
+
+_CHAT_TEMPLATE_VARIABLES = ("documents", "reasoning_effort")
+"""Fields that vLLM hands to the chat template, but does not take in `/tokenize` as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,9 @@ class Prompt:
         body = self.body
         if self.completion is ChatCompletion:
             fields = {key: body[key] for key in _CHAT_TEMPLATE_FIELDS if body.get(key) is not None}
+            variables = {key: body[key] for key in _CHAT_TEMPLATE_VARIABLES if body.get(key) is not None}
+            if variables:
+                fields["chat_template_kwargs"] = variables | (body.get("chat_template_kwargs") or {})
             return await upstream.count_tokens({"model": body["model"], "messages": body["messages"], **fields})
         if isinstance(body["prompt"], list):
             return len(body["prompt"])
@@ -65,6 +71,13 @@ def prompt_of(body: Json, completion: type[Completion], model: str) -> Prompt:
             f"n is {n}, but a request with a budget has one answer: leave n out and state "
             "kinetics.max_samples and kinetics.include_samples to see every sample",
             "n",
+        )
+    xargs = body.get("vllm_xargs") or {}
+    if not isinstance(xargs, dict):
+        raise invalid(f"vllm_xargs must be an object, given: {xargs!r:.100}", "vllm_xargs")
+    if "kv_budget" in xargs:
+        raise invalid(
+            "with a budget, state the KV budget as kinetics.kv_budget, where it is on the bill", "vllm_xargs.kv_budget"
         )
     for field in ("echo", "use_beam_search", "best_of"):
         if body.get(field):

@@ -1,10 +1,14 @@
 """Puts one sample's streamed chunks together again, for chat and for plain completions."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from kinetics_serve.strategies.confidence import TOP_LOGPROBS, Confidence
 
 Json = dict[str, Any]
+
+MAX_TOP_LOGPROBS = 20
+"""vLLM's limit, and OpenAI's."""
 
 
 class Completion:
@@ -27,7 +31,7 @@ class Completion:
     @property
     def wanted_logprobs(self) -> int:
         """Candidates per token to ask the engine for."""
-        return max(TOP_LOGPROBS, self.top_logprobs or 0)
+        return min(max(TOP_LOGPROBS + 1, self.top_logprobs or 0), MAX_TOP_LOGPROBS)
 
     def add(self, chunk: Json) -> None:
         """Takes in the next chunk of the stream."""
@@ -60,7 +64,12 @@ class Completion:
         raise NotImplementedError
 
     def _ending(self) -> Json:
-        return {"finish_reason": self.finish_reason, "stop_reason": self.stop_reason}
+        # A sample that was stopped by a deadline has none of its own.
+        return {"finish_reason": self.finish_reason or "length", "stop_reason": self.stop_reason}
+
+    def _add_confidence(self, logprobs: Iterable[float]) -> None:
+        # vLLM lists the sampled token among the candidates even where it is not one of the likeliest.
+        self.confidence.add(sorted(logprobs, reverse=True)[:TOP_LOGPROBS])
 
 
 class ChatCompletion(Completion):
@@ -114,7 +123,7 @@ class ChatCompletion(Completion):
             self._add_tool_call(call)
         for token in (choice.get("logprobs") or {}).get("content") or ():
             candidates = token.get("top_logprobs") or [token]
-            self.confidence.add(candidate["logprob"] for candidate in candidates[:TOP_LOGPROBS])
+            self._add_confidence(candidate["logprob"] for candidate in candidates)
             if self.top_logprobs is not None:
                 self._logprobs.append({**token, "top_logprobs": candidates[: self.top_logprobs]})
 
@@ -157,8 +166,7 @@ class TextCompletion(Completion):
         self._text.append(choice.get("text") or "")
         logprobs = choice.get("logprobs") or {}
         for candidates in logprobs.get("top_logprobs") or ():
-            best = sorted((candidates or {}).values(), reverse=True)[:TOP_LOGPROBS]
-            self.confidence.add(best)
+            self._add_confidence((candidates or {}).values())
         if self.top_logprobs is not None:
             for key, values in self._logprobs.items():
                 values += [self._trimmed(value) for value in logprobs.get(key) or ()]

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from kinetics_serve.engine.completion import Completion
-from kinetics_serve.engine.upstream import Upstream
+from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, Upstream
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.strategies.answers import Extractor
@@ -12,23 +12,26 @@ from kinetics_serve.strategies.state import Sample, Status
 
 Json = dict[str, Any]
 
-WHOLE = ("stop", "tool_calls", "function_call")
+WHOLE = ("stop", "tool_calls")
 """Finish reasons of a sample that said all it wanted to."""
 
-MAX_SEED = 2**63 - 1
+SEED_RANGE = 2**64
+"""vLLM's seeds are signed 64-bit integers."""
 
 
 class LiveSource:
     """A `runner.live.Source` over HTTP.
 
-    body: the client's request, as it may be sent on, without streaming and length fields. Each sample is a request
-    of its own, so that it can be cancelled; a client's seed gives sample i the seed + i.
+    prompt_tokens: what the prompt was priced at. body: the client's request, as it may be sent on, without streaming
+    and length fields. Each sample is a request of its own, so that it can be cancelled; a client's seed gives
+    sample i the seed + i.
     """
 
     def __init__(
         self,
         upstream: Upstream,
         body: Json,
+        prompt_tokens: int,
         new_completion: Callable[[], Completion],
         extract: Extractor,
         groups: AnswerGroups,
@@ -37,6 +40,7 @@ class LiveSource:
         self.completions: dict[int, Completion] = {}
         self._upstream = upstream
         self._body = body
+        self._prompt_tokens = prompt_tokens
         self._new_completion = new_completion
         self._extract = extract
         self._groups = groups
@@ -49,10 +53,25 @@ class LiveSource:
             yield 0
             async for chunk in chunks:
                 before = completion.tokens
-                completion.add(chunk)
+                self._add(completion, chunk)
                 if completion.tokens > before:
                     yield completion.tokens
+        if completion.prompt_tokens == 0:
+            raise EngineUnavailable("the engine reports no usage in its streams, so nothing can be billed")
         yield await self._ended(completion)
+
+    def _add(self, completion: Completion, chunk: Json) -> None:
+        try:
+            completion.add(chunk)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise EngineUnavailable("the engine's stream is not one of completion chunks") from error
+        if completion.prompt_tokens > self._prompt_tokens:
+            raise EngineRejected(
+                400,
+                f"the engine counts {completion.prompt_tokens} tokens in the prompt where its /tokenize counted "
+                f"{self._prompt_tokens}, so the budget can't be kept: leave out what the chat template adds "
+                "beyond the messages",
+            )
 
     def _sample_body(self, sample: Sample, completion: Completion) -> Json:
         body = self._body | {
@@ -66,7 +85,7 @@ class LiveSource:
         else:
             body |= {"logprobs": completion.wanted_logprobs}
         if body.get("seed") is not None:
-            body["seed"] = (body["seed"] + sample.index) % MAX_SEED
+            body["seed"] = (body["seed"] + sample.index + SEED_RANGE // 2) % SEED_RANGE - SEED_RANGE // 2
         return body
 
     async def _ended(self, completion: Completion) -> Ended:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from kinetics_serve.cost import Architecture, Price, UnsupportedArchitecture, load_architecture
+from kinetics_serve.cost import DENSE, Architecture, KVPolicy, Price, UnsupportedArchitecture, load_architecture
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, ModelCard, Upstream
 
 logger = logging.getLogger(__name__)
@@ -19,10 +19,14 @@ class ModelNotFound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that an upstream serves. `price` is None where its architecture is unknown, `problem` says why."""
+    """A model that an upstream serves. `price` is None where its architecture is unknown, `problem` says why.
+
+    kv: how the engine attends unless a request says otherwise.
+    """
 
     card: ModelCard
     price: Price | None
+    kv: KVPolicy = DENSE
     problem: str | None = None
 
     @property
@@ -34,7 +38,7 @@ class Pool:
     """Upstreams and their health.
 
     architecture: what the upstreams serve, where that can't be read from the name they loaded it by.
-    intensity: FLOPs per byte of the upstreams' hardware.
+    intensity: FLOPs per byte of the upstreams' hardware. kv: how they attend.
     """
 
     def __init__(
@@ -42,11 +46,13 @@ class Pool:
         upstreams: Iterable[Upstream],
         intensity: float,
         architecture: str | None = None,
+        kv: KVPolicy = DENSE,
         on_health: Callable[[Upstream, bool], None] = lambda upstream, up: None,
     ) -> None:
         self.upstreams = list(upstreams)
         self.intensity = intensity
         self._architecture = architecture
+        self._kv = kv
         self._on_health = on_health
         self._models: dict[Upstream, dict[str, ServedModel]] = {}
         self._known: dict[str, tuple[Architecture | None, str | None]] = {}
@@ -85,12 +91,15 @@ class Pool:
 
     async def _watch(self, upstream: Upstream) -> None:
         while True:
-            await self.check(upstream)
+            try:
+                await self.check(upstream)
+            except Exception:  # whatever a server answers, the watch goes on
+                logger.exception("checking %s failed", upstream.url)
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def check(self, upstream: Upstream) -> None:
         """Brings what is known of an upstream up to date."""
-        was_up = upstream in self._models
+        was_up = bool(self._models.get(upstream))
         up = await upstream.healthy()
         if up and not was_up:
             try:
@@ -119,8 +128,10 @@ class Pool:
             try:
                 self._known[root] = (load_architecture(root), None)
             except (UnsupportedArchitecture, OSError, ValueError) as error:
-                self._known[root] = (None, str(error))
+                if isinstance(error, UnsupportedArchitecture):
+                    self._known[root] = (None, str(error))
                 logger.warning("no price for %s: %s", card.name, error)
+                return ServedModel(card, None, self._kv, str(error))
         architecture, problem = self._known[root]
         price = Price(architecture, self.intensity) if architecture is not None else None
-        return ServedModel(card, price, problem)
+        return ServedModel(card, price, self._kv, problem)

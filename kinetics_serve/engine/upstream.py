@@ -1,6 +1,7 @@
 """One vLLM server, over its public HTTP API."""
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +12,25 @@ import httpx
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
 
+KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *[
+        (socket.IPPROTO_TCP, getattr(socket, option), value)
+        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, option)
+    ],
+]
+"""A server that vanishes without a word is noticed after a minute, though a sample may be silent for longer."""
+
 Json = dict[str, Any]
 
 
 class EngineUnavailable(Exception):
     """No answer from the server, or one that broke off. Another try may succeed."""
+
+
+class EngineLost(EngineUnavailable):
+    """The connection failed or broke off: the server should not be used before it passes a health check."""
 
 
 class EngineRejected(Exception):
@@ -39,10 +54,11 @@ class ModelCard:
 
 def new_client() -> httpx.AsyncClient:
     """The connections that all upstreams share. Generation may take its time; connecting may not."""
+    transport = httpx.AsyncHTTPTransport(
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=256), socket_options=KEEPALIVE
+    )
     return httpx.AsyncClient(
-        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
-        trust_env=False,
+        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S), transport=transport, trust_env=False
     )
 
 
@@ -70,7 +86,14 @@ class Upstream:
 
     async def count_tokens(self, body: Json) -> int:
         """The tokens of a prompt: `body` is a `/tokenize` request."""
-        return int((await self._json("POST", "/tokenize", body))["count"])
+        try:
+            return int((await self._json("POST", "/tokenize", body))["count"])
+        except (KeyError, TypeError) as error:
+            raise EngineUnavailable(f"{self.url}/tokenize does not answer as vLLM's") from error
+        except EngineRejected as error:
+            if error.status == 404:
+                raise EngineUnavailable(f"{self.url} has no /tokenize, which budgets need") from None
+            raise
 
     @asynccontextmanager
     async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Json]]:
@@ -98,15 +121,14 @@ class Upstream:
             finally:
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise EngineUnavailable(f"no connection to the engine: {type(error).__name__}") from error
+            raise EngineLost(f"no connection to the engine: {type(error).__name__}") from error
         finally:
             self.outstanding -= 1
 
     async def _json(self, method: str, path: str, body: Json | None = None) -> Json:
         async with self.open(method, path, body) as response:
             await _raise_for_status(response)
-            result: Json = json.loads(await response.aread())
-            return result
+            return _object(await response.aread())
 
 
 async def _raise_for_status(response: httpx.Response) -> None:
@@ -122,17 +144,40 @@ async def _raise_for_status(response: httpx.Response) -> None:
 
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[Json]:
-    async for line in response.aiter_lines():
-        if not line.startswith("data:"):
+    async for line in _lines(response):
+        if not line.startswith(b"data:"):
             continue
         data = line[5:].strip()
-        if data == "[DONE]":
+        if data == b"[DONE]":
             return
-        chunk: Json = json.loads(data)
-        if "error" in chunk:
+        chunk = _object(data)
+        error = chunk.get("error")
+        if error:
+            code = error.get("code") if isinstance(error, dict) else None
+            if isinstance(code, int) and 400 <= code < 500:  # vLLM checks some parameters only when it generates
+                raise EngineRejected(code, _message(chunk))
             raise EngineUnavailable(f"the engine failed: {_message(chunk)}")
         yield chunk
-    raise EngineUnavailable("the engine broke off in the middle of a sample")
+    raise EngineLost("the engine broke off in the middle of a sample")
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The lines of a stream of events, which end in a line feed and nothing else: text may hold Unicode's others."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+
+
+def _object(data: bytes) -> Json:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise EngineUnavailable("the engine's answer is not the JSON object that vLLM sends")
+    return value
 
 
 def _message(body: Any) -> str:

@@ -85,11 +85,15 @@ async def drive(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        while not events.empty():  # tokens that arrived while the samples were being stopped cost too
-            index, event = events.get_nowait()
-            if not isinstance(event, Exception):
-                record(index, event)
-        run.cancel_running()
+        try:  # shielded, so that a second cancellation does not keep the first from being settled
+            await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
+        finally:
+            try:
+                while not events.empty():  # tokens that arrived while the samples were being stopped cost too
+                    index, event = events.get_nowait()
+                    if not isinstance(event, Exception):
+                        record(index, event)
+            finally:
+                run.cancel_running()
     assert run.finish is not None
     return run.finish

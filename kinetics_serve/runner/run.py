@@ -60,6 +60,7 @@ class Run:
         self.account = Account(budget)
         self.cost = ZERO
         self.shared_prefix_eflops = 0
+        self.sparse_eflops = 0
         self.cached_tokens: dict[int, int] = {}
         self.samples: list[Sample] = []
         self.finish: Finish | None = None
@@ -104,7 +105,7 @@ class Run:
     def generated(self, index: int, tokens: int) -> None:
         """The sample has `tokens` tokens so far."""
         self._prompt.advance(self._starts[index], tokens)
-        self.samples[index] = replace(self.samples[index], tokens=tokens)
+        self.samples[index] = replace(self.samples[index], tokens=tokens, empty=False)
 
     def ended(self, index: int, end: Ended) -> None:
         """The sample is over: charges what it cost and frees the rest of its reservation."""
@@ -143,6 +144,7 @@ class Run:
             self.account.settle(index, 0)
             return
         terms = self.terms
+        cached_tokens = max(0, min(cached_tokens, terms.prompt_tokens))
         steps = self._prompt.settle(self._starts.pop(index), tokens)
         cost = terms.price.settle(terms.prompt_tokens, tokens, terms.kv, cached_tokens, steps)
         alone = terms.price.sample(terms.prompt_tokens, tokens, terms.kv)
@@ -154,3 +156,6 @@ class Run:
         self.cost += cost
         self.cached_tokens[index] = cached_tokens
         self.shared_prefix_eflops += terms.eflops(alone) - terms.eflops(cost)
+        if terms.kv != DENSE:
+            dense = terms.price.sample(terms.prompt_tokens, tokens)
+            self.sparse_eflops += max(0, terms.eflops(dense) - terms.eflops(alone))

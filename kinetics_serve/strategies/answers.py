@@ -6,11 +6,18 @@ from typing import Any
 
 import re2
 
-ANSWER_MARK = re2.compile(r"(?i)(?:####|(?:final\s+)?answer(?:\s+is)?\s*[:=]|answer\s+is)\s*(.+)")
-NUMBER = re2.compile(r"[-+−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?%?")
+_NUMBER = r"[-+−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?%?"
+NUMBER = re2.compile(_NUMBER)
+LEADING_NUMBER = re2.compile(rf"({_NUMBER})(?:$|[.,;:!?)\]*]|\s+[A-Za-z(])")
+ANSWER_MARK = re2.compile(r"(?i)(?:answer(?:\s+is)?\s*[:=]|answer\s+is)\s*(.+)|####\s*([-+−$]?\d.*)")
+MATH = re2.compile(r"\$([^$]+)\$")
+LETTER = re2.compile(r"\(?([A-J])\)?[.:]?")
 CHOICE = re2.compile(r"(?:^|[^A-Za-z0-9'])\(?([A-J])\)?(?:[^A-Za-z0-9']|$)")
 CHOICE_MARK = re2.compile(r"(?i)(?:answer|choice|option)(?:\s+is)?\s*[:=]?\s*[*(\[]*(?-i:([A-J]))(?:[^A-Za-z0-9']|$)")
 MAX_PATTERN_LENGTH = 1000
+SEARCHED_CHARACTERS = 8192
+"""How much of a text's end a client's pattern is searched in: looking for its last match can take quadratic time."""
+
 RE2_MEMORY_BYTES = 8 << 20
 
 Extractor = Callable[[str], str | None]
@@ -42,7 +49,7 @@ def boxed(text: str) -> str | None:
 def number(text: str) -> str | None:
     """The last number, as written but for thousands separators and currency."""
     numbers = NUMBER.findall(text)
-    return numbers[-1].replace(",", "").replace("$", "").replace("−", "-") if numbers else None
+    return _plain(numbers[-1]) if numbers else None
 
 
 def choice(text: str) -> str | None:
@@ -58,12 +65,20 @@ def last_line(text: str) -> str | None:
 
 
 def marked(text: str) -> str | None:
-    """What follows the last "answer is", "answer:" or "####" on its line; its number if it has one."""
+    """What follows the last "answer is", "answer:", or "####" and a number, on its line: the formula between dollar
+    signs, number or choice letter that it begins with, else all of it.
+    """
     marks = ANSWER_MARK.findall(text)
     if not marks:
         return None
-    rest = marks[-1].strip().strip("*_`").strip()
-    return number(rest) or rest or None
+    rest = "".join(marks[-1]).strip().strip("*_`").strip()
+    if formula := MATH.match(rest):
+        return str(formula.group(1)).strip() or None
+    if leading := LEADING_NUMBER.match(rest):
+        return _plain(leading.group(1))
+    if letter := LETTER.fullmatch(rest):
+        return str(letter.group(1))
+    return rest.rstrip(".*_` ") or None
 
 
 def auto(text: str) -> str | None:
@@ -90,7 +105,7 @@ def regex(pattern: str) -> Extractor:
         ) from None
 
     def extract(text: str) -> str | None:
-        matches = list(compiled.finditer(text))
+        matches = list(compiled.finditer(text[-SEARCHED_CHARACTERS:]))
         if not matches:
             return None
         found = matches[-1].group(1 if compiled.groups else 0)
@@ -118,6 +133,10 @@ def json_pointer(pointer: str) -> Extractor:
         return None
 
     return extract
+
+
+def _plain(number: str) -> str:
+    return number.replace(",", "").replace("$", "").replace("−", "-")
 
 
 def _follow(value: Any, parts: list[str]) -> Any:
@@ -162,4 +181,10 @@ def extractor(name: str, pattern: str | None) -> Extractor:
         if pattern is not None:
             raise PatternError(f"the extractor {name!r} takes no pattern; only regex and json_pointer do")
         extract = EXTRACTORS[name]
-    return lambda text: extract(after_thinking(text))
+
+    def extract_text(text: str) -> str | None:
+        answer = extract(after_thinking(text))
+        # JSON may escape half a surrogate pair, which no response can carry.
+        return answer.encode(errors="replace").decode() if answer is not None else None
+
+    return extract_text

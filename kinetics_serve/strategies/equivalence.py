@@ -11,7 +11,11 @@ MAX_MATH_LENGTH = 500
 """Longer answers are compared as text: no formula that a person reads is longer."""
 
 _EDGE = " \t\r\n.,;:!?\"'`*_$"
-_SIMPLE_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:\s*/\s*\d+)?")
+_SIMPLE_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d{1,3})?(?:\s*/\s*\d+)?")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_WORD_OR_DATE = re.compile(r"[^\W\d_]{2,}|:|%|\d+[-/.]\d+[-/.]\d+")
+_VARIABLE = re.compile(r"[^\W\d_]")
+_OPERATOR = re.compile(r"[-+*/^=()]")
 
 
 def normalised(answer: str) -> str:
@@ -31,7 +35,17 @@ def simple_number(answer: str) -> Fraction | None:
 
 
 def looks_mathematical(answer: str) -> bool:
-    return len(answer) <= MAX_MATH_LENGTH and any(mark.isdigit() or mark in "\\^=√π" for mark in answer)
+    """Whether computer algebra can be trusted with it: no words or units, no times, dates or percentages (math-verify
+    drops what it takes for a unit), and letters only as variables of a formula.
+    """
+    if len(answer) > MAX_MATH_LENGTH:
+        return False
+    bare = _COMMAND.sub(" ", answer)
+    if _WORD_OR_DATE.search(bare):
+        return False
+    if _VARIABLE.search(bare):
+        return bool(_OPERATOR.search(bare))
+    return bare != answer or any(mark.isdigit() for mark in bare)
 
 
 def quickly_equal(a: str, b: str, kind: EquivalenceKind) -> bool | None:

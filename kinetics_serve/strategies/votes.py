@@ -1,9 +1,10 @@
 """Counting votes, and how sure a count makes us that its leader is the majority's answer."""
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, nextafter
+from math import nextafter
 
 from kinetics_serve.strategies.state import Sample, Status
 
@@ -36,13 +37,14 @@ def lead_confidence(leader: int, runner_up: int) -> float:
     P(Binomial(leader + runner_up + 1, 1/2) ≤ leader).
     """
     trials = leader + runner_up + 1
-    tail: float = sum(comb(trials, successes) for successes in range(leader + 1)) / 2**trials
-    return min(tail, nextafter(1.0, 0.0))  # no count of votes makes certain, rounding must not either
+    tail = term = 1  # the other tail, P(Binomial ≤ runner_up), in units of 2**-trials: the shorter sum
+    for successes in range(runner_up):
+        term = term * (trials - successes) // (successes + 1)
+        tail += term
+    above: float = (2**trials - tail) / 2**trials
+    return min(above, nextafter(1.0, 0.0))  # no count of votes makes certain
 
 
 def votes_needed(leader: int, runner_up: int, confidence: float, limit: int) -> int:
     """How many more votes, all for the leader, would lift its confidence to `confidence`; `limit` if more."""
-    for more in range(limit):
-        if lead_confidence(leader + more, runner_up) >= confidence:
-            return more
-    return limit
+    return bisect_left(range(limit), True, key=lambda more: lead_confidence(leader + more, runner_up) >= confidence)

@@ -17,6 +17,14 @@ from kinetics_serve.strategies.answers import PatternError, extractor
         ("The temperature is −5", "-5"),
         ("**Final answer:** Paris", "Paris"),
         ("The capital of France is Paris.\n\n", "The capital of France is Paris."),
+        ("The final answer is $\\frac{1}{2}$.", "\\frac{1}{2}"),
+        ("The answer is **56**. Check: 1+1", "56"),
+        ("#### Step 1: multiply 7 by 8\nWe get 7*8 = 56.", "56"),
+        ("Answer: x^2 + 3x", "x^2 + 3x"),
+        ("The answer is (B)", "B"),
+        ("The answer is B.", "B"),
+        ("The answer is 12 apples.", "12"),
+        ("The answer is 1.5e3", "1.5e3"),
         ("   \n ", None),
         ("", None),
     ],
@@ -73,6 +81,18 @@ def test_a_regex_takes_linear_time_on_what_makes_others_hang() -> None:
 )
 def test_a_json_pointer_yields_canonical_json(pointer: str, text: str, answer: str | None) -> None:
     assert extractor("json_pointer", pointer)(text) == answer
+
+
+def test_no_answer_holds_what_a_response_cannot_carry() -> None:
+    answer = extractor("json_pointer", "/a")('{"a": "\\ud800"}')
+    assert answer is not None
+    answer.encode()
+
+
+def test_a_pattern_that_rescans_the_text_from_every_match_is_bounded() -> None:
+    start = time.perf_counter()
+    extractor("regex", r"(?s).*b|a")("a" * 1_000_000)
+    assert time.perf_counter() - start < 3
 
 
 @pytest.mark.parametrize(

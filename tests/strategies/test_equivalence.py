@@ -16,6 +16,21 @@ def test_plain_answers_that_differ_are_told_apart_without_it_too(a: str, b: str)
     assert quickly_equal(a, b, "auto") is False
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("5 am", "5 pm"),
+        ("12 km", "12 m"),
+        ("2024-01-02", "2024-02-01"),
+        ("10:30", "1:3"),
+        ("B2", "2B"),
+        ("5%", "5"),
+    ],
+)
+def test_what_computer_algebra_would_misread_is_compared_as_text(a: str, b: str) -> None:
+    assert quickly_equal(a, b, "auto") is False
+
+
 def test_formulas_are_left_to_computer_algebra() -> None:
     assert quickly_equal(r"\frac12", "0.5", "auto") is None
     assert quickly_equal("x+y", "y+x", "math") is None

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,13 @@ def test_votes_needed_is_the_least_number_that_suffices(leader: int, runner_up: 
     needed = votes_needed(leader, runner_up, confidence, limit=200)
     assert lead_confidence(leader + needed, runner_up) >= confidence
     assert needed == 0 or lead_confidence(leader + needed - 1, runner_up) < confidence
+
+
+def test_a_thousand_votes_are_weighed_in_no_time() -> None:
+    start = time.perf_counter()
+    assert votes_needed(0, 0, 1.0, limit=1024) == 1024
+    assert votes_needed(500, 490, 0.99, limit=1024) < 1024
+    assert time.perf_counter() - start < 1
 
 
 def test_certainty_is_never_reached_by_votes() -> None:
