@@ -16,6 +16,9 @@
 #include <vector>
 
 #include <omp.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -32,7 +35,6 @@ typedef uint32_t vu __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t vu16 __attribute__((vector_size(32), aligned(2)));
 typedef int8_t vi8 __attribute__((vector_size(16), aligned(1)));
 typedef uint8_t vu8 __attribute__((vector_size(16), aligned(1)));
-typedef uint8_t vu8x8 __attribute__((vector_size(8), aligned(1)));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -75,15 +77,50 @@ INLINE vf splat(float x) { return x - vf{}; }
 INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
 
-INLINE float hsum(vf v) {
-  float s = 0;
-  for (int i = 0; i < LANES; i++) s += v[i];
-  return s;
+// v[i + shift]
+template <int SHIFT>
+INLINE vf rotate(vf v) {
+  vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return __builtin_shuffle(v, (lane + SHIFT) & (LANES - 1));
 }
+// lanes i, i + pages, i + 2 pages ... summed, in every lane
+INLINE vf fold(vf v, int pages) {
+  if (pages <= 8) v += rotate<8>(v);
+  if (pages <= 4) v += rotate<4>(v);
+  if (pages <= 2) v += rotate<2>(v);
+  if (pages <= 1) v += rotate<1>(v);
+  return v;
+}
+INLINE float hsum(vf v) { return fold(v, 1)[0]; }
 INLINE float hmax(vf v) {
-  float m = v[0];
-  for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
-  return m;
+  v = vmax(v, rotate<8>(v));
+  v = vmax(v, rotate<4>(v));
+  v = vmax(v, rotate<2>(v));
+  return std::max(v[0], v[1]);
+}
+
+// Sixteen bytes as integers. GCC 12 converts them one by one if left to itself.
+INLINE vi widen(vi8 x) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_cvtepi8_epi32((__m128i)x);
+#elif defined(__AVX2__)
+  __m128i bytes = (__m128i)x;
+  __m256i halves[2] = {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
+  return load_as<vi>(halves);
+#else
+  return __builtin_convertvector(x, vi);
+#endif
+}
+INLINE vi widen(vu8 x) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_cvtepu8_epi32((__m128i)x);
+#elif defined(__AVX2__)
+  __m128i bytes = (__m128i)x;
+  __m256i halves[2] = {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+  return load_as<vi>(halves);
+#else
+  return __builtin_convertvector(x, vi);
+#endif
 }
 
 // e^x within 2 ulp for |x| <= 87, clamped beyond.
@@ -102,16 +139,6 @@ INLINE vf vexp(vf x) {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   return (vf)((vi)p + (n << 23));
-}
-
-// lanes i, i + pages, i + 2 pages ... summed, in every lane
-INLINE vf fold(vf v, int pages) {
-  for (int shift = LANES / 2; shift >= pages; shift /= 2) {
-    vf w;
-    for (int i = 0; i < LANES; i++) w[i] = v[(i + shift) % LANES];
-    v += w;
-  }
-  return v;
 }
 
 }  // namespace
@@ -222,21 +249,31 @@ void expand(const float* query, int group, int head_size, int pages, float* expa
 
 template <int G>
 INLINE void dot_int8(const int8_t* codes, const float* q, int64_t n, vf* acc) {
-  for (int64_t i = 0; i < n; i += LANES) {
-    vf c = __builtin_convertvector(__builtin_convertvector(load_as<vi8>(codes + i), vi), vf);
-    for (int g = 0; g < G; g++) acc[g] += c * load16(q + g * n + i);
+  vf other[G] = {};  // a second chain of additions, or their latency would set the pace
+  for (int64_t i = 0; i < n; i += 2 * LANES) {
+    vf c = __builtin_convertvector(widen(load_as<vi8>(codes + i)), vf);
+    vf e = __builtin_convertvector(widen(load_as<vi8>(codes + i + LANES)), vf);
+    for (int g = 0; g < G; g++) {
+      acc[g] += c * load16(q + g * n + i);
+      other[g] += e * load16(q + g * n + i + LANES);
+    }
   }
+  for (int g = 0; g < G; g++) acc[g] += other[g];
 }
 
 // 32 four-bit codes in 16 bytes: elements 0..15 in the low nibbles, 16..31 in the high ones
 template <int G>
 INLINE void dot_int4(const uint8_t* codes, const float* q, int64_t n, vf* acc) {
+  vf other[G] = {};
   for (int64_t i = 0; i < n; i += 2 * LANES) {
-    vi packed = __builtin_convertvector(load_as<vu8>(codes + i / 2), vi);
+    vi packed = widen(load_as<vu8>(codes + i / 2));
     vf low = __builtin_convertvector(packed & 15, vf), high = __builtin_convertvector(packed >> 4, vf);
-    for (int g = 0; g < G; g++)
-      acc[g] += low * load16(q + g * n + i) + high * load16(q + g * n + i + LANES);
+    for (int g = 0; g < G; g++) {
+      acc[g] += low * load16(q + g * n + i);
+      other[g] += high * load16(q + g * n + i + LANES);
+    }
   }
+  for (int g = 0; g < G; g++) acc[g] += other[g];
 }
 
 template <int G>
@@ -272,7 +309,7 @@ void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, int pa
     for (int i = 0; i < BLOCK; i += 2 * LANES) {
       vf low[RANK], high[RANK];
       for (int k = 0; k < RANK; k++) {
-        vi packed = __builtin_convertvector(load_as<vu8>(tile + at.coefficients + k * BLOCK / 2 + i / 2), vi);
+        vi packed = widen(load_as<vu8>(tile + at.coefficients + k * BLOCK / 2 + i / 2));
         low[k] = __builtin_convertvector((packed & 15) - 8, vf);
         high[k] = __builtin_convertvector((packed >> 4) - 8, vf);
       }
@@ -435,12 +472,15 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
 template <class T, int G>
 INLINE void page_logits(const T* keys, const float* query, int head_size, int page_size, float* out, int64_t stride) {
   for (int t = 0; t < page_size; t += LANES) {
-    vf acc[G] = {};
-    for (int d = 0; d < head_size; d++) {
-      vf k = load16(keys + (int64_t)d * page_size + t);
-      for (int g = 0; g < G; g++) acc[g] += k * query[g * head_size + d];
+    vf even[G] = {}, odd[G] = {};
+    for (int d = 0; d < head_size; d += 2) {
+      vf k = load16(keys + (int64_t)d * page_size + t), l = load16(keys + (int64_t)(d + 1) * page_size + t);
+      for (int g = 0; g < G; g++) {
+        even[g] += k * query[g * head_size + d];
+        odd[g] += l * query[g * head_size + d + 1];
+      }
     }
-    for (int g = 0; g < G; g++) store_as(out + g * stride + t, acc[g]);
+    for (int g = 0; g < G; g++) store_as(out + g * stride + t, even[g] + odd[g]);
   }
 }
 
@@ -615,37 +655,44 @@ constexpr int POWER_ITERATIONS = 12;
 constexpr float TINY = 1e-20f;
 
 // The direction in which the columns of key[d][t] spread most (not normalised): power iteration on their Gram matrix.
-void largest_spread(const float* key, int D, int ps, float* direction) {
-  float gram[BLOCK * BLOCK], u[BLOCK], next[BLOCK];
-  std::memset(gram, 0, sizeof(float) * ps * ps);
-  for (int d = 0; d < D; d++)
-    for (int i = 0; i < ps; i++) {
-      const float x = key[d * ps + i];
-      for (int j = 0; j < ps; j++) gram[i * ps + j] += x * key[d * ps + j];
-    }
+// C: registers that hold a page's tokens.
+template <int C>
+void largest_spread(const float* key, int D, float* direction) {
+  constexpr int PS = C * LANES;
+  vf gram[PS][C] = {}, u[C];
+  for (int d = 0; d < D; d++) {
+    vf row[C];
+    for (int c = 0; c < C; c++) row[c] = load16(key + d * PS + c * LANES);
+    for (int i = 0; i < PS; i++)
+      for (int c = 0; c < C; c++) gram[i][c] += key[d * PS + i] * row[c];
+  }
   int start = 0;
-  for (int i = 1; i < ps; i++)
-    if (gram[i * ps + i] > gram[start * ps + start]) start = i;
-  std::memcpy(u, gram + start * ps, sizeof(float) * ps);
+  auto diagonal = [&](int i) { return gram[i][i / LANES][i % LANES]; };
+  for (int i = 1; i < PS; i++)
+    if (diagonal(i) > diagonal(start)) start = i;
+  for (int c = 0; c < C; c++) u[c] = gram[start][c];
   for (int iteration = 0; iteration < POWER_ITERATIONS; iteration++) {
-    float norm = 0;
-    std::memset(next, 0, sizeof(float) * ps);
-    for (int i = 0; i < ps; i++)
-      for (int j = 0; j < ps; j++) next[j] += gram[i * ps + j] * u[i];
-    for (int i = 0; i < ps; i++) norm += next[i] * next[i];
-    norm = 1.0f / std::sqrt(std::max(norm, TINY));
-    for (int i = 0; i < ps; i++) u[i] = next[i] * norm;
+    float scalars[PS];
+    vf next[C] = {}, norm = {};
+    std::memcpy(scalars, u, sizeof(scalars));
+    for (int i = 0; i < PS; i++)
+      for (int c = 0; c < C; c++) next[c] += gram[i][c] * scalars[i];
+    for (int c = 0; c < C; c++) norm += next[c] * next[c];
+    const float inverse = 1.0f / std::sqrt(std::max(hsum(norm), 1e-30f));
+    for (int c = 0; c < C; c++) u[c] = next[c] * inverse;
   }
   for (int d = 0; d < D; d++) {
-    float sum = 0;
-    for (int t = 0; t < ps; t++) sum += key[d * ps + t] * u[t];
-    direction[d] = sum;
+    vf sum = {};
+    for (int c = 0; c < C; c++) sum += load16(key + d * PS + c * LANES) * u[c];
+    direction[d] = hsum(sum);
   }
 }
 
 // key[d][t] of one complete page -> int8 mean; RANK times an int4 direction and its int4 coefficient for each token.
 // What a step lost to rounding is left to the next one.
-void summarise_low_rank(float* key, int D, int ps, int pages, int p, const TileLayout& at, uint8_t* tile) {
+template <int C>
+void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t* tile) {
+  constexpr int ps = C * LANES, pages = BLOCK / ps;
   float direction[1024], coefficient[BLOCK];
   float top = TINY;
   for (int d = 0; d < D; d++) {
@@ -662,7 +709,7 @@ void summarise_low_rank(float* key, int D, int ps, int pages, int p, const TileL
     for (int t = 0; t < ps; t++) key[d * ps + t] -= code * mean_scale;
   }
   for (int k = 0; k < RANK; k++) {
-    largest_spread(key, D, ps, direction);
+    largest_spread<C>(key, D, direction);
     top = TINY;
     for (int d = 0; d < D; d++) top = std::max(top, std::fabs(direction[d]));
     float length = TINY;
@@ -723,7 +770,11 @@ void update_rows(const Step& s, const T* cache, uint8_t* tiles, const int32_t* r
       const int p = page % pages;
       for (int e = 0; e < D * ps; e += LANES) store_as(key + e, load16(keys + e));
       if (s.selector == LOW_RANK) {
-        summarise_low_rank(key, D, ps, pages, p, at, tile);
+        switch (ps) {
+          case 16: summarise_low_rank<1>(key, D, p, at, tile); break;
+          case 32: summarise_low_rank<2>(key, D, p, at, tile); break;
+          case 64: summarise_low_rank<4>(key, D, p, at, tile); break;
+        }
       } else {
         bf16* low = (bf16*)tile;
         bf16* high = low + (int64_t)D * pages;
