@@ -67,7 +67,9 @@ class SparseAttentionConfig:
     def check_budget(self, budget: object, name: str) -> int:
         """Returns `budget` if it can be used, else raises ConfigError."""
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
-            raise ConfigError(f"{name} is {budget!r}: give a whole number of tokens, or 0 for dense attention.")
+            raise ConfigError(
+                f"{name} is {budget!r}: give a whole number of tokens, or 0 for dense attention."
+            )
         if 0 < budget < self.min_budget:
             raise ConfigError(
                 f"{name} is {budget}: sink_tokens {self.sink_tokens}, local_tokens {self.local_tokens} and one page "

@@ -124,16 +124,24 @@ class SparseCPUMetadata(CPUAttentionMetadata):
     all_sparse: bool = False
     rows: torch.Tensor | None = None  # int32 [batch] 0, 1, 2, ...
     starts: torch.Tensor | None = None  # int32 [batch] tokens each request had before this step
-    dense: CPUAttentionMetadata | None = None  # for layers of the same group that stay dense, where it differs
+    dense: CPUAttentionMetadata | None = (
+        None  # for layers of the same group that stay dense, where it differs
+    )
 
 
 class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
     def __init__(
-        self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
+        self,
+        kv_cache_spec: AttentionSpec,
+        layer_names: list[str],
+        vllm_config: VllmConfig,
+        device: torch.device,
     ) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         if self.isa not in SUPPORTED_ISAS:
-            raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
+            raise ConfigError(
+                f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}."
+            )
         layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names).values()
         kinds = [isinstance(layer.impl, SparseCPUImpl) and layer.impl.sparse for layer in layers]
         self.any_sparse, self.any_dense = any(kinds), not all(kinds)
@@ -167,7 +175,9 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             block_table=stock.block_table,
             rows=rows,
             tokens=common.query_start_loc[rows].contiguous(),
-            key_tokens=torch.tensor([selector.key_tokens(b, config.page_size) for b in chosen], dtype=torch.int32),
+            key_tokens=torch.tensor(
+                [selector.key_tokens(b, config.page_size) for b in chosen], dtype=torch.int32
+            ),
             value_tokens=torch.tensor([selector.value_tokens(b) for b in chosen], dtype=torch.int32),
         )
         return SparseCPUMetadata(

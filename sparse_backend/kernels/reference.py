@@ -70,7 +70,9 @@ class ReferenceKernels:
                 first = head * heads.group
                 output[batch.tokens[i], first : first + heads.group] = out.to(output.dtype)
 
-    def _query(self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, i: int, head: int) -> torch.Tensor:
+    def _query(
+        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, i: int, head: int
+    ) -> torch.Tensor:
         return query[batch.tokens[i], head * heads.group : (head + 1) * heads.group].float()
 
     def _select(
@@ -99,7 +101,9 @@ class ReferenceKernels:
         chosen = heads.selector.page_scores(log_mass).topk(max(wanted, 0)).indices
         dropped[:, sink:local] = log_mass
         dropped[:, sink + chosen] = -torch.inf
-        return torch.cat([torch.arange(sink), sink + chosen.sort().values, torch.arange(local, pages)]), dropped
+        return torch.cat(
+            [torch.arange(sink), sink + chosen.sort().values, torch.arange(local, pages)]
+        ), dropped
 
     def _attend(
         self,
@@ -141,9 +145,7 @@ class ReferenceKernels:
         probability = torch.softmax(everything, -1)
         block = torch.cat([position, torch.arange(dropped.shape[1]) * ps]) // (ps * heads.pages_of_block)
         blocks = batch.block_table[row, : pages_of(tokens, ps) : heads.pages_of_block].long()
-        mean = heads.selector.mean_values(
-            tiles[blocks // heads.pages_of_block, head], heads.head_size, ps
-        )
+        mean = heads.selector.mean_values(tiles[blocks // heads.pages_of_block, head], heads.head_size, ps)
         out = probability[:, : len(position)][:, read] @ v[read]
         unread = torch.cat([~read, torch.ones(dropped.shape[1], dtype=torch.bool)])
         rest = torch.zeros(heads.group, len(blocks)).index_add_(1, block[unread], probability[:, unread])

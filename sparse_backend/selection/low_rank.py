@@ -37,7 +37,9 @@ class LowRank(Selector):
         for _ in range(RANK):
             direction, _ = quantise(largest_spread(rest), 7)
             # Coefficients by least squares on the direction as stored.
-            exact = (rest @ direction[..., None]).squeeze(-1) / (direction.square().sum(-1, keepdim=True) + TINY)
+            exact = (rest @ direction[..., None]).squeeze(-1) / (
+                direction.square().sum(-1, keepdim=True) + TINY
+            )
             coefficient, scale = quantise(exact, 7)
             rest = rest - (coefficient * scale)[..., None] * direction[..., None, :]
             directions.append(interleave(direction))
