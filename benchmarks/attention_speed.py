@@ -96,9 +96,7 @@ def attention(shape: dict[str, Any], selector_name: str, layers: int, rounds: in
     blocks = batch * blocks_each
     per_block = heads.pages_of_block
     order = torch.randperm(blocks).view(batch, blocks_each).int()
-    table = (
-        (order[:, :, None] * per_block + torch.arange(per_block, dtype=torch.int32)).flatten(1).contiguous()
-    )
+    table = (order[:, :, None] * per_block + torch.arange(per_block, dtype=torch.int32)).flatten(1).contiguous()
     rows = torch.arange(batch, dtype=torch.int32)
     seq_lens = torch.full((batch,), context, dtype=torch.int32)
     step = DecodeBatch(
@@ -167,10 +165,7 @@ def attention(shape: dict[str, Any], selector_name: str, layers: int, rounds: in
         "context": context,
         "budget": budget,
         "selector": selector_name,
-        **{
-            f"{name}_ms": seconds[name] / layers * 1e3
-            for name in ("stock_long", "stock_short", "sparse", "selection")
-        },
+        **{f"{name}_ms": seconds[name] / layers * 1e3 for name in ("stock_long", "stock_short", "sparse", "selection")},
         "speedup": seconds["stock_long"] / seconds["sparse"],
         "bytes_share": bytes_read / (batch * kv_heads * 4 * head_size * context),
         "sparse_gb_s": bytes_read * layers / seconds["sparse"] / 1e9,
@@ -205,9 +200,7 @@ def engine_step(shape: dict[str, Any], contexts: list[int], steps: int, sparse: 
         result = {}
         for context in contexts:
             # One prompt for all: prefix caching computes it once, and every request still reads its own context.
-            prompts = [
-                {"prompt_token_ids": [(i * 7) % 1000 + 1 for i in range(context - steps // 2)]}
-            ] * shape["batch"]
+            prompts = [{"prompt_token_ids": [(i * 7) % 1000 + 1 for i in range(context - steps // 2)]}] * shape["batch"]
             times = {}
             for tokens in (1, 1, steps + 1):  # the first run fills the prefix cache
                 start = time.perf_counter()
@@ -222,14 +215,10 @@ def engine_step(shape: dict[str, Any], contexts: list[int], steps: int, sparse: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), action="append")
     parser.add_argument("--selector", default="low_rank")
-    parser.add_argument(
-        "--layers", type=int, default=3, help="distinct KV caches, so that none stays in the CPU cache"
-    )
+    parser.add_argument("--layers", type=int, default=3, help="distinct KV caches, so that none stays in the CPU cache")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--engine", choices=["stock", "sparse"], help="whole steps of one engine instead")
     parser.add_argument("--steps", type=int, default=24)

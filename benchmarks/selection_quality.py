@@ -35,9 +35,7 @@ def read_text(path: str | None) -> str:
     if not path.endswith(".jsonl"):
         return content
     rows = [json.loads(line) for line in content.splitlines() if line]
-    return "\n\n".join(
-        "\n".join(f"{k.capitalize()}: {v}" for k, v in r.items() if isinstance(v, str)) for r in rows
-    )
+    return "\n\n".join("\n".join(f"{k.capitalize()}: {v}" for k, v in r.items() if isinstance(v, str)) for r in rows)
 
 
 def capture(model_folder: str, text: str, tokens: int, step: int) -> list[tuple[torch.Tensor, ...]]:
@@ -48,9 +46,7 @@ def capture(model_folder: str, text: str, tokens: int, step: int) -> list[tuple[
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        model_folder, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
     kv_heads = model.config.num_key_value_heads
     ids = tokenizer(text)["input_ids"][:tokens]
     if len(ids) < tokens:
@@ -71,9 +67,7 @@ def capture(model_folder: str, text: str, tokens: int, step: int) -> list[tuple[
     return layers
 
 
-def dense_attention(
-    layers: list[tuple[torch.Tensor, ...]], positions: list[int]
-) -> list[list[tuple[Any, Any]]]:
+def dense_attention(layers: list[tuple[torch.Tensor, ...]], positions: list[int]) -> list[list[tuple[Any, Any]]]:
     """For each layer and position: probabilities [kv_heads, group, context] and output [heads, head_size]."""
     results = []
     for query, key, value in layers:
@@ -98,7 +92,8 @@ def evaluate(
     """Mean relative error of the attention output, mean attention mass of the keys read, share of bytes read."""
     kernels, selector = cpu_kernels(), get_selector(selector_name)
     errors, masses, shares = [], [], []
-    for (query, key, value), reference in zip(layers, dense, strict=True):
+    for layer, ((query, key, value), reference) in enumerate(zip(layers, dense, strict=True)):
+        layer_budget = selector.layer_budget(budget, len(layers), layer == 0)
         kv_heads, tokens, head_size = key.shape
         group = query.shape[0] // kv_heads
         heads = Heads(kv_heads, group, head_size, page_size, torch.float32, selector, 16, 64)
@@ -117,8 +112,8 @@ def evaluate(
             block_table=torch.arange(pages, dtype=torch.int32).repeat(n, 1),
             rows=rows,
             tokens=rows,
-            key_tokens=torch.full((n,), selector.key_tokens(budget, page_size), dtype=torch.int32),
-            value_tokens=torch.full((n,), selector.value_tokens(budget), dtype=torch.int32),
+            key_tokens=torch.full((n,), selector.key_tokens(layer_budget, page_size), dtype=torch.int32),
+            value_tokens=torch.full((n,), selector.value_tokens(layer_budget), dtype=torch.int32),
         )
         last = torch.tensor([n - 1], dtype=torch.int32)
         kernels.update_summaries(heads, batch, cache, tiles, last, torch.zeros(1, dtype=torch.int32))
@@ -131,14 +126,12 @@ def evaluate(
             context = position + 1
             probability, expected = reference[i]
             errors.append(((output[i] - expected).norm(dim=-1) / expected.norm(dim=-1)).mean().item())
-            mass = torch.zeros(kv_heads, group, pages).index_add_(
-                2, torch.arange(context) // page_size, probability
-            )
+            mass = torch.zeros(kv_heads, group, pages).index_add_(2, torch.arange(context) // page_size, probability)
             for head in range(kv_heads):
                 selected = table[i, head, : int(counts[i, head])].long()
                 masses.append(mass[head, :, selected].sum(-1).mean().item())
                 keys_read = min(len(selected) * page_size, context)
-                values_read = min(selector.value_tokens(budget), context)
+                values_read = min(selector.value_tokens(layer_budget), context)
                 # 16-bit keys and values, as served; a whole tile for each block scored.
                 read = 2 * head_size * (keys_read + values_read) + heads.tile_bytes * context / BLOCK
                 shares.append(read / (4 * head_size * context))
@@ -194,18 +187,14 @@ def plot(points: list[dict[str, Any]], title: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of a Hugging Face model")
     parser.add_argument("--text", help="text file or JSONL (default: CPython's own documentation)")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--budgets", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--page-sizes", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS), choices=SELECTORS)
-    parser.add_argument(
-        "--step", type=int, default=32, help="of the last 256 positions, every how many-th to compare"
-    )
+    parser.add_argument("--step", type=int, default=32, help="of the last 256 positions, every how many-th to compare")
     parser.add_argument("--out", default="selection_quality.json")
     args = parser.parse_args()
     with torch.no_grad():
@@ -225,15 +214,10 @@ def main() -> None:
                         flush=True,
                     )
     out = Path(args.out)
-    out.write_text(
-        json.dumps({"model": args.model, "tokens": args.tokens, "points": points}, indent=2) + "\n"
-    )
+    out.write_text(json.dumps({"model": args.model, "tokens": args.tokens, "points": points}, indent=2) + "\n")
     title = f"{Path(args.model).name}, {args.tokens} tokens (labels: page size/budget, bytes, error)"
     out.with_suffix(".svg").write_text(plot(points, title))
-    print(
-        "Pareto frontier: "
-        + ", ".join(f"{p['selector']}/{p['page_size']}/{p['budget']}" for p in pareto(points))
-    )
+    print("Pareto frontier: " + ", ".join(f"{p['selector']}/{p['page_size']}/{p['budget']}" for p in pareto(points)))
 
 
 if __name__ == "__main__":

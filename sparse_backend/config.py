@@ -50,9 +50,7 @@ class SparseAttentionConfig:
         if self.selector not in SELECTORS:
             raise ConfigError(f"{KEY}.selector is {self.selector!r}: choose one of {', '.join(SELECTORS)}.")
         if self.page_size not in PAGE_SIZES:
-            raise ConfigError(
-                f"{KEY}.page_size is {self.page_size}: choose one of {', '.join(map(str, PAGE_SIZES))}."
-            )
+            raise ConfigError(f"{KEY}.page_size is {self.page_size}: choose one of {', '.join(map(str, PAGE_SIZES))}.")
         if self.local_tokens < 1:
             raise ConfigError(f"{KEY}.local_tokens is 0: keep at least 1, the token being decoded.")
         self.check_budget(self.kv_budget, f"{KEY}.kv_budget")
@@ -67,9 +65,7 @@ class SparseAttentionConfig:
     def check_budget(self, budget: object, name: str) -> int:
         """Returns `budget` if it can be used, else raises ConfigError."""
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
-            raise ConfigError(
-                f"{name} is {budget!r}: give a whole number of tokens, or 0 for dense attention."
-            )
+            raise ConfigError(f"{name} is {budget!r}: give a whole number of tokens, or 0 for dense attention.")
         if 0 < budget < self.min_budget:
             raise ConfigError(
                 f"{name} is {budget}: sink_tokens {self.sink_tokens}, local_tokens {self.local_tokens} and one page "

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from vllm.config import VllmConfig, get_current_vllm_config, get_layers_from_vllm_config
 from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.attention.backend import AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionBackend,
@@ -101,9 +102,7 @@ class SparseCPUBackend(CPUAttentionBackend):
         return SparseCPUMetadataBuilder
 
 
-def heads_of(
-    config: SparseAttentionConfig, kv_heads: int, group: int, head_size: int, dtype: torch.dtype
-) -> Heads:
+def heads_of(config: SparseAttentionConfig, kv_heads: int, group: int, head_size: int, dtype: torch.dtype) -> Heads:
     return Heads(
         kv_heads=kv_heads,
         group=group,
@@ -121,12 +120,11 @@ class SparseCPUMetadata(CPUAttentionMetadata):
     """The stock metadata, in which sparse requests have one token of context, and what the sparse kernels need."""
 
     batch: DecodeBatch | None = None
+    first_batch: DecodeBatch | None = None  # the model's first layer has a budget of its own
     all_sparse: bool = False
     rows: torch.Tensor | None = None  # int32 [batch] 0, 1, 2, ...
     starts: torch.Tensor | None = None  # int32 [batch] tokens each request had before this step
-    dense: CPUAttentionMetadata | None = (
-        None  # for layers of the same group that stay dense, where it differs
-    )
+    dense: CPUAttentionMetadata | None = None  # for layers of the same group that stay dense, where it differs
 
 
 class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
@@ -139,12 +137,16 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
     ) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         if self.isa not in SUPPORTED_ISAS:
-            raise ConfigError(
-                f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}."
-            )
-        layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names).values()
-        kinds = [isinstance(layer.impl, SparseCPUImpl) and layer.impl.sparse for layer in layers]
+            raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
+        layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names)
+        kinds = [isinstance(layer.impl, SparseCPUImpl) and layer.impl.sparse for layer in layers.values()]
         self.any_sparse, self.any_dense = any(kinds), not all(kinds)
+        self.layers = vllm_config.model_config.hf_text_config.num_hidden_layers
+        self.has_first = False
+        for name, layer in layers.items():
+            if isinstance(layer.impl, SparseCPUImpl):
+                layer.impl.first = extract_layer_index(name) == 0
+                self.has_first |= layer.impl.first
 
     def build(
         self,
@@ -170,19 +172,23 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             common = replace(common, seq_lens=torch.where(sparse, 1, seq_lens))
         stock = super().build(common_prefix_len, common, fast_build)
         chosen = budgets[rows].tolist()
-        batch = DecodeBatch(
-            seq_lens=seq_lens,
-            block_table=stock.block_table,
-            rows=rows,
-            tokens=common.query_start_loc[rows].contiguous(),
-            key_tokens=torch.tensor(
-                [selector.key_tokens(b, config.page_size) for b in chosen], dtype=torch.int32
-            ),
-            value_tokens=torch.tensor([selector.value_tokens(b) for b in chosen], dtype=torch.int32),
-        )
+
+        def batch(first: bool) -> DecodeBatch:
+            layer = [selector.layer_budget(b, self.layers, first) for b in chosen]
+            keys = [selector.key_tokens(b, config.page_size) for b in layer]
+            return DecodeBatch(
+                seq_lens=seq_lens,
+                block_table=stock.block_table,
+                rows=rows,
+                tokens=common.query_start_loc[rows].contiguous(),
+                key_tokens=torch.tensor(keys, dtype=torch.int32),
+                value_tokens=torch.tensor([selector.value_tokens(b) for b in layer], dtype=torch.int32),
+            )
+
         return SparseCPUMetadata(
             **vars(stock),
-            batch=batch,
+            batch=batch(first=False),
+            first_batch=batch(first=True) if self.has_first else None,
             all_sparse=len(rows) == common.num_reqs,
             rows=torch.arange(common.num_reqs, dtype=torch.int32),
             starts=(seq_lens - new).int(),
@@ -210,6 +216,7 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
             and self.sinks is None
             and self.head_size % 16 == 0
         )
+        self.first = False  # the model's first layer; the metadata builder knows
         self.kernels: Kernels = cpu_kernels()
         self._kv_cache: torch.Tensor | None = None
         self._regions: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -264,8 +271,11 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
             )
         if not self.sparse:
             return output
-        batch, rows, starts = attn_metadata.batch, attn_metadata.rows, attn_metadata.starts
-        assert batch is not None and rows is not None and starts is not None
+        batch = attn_metadata.first_batch if self.first else attn_metadata.batch
+        rows, starts = attn_metadata.rows, attn_metadata.starts
+        assert batch is not None
+        assert rows is not None
+        assert starts is not None
         if self.kv_sharing_target_layer_name is None:
             self.kernels.update_summaries(self.heads, batch, cache, tiles, rows, starts)
         if len(batch.rows):

@@ -69,5 +69,5 @@ def keys_and_values(cache: torch.Tensor, head_size: int) -> tuple[torch.Tensor, 
     """Views of a cache as keys [pages, kv_heads, head_size, page_size] and values [.., page_size, head_size]."""
     pages, kv_heads, page_size, _ = cache.shape
     halves = cache.view(pages, kv_heads, 2, -1)
-    keys = halves[:, :, 0].unflatten(-1, (head_size, page_size))
-    return keys, halves[:, :, 1].unflatten(-1, (page_size, head_size))
+    keys = halves[:, :, 0].view(pages, kv_heads, head_size, page_size)
+    return keys, halves[:, :, 1].view(pages, kv_heads, page_size, head_size)

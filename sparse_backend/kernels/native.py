@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import cache as memoize
 from pathlib import Path
 
@@ -34,10 +35,7 @@ class Step(ctypes.Structure):
     """`struct Step` of the source, field by field."""
 
     _fields_ = [
-        *(
-            (name, ctypes.c_int32)
-            for name in ("dtype", "selector", "kv_heads", "group", "head_size", "page_size")
-        ),
+        *((name, ctypes.c_int32) for name in ("dtype", "selector", "kv_heads", "group", "head_size", "page_size")),
         *((name, ctypes.c_int32) for name in ("sink_tokens", "local_tokens", "num_rows", "table_stride")),
         ("tile_stride", ctypes.c_int64),
         ("scale", ctypes.c_float),
@@ -62,9 +60,7 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return "".join(
-        line for line in dict.fromkeys(lines) if line.startswith(("model name", "flags", "Features"))
-    )
+    return "".join(line for line in dict.fromkeys(lines) if line.startswith(("model name", "flags", "Features")))
 
 
 def build(architecture: str = "native") -> Path:
@@ -176,11 +172,9 @@ class NativeKernels:
             output.data_ptr(),
         )
 
-    def _call(self, function: ctypes._CFuncPtr, step: Step, *arguments: int) -> None:
+    def _call(self, function: Callable[..., int], step: Step, *arguments: int) -> None:
         if function(ctypes.byref(step), *arguments) != 0:
-            raise NotImplementedError(
-                "the compiler that built the kernels has no 16-bit floats: use bfloat16"
-            )
+            raise NotImplementedError("the compiler that built the kernels has no 16-bit floats: use bfloat16")
 
     def _step(self, heads: Heads, batch: DecodeBatch, tiles: torch.Tensor) -> Step:
         """The step as the kernels want it, made once and used by every layer."""

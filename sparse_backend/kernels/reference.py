@@ -70,9 +70,7 @@ class ReferenceKernels:
                 first = head * heads.group
                 output[batch.tokens[i], first : first + heads.group] = out.to(output.dtype)
 
-    def _query(
-        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, i: int, head: int
-    ) -> torch.Tensor:
+    def _query(self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, i: int, head: int) -> torch.Tensor:
         return query[batch.tokens[i], head * heads.group : (head + 1) * heads.group].float()
 
     def _select(
@@ -101,9 +99,7 @@ class ReferenceKernels:
         chosen = heads.selector.page_scores(log_mass).topk(max(wanted, 0)).indices
         dropped[:, sink:local] = log_mass
         dropped[:, sink + chosen] = -torch.inf
-        return torch.cat(
-            [torch.arange(sink), sink + chosen.sort().values, torch.arange(local, pages)]
-        ), dropped
+        return torch.cat([torch.arange(sink), sink + chosen.sort().values, torch.arange(local, pages)]), dropped
 
     def _attend(
         self,

@@ -24,8 +24,15 @@ class Selector(ABC):
     # in exchange the values of fewer. Together they cost at most the bytes of `kv_budget` whole tokens.
     key_share: ClassVar[float] = 1.0
     value_share: ClassVar[float] = 1.0
+    # The first layer attends more widely than the others: its share of the budget, which they pay for.
+    first_layer_share: ClassVar[float] = 1.0
     # Whether what is not read still counts, as its estimated mass times the mean value of its block.
     residual: ClassVar[bool] = False
+
+    def layer_budget(self, budget: int, layers: int, first: bool) -> int:
+        """A layer's budget in a model of `layers` layers whose mean budget is `budget`."""
+        share = max(1.0, min(self.first_layer_share, layers / 8))
+        return int(budget * (share if first else (layers - share) / max(1, layers - 1)))
 
     def key_tokens(self, budget: int, page_size: int) -> int:
         """Tokens whose keys are read under a budget: a multiple of `page_size`."""
@@ -71,7 +78,7 @@ def interleave(x: torch.Tensor) -> torch.Tensor:
 
 def deinterleave(x: torch.Tensor, pages: int) -> torch.Tensor:
     """[..., items × pages] -> [..., pages, items]."""
-    return x.unflatten(-1, (-1, pages)).transpose(-1, -2)
+    return x.reshape(*x.shape[:-1], -1, pages).transpose(-1, -2)
 
 
 def as_bytes(x: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ class LowRank(Selector):
     # Chosen with benchmarks/selection_quality.py: with summaries, an eighth of the context reads 16 % of its bytes.
     key_share = 1.4
     value_share = 0.45
+    first_layer_share = 3.0
     residual = True
 
     def tile_bytes(self, head_size: int, page_size: int) -> int:
@@ -37,9 +38,7 @@ class LowRank(Selector):
         for _ in range(RANK):
             direction, _ = quantise(largest_spread(rest), 7)
             # Coefficients by least squares on the direction as stored.
-            exact = (rest @ direction[..., None]).squeeze(-1) / (
-                direction.square().sum(-1, keepdim=True) + TINY
-            )
+            exact = (rest @ direction[..., None]).squeeze(-1) / (direction.square().sum(-1, keepdim=True) + TINY)
             coefficient, scale = quantise(exact, 7)
             rest = rest - (coefficient * scale)[..., None] * direction[..., None, :]
             directions.append(interleave(direction))
@@ -83,24 +82,22 @@ def largest_spread(rest: torch.Tensor) -> torch.Tensor:
 
 def pack_int4(codes: torch.Tensor) -> torch.Tensor:
     """Codes in [-7, 7] -> bytes; of every 32, the first 16 take the low nibbles and the others the high ones."""
-    pairs = (codes + 8).to(torch.uint8).unflatten(-1, (-1, 2, 16))
+    pairs = (codes + 8).to(torch.uint8).reshape(*codes.shape[:-1], -1, 2, 16)
     return (pairs[..., 0, :] | (pairs[..., 1, :] << 4)).flatten(-2)
 
 
 def unpack_int4(packed: torch.Tensor) -> torch.Tensor:
-    chunks = packed.unflatten(-1, (-1, 16))
+    chunks = packed.reshape(*packed.shape[:-1], -1, 16)
     return torch.stack([chunks & 15, chunks >> 4], -2).flatten(-3).float() - 8
 
 
-def unpack(
-    tiles: torch.Tensor, head_size: int, page_size: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def unpack(tiles: torch.Tensor, head_size: int, page_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """uint8 [blocks, tile_bytes] -> mean [blocks, pages, head_size], directions [blocks, pages, RANK, head_size] and
     coefficients [blocks, pages, RANK, page_size], float32, scales applied."""
     pages = pages_of_block(page_size)
     n = head_size * pages
     sizes = [n] + [n // 2] * RANK + [BLOCK // 2] * RANK + [4 * pages] * (1 + RANK)
-    parts = tiles[:, : sum(sizes)].split(sizes, -1)
+    parts = torch.split(tiles[:, : sum(sizes)], sizes, -1)
     scales = [x.contiguous().view(torch.float32) for x in parts[1 + 2 * RANK :]]
     mean = deinterleave(parts[0].contiguous().view(torch.int8).float(), pages) * scales[0][..., None]
     directions = [deinterleave(unpack_int4(x), pages) for x in parts[1 : 1 + RANK]]

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-from .caches import make_heads
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -12,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sparse_backend.config import BLOCK
 from sparse_backend.kernels import DecodeBatch, native
 from sparse_backend.kernels.batch import keys_and_values, split_cache
+
+from .caches import make_heads
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
@@ -110,7 +111,7 @@ class Schedule(RuleBasedStateMachine):
     def reject_draft_tokens(self, data: st.DataObject) -> None:
         """Speculative decoding: the last tokens of a request turn out wrong."""
         row = data.draw(st.integers(0, len(self.requests) - 1))
-        blocks, tokens = self.requests[row]
+        tokens = self.requests[row][1]
         self.advance([(row, 5)])
         if self.requests[row][1] > tokens:
             self.requests[row] = (self.requests[row][0], tokens + 1)
