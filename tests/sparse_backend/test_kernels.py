@@ -8,8 +8,7 @@ from sparse_backend import kernels
 from sparse_backend.kernels import native
 from sparse_backend.kernels.reference import ReferenceKernels
 from sparse_backend.selection.low_rank import unpack
-
-from .caches import Paged, make_heads
+from tests.sparse_backend.caches import Paged, make_heads
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")

@@ -11,8 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sparse_backend.config import BLOCK
 from sparse_backend.kernels import DecodeBatch, native
 from sparse_backend.kernels.batch import keys_and_values, split_cache
-
-from .caches import make_heads
+from tests.sparse_backend.caches import make_heads
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
