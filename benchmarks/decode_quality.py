@@ -4,7 +4,7 @@ Each text is decoded twice in the same engine, dense and under the KV budget, an
 every step. Prints the KL divergence of the sparse next-token distribution from the dense one (nats), how often their
 first choices agree, and the negative log-likelihoods of the text.
 
-    python -m benchmarks.decode_quality MODEL_FOLDER [--text FILE] [--context 4096] [--budget 512]
+    python -m benchmarks.decode_quality [MODEL_FOLDER] [--text FILE] [--context 4096] [--budget 512]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from benchmarks.selection_quality import read_text
+from benchmarks.selection_quality import model_folder, read_text
 
 
 class TeacherForcing(LogitsProcessor):
@@ -111,7 +111,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder of a Hugging Face model")
+    parser.add_argument("model", nargs="?", help="folder of a Hugging Face model (default: the bundled one)")
     parser.add_argument("--text", help="text file or JSONL (default: CPython's own documentation)")
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--budget", type=int, default=512)
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", default="decode_quality.json")
     args = parser.parse_args()
+    args.model = model_folder(args.model)
     root = str(Path(__file__).resolve().parent.parent)  # the engine's worker imports TeacherForcing too
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     result = measure(args)

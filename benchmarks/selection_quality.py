@@ -4,7 +4,7 @@ Runs a model once over real text, keeps the queries, keys and values of its atte
 positions compares each selector's output with dense attention. Bytes count whole: keys, values and summaries, as a
 share of what dense attention reads. Prints the table, writes JSON and a plot of the Pareto frontier (SVG).
 
-    python -m benchmarks.selection_quality MODEL_FOLDER [--text FILE] [--tokens 4096]
+    python -m benchmarks.selection_quality [MODEL_FOLDER] [--text FILE] [--tokens 4096]
 """
 
 from __future__ import annotations
@@ -38,15 +38,24 @@ def read_text(path: str | None) -> str:
     return "\n\n".join("\n".join(f"{k.capitalize()}: {v}" for k, v in r.items() if isinstance(v, str)) for r in rows)
 
 
-def capture(model_folder: str, text: str, tokens: int, step: int) -> list[tuple[torch.Tensor, ...]]:
+def model_folder(given: str | None) -> str:
+    """The folder given, or the model that the project can produce itself."""
+    if given is not None:
+        return given
+    from kinetics_serve.engine.bundled_model import bundled_model
+
+    return str(bundled_model())
+
+
+def capture(folder: str, text: str, tokens: int, step: int) -> list[tuple[torch.Tensor, ...]]:
     """Queries at every `step`-th of the last 256 positions, and all keys and values, of each layer.
 
     Returns [(query [heads, positions, head_size], key [kv_heads, tokens, head_size], value)].
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="sdpa")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     kv_heads = model.config.num_key_value_heads
     ids = tokenizer(text)["input_ids"][:tokens]
     if len(ids) < tokens:
@@ -188,7 +197,7 @@ def plot(points: list[dict[str, Any]], title: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder of a Hugging Face model")
+    parser.add_argument("model", nargs="?", help="folder of a Hugging Face model (default: the bundled one)")
     parser.add_argument("--text", help="text file or JSONL (default: CPython's own documentation)")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--budgets", type=int, nargs="+", default=[256, 512, 1024])
@@ -197,6 +206,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=32, help="of the last 256 positions, every how many-th to compare")
     parser.add_argument("--out", default="selection_quality.json")
     args = parser.parse_args()
+    args.model = model_folder(args.model)
     with torch.no_grad():
         layers = capture(args.model, read_text(args.text), args.tokens, args.step)
         positions = list(range(args.tokens - 256, args.tokens, args.step))

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("vllm")
@@ -46,6 +46,7 @@ def test_requests_without_a_budget_get_the_engine_s_and_small_ones_the_smallest_
     assert row_budgets(vllm_config, CONFIG, 4).tolist() == [1024, 0, CONFIG.min_budget, 512]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_budgets_follow_their_requests_through_the_batch(data: st.DataObject) -> None:
     vllm_config, processor = engine()
