@@ -71,18 +71,20 @@ def machine() -> str:
     return f"{model[0].split(':')[1].strip() if model else 'unknown CPU'}, {os.cpu_count()} cores"
 
 
-def in_turns(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def in_turns(functions: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each function, all of them called once a round."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def attention(shape: dict[str, Any], selector_name: str, layers: int, rounds: int) -> dict[str, Any]:
+def attention(
+    shape: dict[str, Any], selector_name: str, layers: int, rounds: int, clock: Callable[[], float]
+) -> dict[str, Any]:
     """Times the attention of one decode step at context 16 × budget; a layer's mean."""
     from vllm import _custom_ops as ops
 
@@ -156,6 +158,7 @@ def attention(shape: dict[str, Any], selector_name: str, layers: int, rounds: in
             "read": buffer.sum,
         },
         rounds,
+        clock,
     )
     tokens_read = selector.key_tokens(budget, page_size) + selector.value_tokens(budget)
     bytes_read = batch * kv_heads * (2 * head_size * tokens_read + heads.tile_bytes * blocks_each)
@@ -220,12 +223,18 @@ def main() -> None:
     parser.add_argument("--selector", default="low_rank")
     parser.add_argument("--layers", type=int, default=3, help="distinct KV caches, so that none stays in the CPU cache")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="one thread and its CPU time: on a machine that is not idle"
+    )
     parser.add_argument("--engine", choices=["stock", "sparse"], help="whole steps of one engine instead")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--out", default="attention_speed.json")
     args = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine()}
-    print(results["machine"])
+    if args.cpu_time:
+        torch.set_num_threads(1)
+    clock = time.thread_time if args.cpu_time else time.perf_counter
+    results: dict[str, Any] = {"machine": machine(), "clock": clock.__name__, "threads": torch.get_num_threads()}
+    print(results)
     for name in args.shape or list(SHAPES):
         shape = SHAPES[name]
         if args.engine:
@@ -233,7 +242,7 @@ def main() -> None:
             steps = engine_step(shape, contexts, args.steps, args.engine == "sparse")
             results[name] = {f"{args.engine}_{context}_ms": ms for context, ms in steps.items()}
         else:
-            results[name] = attention(shape, args.selector, args.layers, args.rounds)
+            results[name] = attention(shape, args.selector, args.layers, args.rounds, clock)
         print(name)
         for key, value in results[name].items():
             print(f"  {key:16} {value:.3f}" if isinstance(value, float) else f"  {key:16} {value}")

@@ -470,10 +470,12 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
 // ---- attention -------------------------------------------------------------------------------------------------
 
 template <class T, int G>
-INLINE void page_logits(const T* keys, const float* query, int head_size, int page_size, float* out, int64_t stride) {
+INLINE void page_logits(const T* keys, const T* next, const float* query, int head_size, int page_size, float* out,
+                        int64_t stride) {
   for (int t = 0; t < page_size; t += LANES) {
     vf even[G] = {}, odd[G] = {};
     for (int d = 0; d < head_size; d += 2) {
+      __builtin_prefetch(next + (int64_t)d * page_size + t);  // pages are scattered: no hardware prefetcher finds the next
       vf k = load16(keys + (int64_t)d * page_size + t), l = load16(keys + (int64_t)(d + 1) * page_size + t);
       for (int g = 0; g < G; g++) {
         even[g] += k * query[g * head_size + d];
@@ -496,17 +498,14 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
 
   for (int i = 0; i < count; i++) {
     const T* keys = page(selected[i]);
-    if (i + 1 < count) {
-      const char* next = (const char*)page(selected[i + 1]);
-      for (int line = 0; line < 8; line++) __builtin_prefetch(next + 64 * line);
-    }
+    const T* next = page(selected[std::min(i + 1, count - 1)]);
     float* out = logits + (int64_t)i * ps;
     int g = 0;
-    for (; g + 4 <= G; g += 4) page_logits<T, 4>(keys, query + g * D, D, ps, out + (int64_t)g * padded, padded);
+    for (; g + 4 <= G; g += 4) page_logits<T, 4>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded);
     switch (G - g) {
-      case 3: page_logits<T, 3>(keys, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
-      case 2: page_logits<T, 2>(keys, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
-      case 1: page_logits<T, 1>(keys, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
+      case 3: page_logits<T, 3>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
+      case 2: page_logits<T, 2>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
+      case 1: page_logits<T, 1>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
     }
   }
   // The last page may be incomplete. Its tokens are at the end of the list, because pages ascend.
