@@ -79,7 +79,7 @@ class SparseCPUBackend(CPUAttentionBackend):
     config: ClassVar[SparseAttentionConfig]
 
     @classmethod
-    def get_supported_kernel_block_sizes(cls, kv_cache_spec: Any = None) -> list[Any]:  # type: ignore[override]
+    def get_supported_kernel_block_sizes(cls, kv_cache_spec: Any = None) -> list[Any]:
         """A page is a kernel block, so that its keys and its values are contiguous."""
         return [cls.config.page_size]
 
@@ -199,13 +199,14 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
 class SparseCPUImpl(CPUAttentionBackendImpl):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        vllm_config = get_current_vllm_config()
+        model_dtype = get_current_vllm_config().model_config.dtype
+        assert isinstance(model_dtype, torch.dtype)
         self.heads = heads_of(
             SparseCPUBackend.config,
             self.num_kv_heads,
             self.num_queries_per_kv,
             self.head_size,
-            vllm_config.model_config.dtype,
+            model_dtype,
         )
         # A windowed layer reads little, and the kernels know neither biases nor caps on logits.
         self.sparse = (
