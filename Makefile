@@ -40,7 +40,8 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	@echo "No benchmarks yet."
+	$(BIN)/python -m benchmarks.attention_speed
+	$(BIN)/python -m benchmarks.selection_quality
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""vLLM attention backends, thin: the work is in `sparse_backend.kernels`."""

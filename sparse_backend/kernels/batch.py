@@ -1,0 +1,73 @@
+"""What the kernels are told about a model's attention heads and about one engine step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sparse_backend.config import BLOCK
+from sparse_backend.selection import Selector
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The attention of one group of layers."""
+
+    kv_heads: int
+    group: int  # query heads per KV head
+    head_size: int
+    page_size: int
+    dtype: torch.dtype
+    selector: Selector
+    sink_tokens: int
+    local_tokens: int
+
+    @property
+    def pages_of_block(self) -> int:
+        return BLOCK // self.page_size
+
+    @property
+    def tile_bytes(self) -> int:
+        return self.selector.tile_bytes(self.head_size, self.page_size)
+
+    @property
+    def tile_bytes_per_token(self) -> int:
+        """What a token's share of a tile takes in the KV cache: whole elements of the cache's dtype."""
+        size = self.dtype.itemsize
+        return -(-self.tile_bytes // (BLOCK * size)) * size
+
+
+@dataclass(frozen=True)
+class DecodeBatch:
+    """One engine step: its requests, and those among them that decode sparsely. int32 CPU tensors."""
+
+    seq_lens: torch.Tensor  # [batch]
+    block_table: torch.Tensor  # [batch, pages], in pages, the pages of a block adjacent
+    rows: torch.Tensor  # [sparse requests] batch row
+    tokens: torch.Tensor  # [sparse requests] row of its one query token
+    key_tokens: torch.Tensor  # [sparse requests] tokens whose keys are read
+    value_tokens: torch.Tensor  # [sparse requests] tokens whose values are read
+
+
+def split_cache(kv_cache: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two regions of one layer's contiguous KV allocation, as views.
+
+    kv_cache: [pages, kv_heads, page_size, 2 × head_size + a tile's share]. All keys and values come first, then all
+    tiles, so that scoring streams. Returns the cache [pages, kv_heads, page_size, 2 × head_size] and
+    the tiles, uint8 [blocks, kv_heads, bytes].
+    """
+    pages = kv_cache.shape[0]
+    content = pages * heads.kv_heads * heads.page_size * 2 * heads.head_size
+    flat = kv_cache.view(-1)
+    cache = flat[:content].view(pages, heads.kv_heads, heads.page_size, 2 * heads.head_size)
+    tiles = flat[content:].view(torch.uint8).view(pages // heads.pages_of_block, heads.kv_heads, -1)
+    return cache, tiles
+
+
+def keys_and_values(cache: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views of a cache as keys [pages, kv_heads, head_size, page_size] and values [.., page_size, head_size]."""
+    pages, kv_heads, page_size, _ = cache.shape
+    halves = cache.view(pages, kv_heads, 2, -1)
+    keys = halves[:, :, 0].view(pages, kv_heads, head_size, page_size)
+    return keys, halves[:, :, 1].view(pages, kv_heads, page_size, head_size)

@@ -1,0 +1,208 @@
+"""Builds, loads and calls the C++ kernels.
+
+The source is compiled once for the machine it runs on and kept in a cache folder, keyed by source, compiler flags and
+CPU. Plain ctypes: no build takes longer than a few seconds, and nothing ties the result to a torch version.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache as memoize
+from pathlib import Path
+
+import torch
+
+from sparse_backend.kernels.batch import DecodeBatch, Heads
+
+SOURCE = Path(__file__).parent / "cpu" / "sparse_attention.cpp"
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno")
+DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+MAX_GROUP = 64  # fixed-size buffers in the source
+
+
+class BuildError(RuntimeError):
+    """The kernels could not be compiled or loaded."""
+
+
+class Step(ctypes.Structure):
+    """`struct Step` of the source, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("dtype", "selector", "kv_heads", "group", "head_size", "page_size")),
+        *((name, ctypes.c_int32) for name in ("sink_tokens", "local_tokens", "num_rows", "table_stride")),
+        ("tile_stride", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("max_pages", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("rows", "token", "key_tokens", "value_tokens")),
+        *((name, ctypes.c_void_p) for name in ("seq_lens", "block_table")),
+        ("query_stride", ctypes.c_int64),
+        ("output_stride", ctypes.c_int64),
+    ]
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $SPARSE_BACKEND_CACHE, else the user's cache folder."""
+    given = os.environ.get("SPARSE_BACKEND_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse_backend"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(line for line in dict.fromkeys(lines) if line.startswith(("model name", "flags", "Features")))
+
+
+def build(architecture: str = "native") -> Path:
+    """Compiles the kernels for `-march=architecture` unless that is done already. Raises BuildError."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise BuildError("no C++ compiler: install g++ or point CXX to one.")
+    flags = (*FLAGS, f"-march={architecture}")
+    key = hashlib.sha256("\0".join([SOURCE.read_text(), compiler, *flags, _cpu()]).encode()).hexdigest()[:16]
+    target = cache_folder() / f"sparse_attention-{key}.so"
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            fresh = Path(folder) / target.name
+            subprocess.run(
+                [compiler, *flags, str(SOURCE), "-o", str(fresh)], check=True, capture_output=True, text=True
+            )
+            fresh.replace(target)  # atomic: several workers may build at once
+    except subprocess.CalledProcessError as error:
+        raise BuildError(f"{compiler} failed: {error.stderr.strip()[-500:]}") from error
+    except OSError as error:
+        raise BuildError(f"cannot write to {cache_folder()}: {error}; set SPARSE_BACKEND_CACHE.") from error
+    return target
+
+
+@memoize
+def load(architecture: str = "native") -> ctypes.CDLL:
+    """The compiled kernels. Raises BuildError."""
+    try:
+        library = ctypes.CDLL(str(build(architecture)))
+    except OSError as error:
+        raise BuildError(f"cannot load the compiled kernels: {error}") from error
+    pointer = ctypes.c_void_p
+    step = ctypes.POINTER(Step)
+    library.sparse_update_summaries.argtypes = [step, pointer, pointer, pointer, pointer, ctypes.c_int32]
+    library.sparse_select_pages.argtypes = [step, pointer, pointer, pointer, pointer]
+    library.sparse_decode.argtypes = [step, pointer, pointer, pointer, pointer]
+    return library
+
+
+class NativeKernels:
+    """`Kernels` in C++. Tensors given must be on the CPU."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._prepared: tuple[DecodeBatch, Heads, Step] | None = None
+
+    def update_summaries(
+        self,
+        heads: Heads,
+        batch: DecodeBatch,
+        cache: torch.Tensor,
+        tiles: torch.Tensor,
+        rows: torch.Tensor,
+        starts: torch.Tensor,
+    ) -> None:
+        """See Kernels.update_summaries."""
+        step = self._step(heads, batch, tiles)
+        self._call(
+            self._library.sparse_update_summaries,
+            step,
+            cache.data_ptr(),
+            tiles.data_ptr(),
+            rows.data_ptr(),
+            starts.data_ptr(),
+            len(rows),
+        )
+
+    def select_pages(
+        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See Kernels.select_pages."""
+        requests, width = len(batch.rows), batch.block_table.shape[1]
+        table = torch.zeros(requests, heads.kv_heads, width, dtype=torch.int32)
+        counts = torch.zeros(requests, heads.kv_heads, dtype=torch.int32)
+        step = self._step(heads, batch, tiles)
+        step.scale, step.max_pages, step.query_stride = scale, width, query.stride(0)
+        self._call(
+            self._library.sparse_select_pages,
+            step,
+            query.data_ptr(),
+            tiles.data_ptr(),
+            table.data_ptr(),
+            counts.data_ptr(),
+        )
+        return table, counts
+
+    def decode(
+        self,
+        heads: Heads,
+        batch: DecodeBatch,
+        query: torch.Tensor,
+        cache: torch.Tensor,
+        tiles: torch.Tensor,
+        output: torch.Tensor,
+        scale: float,
+    ) -> None:
+        """See Kernels.decode."""
+        step = self._step(heads, batch, tiles)
+        step.scale, step.query_stride, step.output_stride = scale, query.stride(0), output.stride(0)
+        self._call(
+            self._library.sparse_decode,
+            step,
+            query.data_ptr(),
+            cache.data_ptr(),
+            tiles.data_ptr(),
+            output.data_ptr(),
+        )
+
+    def _call(self, function: Callable[..., int], step: Step, *arguments: int) -> None:
+        if function(ctypes.byref(step), *arguments) != 0:
+            raise NotImplementedError("the compiler that built the kernels has no 16-bit floats: use bfloat16")
+
+    def _step(self, heads: Heads, batch: DecodeBatch, tiles: torch.Tensor) -> Step:
+        """The step as the kernels want it, made once and used by every layer."""
+        if self._prepared is None or self._prepared[0] is not batch or self._prepared[1] is not heads:
+            if heads.group > MAX_GROUP or heads.head_size % 16:
+                raise NotImplementedError(
+                    f"{heads.group} query heads per KV head of size {heads.head_size}: the kernels take at most "
+                    f"{MAX_GROUP}, and sizes that are multiples of 16"
+                )
+            step = Step(
+                dtype=DTYPES[heads.dtype],
+                selector=heads.selector.code,
+                kv_heads=heads.kv_heads,
+                group=heads.group,
+                head_size=heads.head_size,
+                page_size=heads.page_size,
+                sink_tokens=heads.sink_tokens,
+                local_tokens=heads.local_tokens,
+                num_rows=len(batch.rows),
+                table_stride=batch.block_table.stride(0),
+                rows=batch.rows.data_ptr(),
+                token=batch.tokens.data_ptr(),
+                key_tokens=batch.key_tokens.data_ptr(),
+                value_tokens=batch.value_tokens.data_ptr(),
+                seq_lens=batch.seq_lens.data_ptr(),
+                block_table=batch.block_table.data_ptr(),
+            )
+            self._prepared = (batch, heads, step)
+        step = self._prepared[2]
+        step.tile_stride = tiles.stride(0) // heads.kv_heads
+        return step

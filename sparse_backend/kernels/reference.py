@@ -1,0 +1,149 @@
+"""The three operations in plain torch: slow, and the definition of what the fast kernels compute."""
+
+from __future__ import annotations
+
+import torch
+
+from sparse_backend.config import pages as pages_of
+from sparse_backend.kernels.batch import DecodeBatch, Heads, keys_and_values
+
+
+class ReferenceKernels:
+    def update_summaries(
+        self,
+        heads: Heads,
+        batch: DecodeBatch,
+        cache: torch.Tensor,
+        tiles: torch.Tensor,
+        rows: torch.Tensor,
+        starts: torch.Tensor,
+    ) -> None:
+        """See Kernels.update_summaries. Recomputes the tile of every touched block."""
+        if heads.tile_bytes == 0:
+            return
+        keys, values = keys_and_values(cache, heads.head_size)
+        ps, ppb = heads.page_size, heads.pages_of_block
+        for row, start in zip(rows.tolist(), starts.tolist(), strict=True):
+            complete = int(batch.seq_lens[row]) // ps
+            if complete <= start // ps:
+                continue
+            for block in range(start // ps // ppb, pages_of(complete, ppb)):
+                pages = batch.block_table[row, block * ppb : min((block + 1) * ppb, complete)].long()
+                n = len(pages)
+                k = keys[pages].float().permute(1, 0, 3, 2)  # [kv_heads, pages, page_size, head_size]
+                v = values[pages].float().transpose(0, 1)
+                # Pages still incomplete repeat a complete one: nobody reads their summary, the mean value leaves
+                # them out.
+                padded = torch.cat([k, k[:, -1:].expand(-1, ppb - n, -1, -1)], 1)
+                fresh = heads.selector.summarise(padded, v)
+                tiles[int(pages[0]) // ppb, :, : heads.tile_bytes] = fresh
+
+    def select_pages(
+        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See Kernels.select_pages."""
+        requests = len(batch.rows)
+        table = torch.zeros(requests, heads.kv_heads, batch.block_table.shape[1], dtype=torch.int32)
+        counts = torch.zeros(requests, heads.kv_heads, dtype=torch.int32)
+        for i in range(requests):
+            for head in range(heads.kv_heads):
+                selected, _ = self._select(heads, batch, query, tiles, scale, i, head)
+                table[i, head, : len(selected)] = selected
+                counts[i, head] = len(selected)
+        return table, counts
+
+    def decode(
+        self,
+        heads: Heads,
+        batch: DecodeBatch,
+        query: torch.Tensor,
+        cache: torch.Tensor,
+        tiles: torch.Tensor,
+        output: torch.Tensor,
+        scale: float,
+    ) -> None:
+        """See Kernels.decode."""
+        for i in range(len(batch.rows)):
+            for head in range(heads.kv_heads):
+                selected, dropped = self._select(heads, batch, query, tiles, scale, i, head)
+                out = self._attend(heads, batch, query, cache, tiles, scale, i, head, selected, dropped)
+                first = head * heads.group
+                output[batch.tokens[i], first : first + heads.group] = out.to(output.dtype)
+
+    def _query(self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, i: int, head: int) -> torch.Tensor:
+        return query[batch.tokens[i], head * heads.group : (head + 1) * heads.group].float()
+
+    def _select(
+        self,
+        heads: Heads,
+        batch: DecodeBatch,
+        query: torch.Tensor,
+        tiles: torch.Tensor,
+        scale: float,
+        i: int,
+        head: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Selected logical pages [n], and the estimated log mass [group, pages] of the others (-inf where selected)."""
+        row, ps = int(batch.rows[i]), heads.page_size
+        tokens = int(batch.seq_lens[row])
+        pages = pages_of(tokens, ps)
+        sink = min(pages, pages_of(heads.sink_tokens, ps))
+        local = max(sink, max(0, tokens - heads.local_tokens) // ps)
+        wanted = int(batch.key_tokens[i]) // ps - sink - (pages - local)
+        dropped = torch.full((heads.group, pages), -torch.inf)
+        if heads.selector.tile_bytes(heads.head_size, ps) == 0 or wanted >= local - sink:
+            return torch.arange(pages), dropped
+        blocks = batch.block_table[row, : pages : heads.pages_of_block].long() // heads.pages_of_block
+        q = self._query(heads, batch, query, i, head) * scale
+        log_mass = heads.selector.log_mass(tiles[blocks, head, : heads.tile_bytes], q, ps)[:, sink:local]
+        chosen = heads.selector.page_scores(log_mass).topk(max(wanted, 0)).indices
+        dropped[:, sink:local] = log_mass
+        dropped[:, sink + chosen] = -torch.inf
+        return torch.cat([torch.arange(sink), sink + chosen.sort().values, torch.arange(local, pages)]), dropped
+
+    def _attend(
+        self,
+        heads: Heads,
+        batch: DecodeBatch,
+        query: torch.Tensor,
+        cache: torch.Tensor,
+        tiles: torch.Tensor,
+        scale: float,
+        i: int,
+        head: int,
+        selected: torch.Tensor,
+        dropped: torch.Tensor,
+    ) -> torch.Tensor:
+        """Attention of one KV head's query group over its selected pages, float32 [group, head_size]."""
+        row, ps = int(batch.rows[i]), heads.page_size
+        tokens = int(batch.seq_lens[row])
+        keys, values = keys_and_values(cache, heads.head_size)
+        pages = batch.block_table[row, selected].long()
+        position = (selected[:, None] * ps + torch.arange(ps)).flatten()
+        k = keys[pages, head].float().transpose(1, 2).flatten(0, 1)[position < tokens]
+        v = values[pages, head].float().flatten(0, 1)[position < tokens]
+        position = position[position < tokens]
+        logits = self._query(heads, batch, query, i, head) @ k.T * scale
+
+        # The tokens whose values are read: the heaviest for the group, and those of the incomplete last page.
+        tail = tokens % ps
+        complete = len(position) - tail
+        weight = torch.softmax(logits, -1).sum(0)[:complete]
+        count = min(complete, max(0, int(batch.value_tokens[i]) - tail))
+        read = torch.zeros(len(position), dtype=torch.bool)
+        read[weight.topk(count).indices] = True
+        read[complete:] = True
+        if not heads.selector.residual:
+            return torch.softmax(logits.masked_fill(~read, -torch.inf), -1) @ v
+
+        # What is not read counts as its mass times the mean value of its block.
+        everything = torch.cat([logits, dropped], -1)
+        probability = torch.softmax(everything, -1)
+        block = torch.cat([position, torch.arange(dropped.shape[1]) * ps]) // (ps * heads.pages_of_block)
+        blocks = batch.block_table[row, : pages_of(tokens, ps) : heads.pages_of_block].long()
+        mean = heads.selector.mean_values(tiles[blocks // heads.pages_of_block, head], heads.head_size, ps)
+        out = probability[:, : len(position)][:, read] @ v[read]
+        unread = torch.cat([~read, torch.ones(dropped.shape[1], dtype=torch.bool)])
+        rest = torch.zeros(heads.group, len(blocks)).index_add_(1, block[unread], probability[:, unread])
+        # A block without a complete page has no mean, and nothing unread.
+        return out + rest @ torch.where((rest > 0).any(0)[:, None], mean, torch.zeros(()))

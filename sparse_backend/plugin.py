@@ -1,0 +1,14 @@
+"""vLLM's entry point. Loading it changes nothing until an engine's `additional_config` has `sparse_attention`."""
+
+from __future__ import annotations
+
+CPU_BACKEND = "sparse_backend.backends.cpu.Backend"
+
+
+def register() -> None:
+    """Entry point of group `vllm.general_plugins`; vLLM calls it in every process, before any model is built."""
+    from vllm.platforms import current_platform
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+
+    if current_platform.is_cpu():
+        register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)

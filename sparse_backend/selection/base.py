@@ -1,0 +1,90 @@
+"""The interface of a page selector, and the pieces that selectors share.
+
+These classes define the semantics in plain torch; `sparse_backend.kernels` runs the same on the KV cache itself.
+A tile summarises the BLOCK tokens of one (KV block, KV head). Everything in it is interleaved with the page fastest,
+so that a vector register holds the same element of several pages.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+from sparse_backend.config import BLOCK
+
+
+class Selector(ABC):
+    """Scores pages by summaries of their keys."""
+
+    name: ClassVar[str]
+    code: ClassVar[int]  # the kernels' number for it
+    # Keys are cheaper to rule on than values: a selector may read the keys of more tokens than the budget says, and
+    # in exchange the values of fewer. Together they cost at most the bytes of `kv_budget` whole tokens.
+    key_share: ClassVar[float] = 1.0
+    value_share: ClassVar[float] = 1.0
+    # The first layer attends more widely than the others: its share of the budget, which they pay for.
+    first_layer_share: ClassVar[float] = 1.0
+    # Whether what is not read still counts, as its estimated mass times the mean value of its block.
+    residual: ClassVar[bool] = False
+
+    def layer_budget(self, budget: int, layers: int, first: bool) -> int:
+        """A layer's budget in a model of `layers` layers whose mean budget is `budget`."""
+        share = max(1.0, min(self.first_layer_share, layers / 8))
+        return int(budget * (share if first else (layers - share) / max(1, layers - 1)))
+
+    def key_tokens(self, budget: int, page_size: int) -> int:
+        """Tokens whose keys are read under a budget: a multiple of `page_size`."""
+        return int(budget * self.key_share) // page_size * page_size
+
+    def value_tokens(self, budget: int) -> int:
+        """Tokens whose values are read under a budget."""
+        return int(budget * self.value_share)
+
+    @abstractmethod
+    def tile_bytes(self, head_size: int, page_size: int) -> int:
+        """Bytes of the summary of one (block, KV head)."""
+
+    @abstractmethod
+    def summarise(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Summaries of complete pages.
+
+        keys, values: [..., pages, page_size, head_size] float32, the pages of one block.
+        Returns uint8 [..., tile_bytes].
+        """
+
+    @abstractmethod
+    def log_mass(self, tiles: torch.Tensor, query: torch.Tensor, page_size: int) -> torch.Tensor:
+        """Estimates log Σ e^logit over each page's tokens, up to a constant for each query head.
+
+        tiles: uint8 [blocks, tile_bytes]; query: [group, head_size] float32, softmax scale included.
+        Returns float32 [group, blocks × pages of a block].
+        """
+
+    def page_scores(self, log_mass: torch.Tensor) -> torch.Tensor:
+        """[group, pages] -> [pages]: the mass that the group as a whole puts on each page."""
+        return torch.softmax(log_mass, -1).sum(0)
+
+    def mean_values(self, tiles: torch.Tensor, head_size: int, page_size: int) -> torch.Tensor:
+        """Mean value of each block's complete pages, float32 [blocks, head_size]. Only where `residual` is true."""
+        raise NotImplementedError(f"{self.name} keeps no mean values")
+
+
+def interleave(x: torch.Tensor) -> torch.Tensor:
+    """[..., pages, items] -> [..., items × pages], the page fastest."""
+    return x.transpose(-1, -2).flatten(-2)
+
+
+def deinterleave(x: torch.Tensor, pages: int) -> torch.Tensor:
+    """[..., items × pages] -> [..., pages, items]."""
+    return x.reshape(*x.shape[:-1], -1, pages).transpose(-1, -2)
+
+
+def as_bytes(x: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor, its last dimension widened."""
+    return x.contiguous().view(torch.uint8)
+
+
+def pages_of_block(page_size: int) -> int:
+    return BLOCK // page_size

@@ -1,0 +1,72 @@
+"""A small paged KV cache with shuffled blocks, for kernel tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sparse_backend.config import BLOCK
+from sparse_backend.kernels import DecodeBatch, Heads
+from sparse_backend.kernels.batch import keys_and_values, split_cache
+from sparse_backend.selection import get_selector
+
+SINK, LOCAL = 16, 64
+
+
+def make_heads(selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int) -> Heads:
+    return Heads(2, group, head_size, page_size, dtype, get_selector(selector), SINK, LOCAL)
+
+
+@dataclass
+class Paged:
+    heads: Heads
+    cache: torch.Tensor
+    tiles: torch.Tensor
+    seq_lens: torch.Tensor
+    block_table: torch.Tensor
+
+    @classmethod
+    def random(cls, heads: Heads, seq_lens: list[int], spare_blocks: int = 3) -> Paged:
+        width = max(-(-n // BLOCK) for n in seq_lens)
+        blocks = width * len(seq_lens) + spare_blocks
+        pages = heads.pages_of_block
+        share = heads.tile_bytes_per_token // heads.dtype.itemsize
+        shape = (blocks * pages, heads.kv_heads, heads.page_size, 2 * heads.head_size + share)
+        cache, tiles = split_cache(torch.zeros(shape, dtype=heads.dtype), heads)
+        # Keys that differ between pages more than within one, as real ones do.
+        cache.copy_(torch.randn(cache.shape) + torch.randn(*cache.shape[:2], 1, cache.shape[3]))
+        order = torch.randperm(blocks)[: width * len(seq_lens)].view(len(seq_lens), width)
+        table = (order[:, :, None] * pages + torch.arange(pages)).flatten(1).int().contiguous()
+        return cls(heads, cache, tiles, torch.tensor(seq_lens, dtype=torch.int32), table)
+
+    def batch(self, budgets: dict[int, int]) -> DecodeBatch:
+        """Row -> budget of the rows that decode sparsely; the query of a row is token `row`."""
+        selector, rows = self.heads.selector, torch.tensor(list(budgets), dtype=torch.int32)
+        keys = [selector.key_tokens(b, self.heads.page_size) for b in budgets.values()]
+        values = [selector.value_tokens(b) for b in budgets.values()]
+        return DecodeBatch(
+            self.seq_lens,
+            self.block_table,
+            rows,
+            rows,
+            torch.tensor(keys, dtype=torch.int32),
+            torch.tensor(values, dtype=torch.int32),
+        )
+
+    def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and starts that make update_summaries summarise every page of every request."""
+        n = len(self.seq_lens)
+        return torch.arange(n, dtype=torch.int32), torch.zeros(n, dtype=torch.int32)
+
+    def dense(self, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """Dense attention in float64, [batch, heads, head_size]."""
+        keys, values = keys_and_values(self.cache, self.heads.head_size)
+        rows = []
+        for row, tokens in enumerate(self.seq_lens.tolist()):
+            pages = self.block_table[row].long()
+            k = keys[pages].double().permute(1, 0, 3, 2).flatten(1, 2)[:, :tokens]
+            v = values[pages].double().transpose(0, 1).flatten(1, 2)[:, :tokens]
+            q = query[row].double().view(self.heads.kv_heads, self.heads.group, -1)
+            rows.append((torch.softmax(q @ k.mT * scale, -1) @ v).flatten(0, 1))
+        return torch.stack(rows)

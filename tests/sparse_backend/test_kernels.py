@@ -1,0 +1,130 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparse_backend import kernels
+from sparse_backend.kernels import native
+from sparse_backend.kernels.reference import ReferenceKernels
+from sparse_backend.selection.low_rank import unpack
+from tests.sparse_backend.caches import Paged, make_heads
+
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+SHAPES = [(64, 3, 16), (128, 2, 16), (128, 8, 32), (80, 7, 32), (64, 5, 64), (32, 1, 16)]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def fast(architecture: str = "native") -> native.NativeKernels:
+    return native.NativeKernels(native.load(architecture))
+
+
+@needs_compiler
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest", "exact"])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES)
+def test_selection_and_attention_equal_the_reference(
+    selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int
+) -> None:
+    heads = make_heads(selector, dtype, head_size, group, page_size)
+    paged = Paged.random(heads, [1111, 640, 777])
+    fast().update_summaries(heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
+    batch = paged.batch({2: 448, 0: 576})
+    query = (2 * torch.randn(3, 2 * group, head_size)).to(dtype)
+    scale = head_size**-0.5
+
+    pages, counts = fast().select_pages(heads, batch, query, paged.tiles, scale)
+    expected_pages, expected_counts = ReferenceKernels().select_pages(heads, batch, query, paged.tiles, scale)
+    assert torch.equal(counts, expected_counts)
+    assert torch.equal(pages, expected_pages)
+
+    output, expected = torch.zeros_like(query), torch.zeros_like(query)
+    fast().decode(heads, batch, query, paged.cache, paged.tiles, output, scale)
+    ReferenceKernels().decode(heads, batch, query, paged.cache, paged.tiles, expected, scale)
+    torch.testing.assert_close(output, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    assert not output[1].any()  # a row that does not decode sparsely is left alone
+
+
+@needs_compiler
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest"])
+@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES[:5])
+def test_summaries_equal_the_reference(selector: str, head_size: int, group: int, page_size: int) -> None:
+    heads = make_heads(selector, torch.float32, head_size, group, page_size)
+    paged = Paged.random(heads, [640, 256])
+    expected = paged.tiles.clone()
+    batch, everything = paged.batch({}), paged.everything()
+    fast().update_summaries(heads, batch, paged.cache, paged.tiles, *everything)
+    ReferenceKernels().update_summaries(heads, batch, paged.cache, expected, *everything)
+    blocks = paged.block_table[:, :: heads.pages_of_block].long() // heads.pages_of_block
+    complete = torch.cat([blocks[0, :5], blocks[1, :2]])
+    tiles = [t[complete, :, : heads.tile_bytes].flatten(0, 1) for t in (paged.tiles, expected)]
+    same = (tiles[0] == tiles[1]).float().mean()
+    assert same > 0.995  # a code may round the other way where sums differ in their last bit
+    if selector == "low_rank":
+        for a, b in zip(*(unpack(t, head_size, page_size) for t in tiles), strict=True):
+            assert (a - b).norm() < 0.02 * b.norm()
+
+
+@needs_compiler
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest", "exact"])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_a_budget_that_covers_the_context_is_dense_attention(selector: str, dtype: torch.dtype) -> None:
+    heads = make_heads(selector, dtype, 64, 3, 16)
+    paged = Paged.random(heads, [333, 150])
+    query = torch.randn(2, 6, 64).to(dtype)
+    output = torch.zeros_like(query)
+    batch = paged.batch({0: 1024, 1: 1024})
+    fast().update_summaries(heads, batch, paged.cache, paged.tiles, *paged.everything())
+    fast().decode(heads, batch, query, paged.cache, paged.tiles, output, 0.125)
+    torch.testing.assert_close(output.double(), paged.dense(query, 0.125), atol=TOLERANCE[dtype], rtol=0.0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["x86-64", "haswell"])
+def test_every_instruction_set_gives_the_same(architecture: str) -> None:
+    heads = make_heads("low_rank", torch.bfloat16, 64, 3, 16)
+    paged = Paged.random(heads, [900])
+    fast().update_summaries(heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
+    query = torch.randn(1, 6, 64).bfloat16()
+    outputs = []
+    for kernel in (fast(), fast(architecture)):
+        outputs.append(torch.zeros_like(query))
+        kernel.decode(heads, paged.batch({0: 320}), query, paged.cache, paged.tiles, outputs[-1], 0.125)
+    torch.testing.assert_close(*outputs, atol=1e-2, rtol=1e-2)
+
+
+@needs_compiler
+def test_low_rank_is_closer_to_dense_than_the_mean_key() -> None:
+    errors = {}
+    for selector in ("low_rank", "block_mean"):
+        torch.manual_seed(0)
+        heads = make_heads(selector, torch.float32, 64, 3, 16)
+        paged = Paged.random(heads, [4000])
+        query = 1.5 * torch.randn(1, 6, 64)
+        output, batch = torch.zeros_like(query), paged.batch({0: 512})
+        fast().update_summaries(heads, batch, paged.cache, paged.tiles, *paged.everything())
+        fast().decode(heads, batch, query, paged.cache, paged.tiles, output, 0.125)
+        dense = paged.dense(query, 0.125)
+        errors[selector] = ((output - dense).norm() / dense.norm()).item()
+    assert errors["low_rank"] < 0.7 * errors["block_mean"]
+
+
+def test_without_a_compiler_the_reference_takes_over_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("SPARSE_BACKEND_CACHE", str(tmp_path))
+    native.load.cache_clear()
+    kernels.cpu_kernels.cache_clear()
+    try:
+        assert isinstance(kernels.cpu_kernels(), ReferenceKernels)
+        assert kernels.cpu_kernels() is kernels.cpu_kernels()
+        assert [r.message for r in caplog.records if "no C++ compiler" in r.message] == [caplog.messages[0]]
+    finally:
+        native.load.cache_clear()
+        kernels.cpu_kernels.cache_clear()

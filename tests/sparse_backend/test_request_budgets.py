@@ -1,0 +1,81 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("vllm")
+
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate
+from vllm.v1.sample.logits_processor.interface import MoveDirectionality
+
+from sparse_backend.config import SparseAttentionConfig
+from sparse_backend.request_budgets import RequestBudgets, row_budgets
+
+CONFIG = SparseAttentionConfig(kv_budget=1024)
+
+
+def engine() -> tuple[Any, RequestBudgets]:
+    vllm_config = SimpleNamespace(additional_config={"sparse_attention": {"kv_budget": 1024}})
+    return vllm_config, RequestBudgets(vllm_config, torch.device("cpu"), False)  # type: ignore[arg-type]
+
+
+def params(budget: object = None) -> SamplingParams:
+    return SamplingParams(extra_args=None if budget is None else {"kv_budget": budget})
+
+
+@pytest.mark.parametrize("budget", [-1, 1.5, "512", True, [512]])
+def test_a_bad_budget_is_refused(budget: object) -> None:
+    with pytest.raises(VLLMValidationError, match="whole number of tokens"):
+        RequestBudgets.validate_params(params(budget))
+
+
+@pytest.mark.parametrize("budget", [None, 0, 512])
+def test_a_good_budget_is_accepted(budget: object) -> None:
+    RequestBudgets.validate_params(params(budget))
+
+
+def test_requests_without_a_budget_get_the_engine_s_and_small_ones_the_smallest_possible() -> None:
+    vllm_config, budgets = engine()
+    added = [(0, params(), None, []), (1, params(0), None, []), (2, params(1), None, []), (3, params(512), None, [])]
+    budgets.update_state(BatchUpdate(batch_size=4, removed=[], added=added, moved=[]))
+    assert row_budgets(vllm_config, CONFIG, 4).tolist() == [1024, 0, CONFIG.min_budget, 512]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_budgets_follow_their_requests_through_the_batch(data: st.DataObject) -> None:
+    vllm_config, processor = engine()
+    rows: list[int] = []  # the budget of the request in each row; 1024 where it names none
+    for _ in range(data.draw(st.integers(1, 8))):
+        removed = sorted(data.draw(st.sets(st.integers(0, len(rows) - 1), max_size=len(rows)))) if rows else []
+        slots: list[int | None] = [None if i in removed else b for i, b in enumerate(rows)]
+        added = []
+        for budget in data.draw(st.lists(st.sampled_from([None, 0, 256, 512, 777]), max_size=4)):
+            free = [i for i, b in enumerate(slots) if b is None]
+            row = free[0] if free else len(slots)
+            slots[row:] = [1024 if budget is None else budget, *slots[row + 1 :]]
+            added.append((row, params(budget), None, []))
+        moved = []
+        while None in slots:  # the batch is condensed: the last request moves into the first gap
+            if slots[-1] is None:
+                slots.pop()
+                continue
+            gap = slots.index(None)
+            moved.append((len(slots) - 1, gap, MoveDirectionality.UNIDIRECTIONAL))
+            slots[gap] = slots.pop()
+        if len(slots) > 1 and data.draw(st.booleans()):
+            a, b = data.draw(st.permutations(range(len(slots))))[:2]
+            slots[a], slots[b] = slots[b], slots[a]
+            moved.append((a, b, MoveDirectionality.SWAP))
+        rows = [b for b in slots if b is not None]
+        filled = [row for row, *_ in added]
+        update = BatchUpdate(
+            batch_size=len(rows), removed=[r for r in removed if r not in filled], added=added, moved=moved
+        )
+        processor.update_state(update)
+        assert row_budgets(vllm_config, CONFIG, len(rows)).tolist() == rows
