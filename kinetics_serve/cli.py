@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from kinetics_serve.commands.replay import replay
 from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
+from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 app = typer.Typer(
     help="Test-time scaling under a compute budget, in front of stock vLLM.",
@@ -17,34 +18,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
 
 
 class LogLevel(StrEnum):
     debug = "debug"
     info = "info"
     warning = "warning"
-
-
-HardwareName = Annotated[
-    str | None,
-    typer.Option(
-        "--hardware", help=f"What eFLOPs are counted for: {', '.join(hardware.GPUS)} or cpu. Default: what is here."
-    ),
-]
-
-
-def fail(message: object) -> typer.Exit:
-    errors.print(f"error: {message}", soft_wrap=True, markup=False)
-    return typer.Exit(1)
-
-
-def chosen_hardware(name: str | None) -> hardware.HardwareProfile:
-    try:
-        return hardware.profile(name) if name is not None else hardware.detect()
-    except ValueError as error:
-        raise fail(error) from None
 
 
 def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, float]:
@@ -180,3 +159,6 @@ def demo() -> None:
     from kinetics_serve.demo import main
 
     raise typer.Exit(main())
+
+
+app.command()(replay)

@@ -39,7 +39,7 @@ async def terms_of(
             "the model's folder or Hugging Face name with --architecture",
         )
     prompt = prompt_of(body, completion, served.name)
-    if prompt.greedy and options.strategy in ("best_of_n", "majority_vote"):
+    if prompt.greedy and options.strategy not in ("auto", "single"):
         raise invalid(
             f"temperature 0 gives the same sample every time, so {options.strategy} would pay for copies: state a "
             'temperature above 0, or the strategy "single"',
