@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kinetics_serve.commands.planning import calibrate, frontier, plan
 from kinetics_serve.commands.replay import replay
 from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
 from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
@@ -161,4 +162,5 @@ def demo() -> None:
     raise typer.Exit(main())
 
 
-app.command()(replay)
+for command in (replay, calibrate, frontier, plan):
+    app.command()(command)
