@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.planning import calibrate, frontier, plan
 from kinetics_serve.commands.replay import replay
 from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
@@ -162,5 +163,6 @@ def demo() -> None:
     raise typer.Exit(main())
 
 
+app.command(name="eval")(evaluate)
 for command in (replay, calibrate, frontier, plan):
     app.command()(command)

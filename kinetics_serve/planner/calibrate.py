@@ -92,7 +92,7 @@ Job = Callable[[Arm, int], FixedPoint | ServedPoint]
 def _fixed_jobs(traces: Traces) -> Iterator[Job]:
     for cap in _caps(traces, FIXED_CAPS):
         for samples in powers_of_two(traces.trials):
-            yield partial(_fixed_point, samples=samples, cap=cap)
+            yield partial(fixed_point, samples=samples, cap=cap)
 
 
 def _served_jobs(traces: Traces) -> Iterator[Job]:
@@ -122,7 +122,8 @@ def _caps(traces: Traces, parts: Sequence[float]) -> list[int]:
     return sorted(cap for cap in caps if cap >= min(MIN_SAMPLE_TOKENS, traces.longest))
 
 
-def _fixed_point(arm: Arm, repeats: int, *, samples: int, cap: int) -> FixedPoint:
+def fixed_point(arm: Arm, repeats: int, *, samples: int, cap: int) -> FixedPoint:
+    """`samples` samples of at most `cap` tokens each."""
     outcome = arm.replay(SelfConsistency(), samples, cap, samples, repeats)
     metadata = arm.traces.metadata
     found = _coverage(arm.traces.questions, samples, cap)
