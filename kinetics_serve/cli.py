@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kinetics_serve.commands.evaluate import evaluate
-from kinetics_serve.commands.planning import calibrate, frontier, plan
+from kinetics_serve.commands.planning import CalibrationOption, calibrate, frontier, loaded, plan
 from kinetics_serve.commands.replay import replay
 from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
 from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
@@ -64,6 +64,7 @@ def serve(
         list[str] | None,
         typer.Option(help="Samples' worth that a reasoning_effort buys, such as high=16; repeat for several."),
     ] = None,
+    calibration: CalibrationOption = None,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 8,
     log_level: Annotated[LogLevel, typer.Option(help="debug shows the engine's log too.")] = LogLevel.info,
 ) -> None:
@@ -81,7 +82,7 @@ def serve(
         raise fail(f"arguments after -- are for the embedded engine, which --upstream replaces: {engine_args}")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20)
+    settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20, loaded(calibration))
     profile = chosen_hardware(hardware_name)
     supervisor = None
     try:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 CalibrationFile = Annotated[Path, typer.Argument(help="What `calibrate` wrote.", exists=True, dir_okay=False)]
 
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", help="What `calibrate` wrote: plans follow it.", exists=True)
+]
+
 
 def calibrate(
     traces_files: Annotated[
@@ -75,9 +79,7 @@ def frontier(
 def plan(
     budget: Annotated[str | None, typer.Option(help="eFLOPs of a request, such as 4e13.")] = None,
     accuracy: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Instead: what to expect at least.")] = None,
-    calibration_file: Annotated[
-        Path | None, typer.Option("--calibration", help="What `calibrate` wrote.", exists=True, dir_okay=False)
-    ] = None,
+    calibration_file: CalibrationOption = None,
     model: Annotated[
         str | None, typer.Option(help="Only this model; without a calibration: whose cost to plan.")
     ] = None,
@@ -100,6 +102,10 @@ def plan(
     except (AccuracyOutOfReach, BudgetTooSmall) as error:
         raise fail(error) from None
     output.print_json(json.dumps(answer))
+
+
+def loaded(path: Path | None) -> "Calibration | None":
+    return load(path) if path is not None else None
 
 
 def load(path: Path) -> "Calibration":

@@ -1,9 +1,10 @@
 """The plan for a budget or for an accuracy, from a calibration. Pure."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kinetics_serve.planner.calibration import Calibration, ServedPoint
+from kinetics_serve.planner.plan import Plan, policy_of
 from kinetics_serve.runner.run import Terms
 
 TermsOf = Callable[[ServedPoint], Terms | None]
@@ -35,6 +36,11 @@ class Choice:
     budget: int
     expected: float
 
+    def plan(self, eflops: int) -> Plan:
+        """To be run with a budget of `eflops`, at least `budget`."""
+        policy = policy_of(self.point.strategy, self.terms, eflops, self.point.stop_confidence, greedy=False)
+        return Plan(policy, self.terms, eflops, self)
+
 
 def choose_for_budget(calibration: Calibration, eflops: int, terms_of: TermsOf) -> Choice | None:
     """The choice with the highest expected accuracy within a budget in eFLOPs; the cheaper one among equals."""
@@ -52,6 +58,22 @@ def choose_for_accuracy(calibration: Calibration, accuracy: float, terms_of: Ter
     if not enough:
         raise AccuracyOutOfReach(accuracy, max((choice.point.accuracy.mean for choice in choices), default=None))
     return min(enough, key=lambda choice: (choice.expected, -choice.point.accuracy.mean))
+
+
+def fitting(calibration: Calibration, model: str, terms: Terms) -> TermsOf:
+    """For a request to `model`: the points recorded of it, with the request's KV policy, no longer and with no more
+    samples than the request allows. What eFLOPs cost is the request's own price.
+    """
+
+    def terms_of(point: ServedPoint) -> Terms | None:
+        if point.model != model or point.kv != terms.kv or point.max_tokens > terms.max_tokens:
+            return None
+        samples = min(terms.max_samples, point.max_samples)
+        if point.samples_worth > samples:
+            return None
+        return replace(terms, max_tokens=point.max_tokens, max_samples=samples)
+
+    return terms_of
 
 
 def _choices(calibration: Calibration, terms_of: TermsOf) -> Iterator[Choice]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.auto import Auto
@@ -12,6 +12,9 @@ from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy
+
+if TYPE_CHECKING:
+    from kinetics_serve.planner.choose import Choice
 
 StrategyName = Literal["auto", "single", "best_of_n", "majority_vote", "consensus", "weighted_vote", "self_consistency"]
 BudgetUnit = Literal["eflops", "tokens", "samples"]
@@ -49,11 +52,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: a policy, what holds for each of its samples, and the budget in eFLOPs."""
+    """What to run: a policy, what holds for each of its samples, and the budget in eFLOPs.
+
+    choice: where a calibration decided, what it expects.
+    """
 
     policy: Policy
     terms: Terms
     budget: int
+    choice: "Choice | None" = None
 
     @property
     def full_length_samples(self) -> int:
