@@ -1,6 +1,5 @@
 """What a policy would have scored and spent on recorded traces, with intervals."""
 
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from kinetics_serve.intervals import Interval, bootstrap
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.state import Policy
-from kinetics_serve.traces import Question, Traces
+from kinetics_serve.traces import Traces
 
 CACHE_BLOCK = 16
 """Tokens of a block of vLLM's prefix cache by default: later samples find the prompt's whole blocks there."""
@@ -51,7 +50,9 @@ def replay_all(
     policy: for a question's terms and budget, in eFLOPs. max_samples: cut to the trials a question has. The
     intervals resample questions: they are about other questions of the same task.
     """
-    chance = random.Random(seed)
+    import numpy as np
+
+    chance = np.random.default_rng(seed)
     results: list[list[tuple[float, float]]] = []
     reasons: Counter[str] = Counter()
     samples = tokens = budgets = 0
@@ -62,11 +63,14 @@ def replay_all(
         cached = cached_tokens(question.prompt_tokens, cache_block)
         chosen = policy(terms, eflops)
         outcomes = []
-        for _ in range(repeats):
+        orders = np.tile(np.arange(len(question.trials)), (repeats, 1))
+        for order in chance.permuted(orders, axis=1)[:, :count].tolist():
+            trials = [question.trials[number] for number in order]
             run = Run(chosen, terms, eflops)
-            correct, reason = _ask(run, question, chance, count, cached)
+            finish = replay(run, trials, cached)
+            correct = finish.winner is not None and trials[finish.winner].correct
             outcomes.append((float(correct), float(run.account.spent)))
-            reasons[reason] += 1
+            reasons[finish.reason] += 1
             samples += len(run.samples)
             tokens += sum([sample.tokens for sample in run.samples])
         budgets += eflops
@@ -81,9 +85,3 @@ def replay_all(
         requests,
         dict(reasons.most_common()),
     )
-
-
-def _ask(run: Run, question: Question, chance: random.Random, count: int, cached: int) -> tuple[bool, str]:
-    trials = chance.sample(question.trials, count)
-    finish = replay(run, trials, cached)
-    return finish.winner is not None and trials[finish.winner].correct, finish.reason

@@ -6,6 +6,7 @@ Synchronous and without I/O, so that what is served is what is simulated.
 import logging
 from dataclasses import dataclass, field
 from math import ceil
+from typing import NamedTuple
 
 from kinetics_serve.cost import DENSE, ZERO, Cost, KVPolicy, Price, SharedPrompt
 from kinetics_serve.runner.account import Account, OverBudget
@@ -50,8 +51,7 @@ class Terms:
         return ceil(self.price.eflops(cost))
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a sample ended, by whoever ran it.
 
     cached_tokens: the prompt tokens that the server reported as found in its prefix cache. See Sample for the rest.

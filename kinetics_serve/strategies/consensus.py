@@ -1,8 +1,7 @@
 """Voting that stops by a posterior over all answers, with equal votes or with votes weighted by confidence."""
 
 from dataclasses import dataclass
-from math import exp
-from statistics import fmean, pstdev
+from math import exp, sqrt
 from typing import Literal
 
 from kinetics_serve.strategies.choice import affordable_launch, best
@@ -39,7 +38,7 @@ class Consensus:
         counts = [count for _, count in votes]
         if counts and lead_posterior(counts) >= self.stop_confidence:
             return self.conclude(state, "consensus")
-        needed = more_votes_needed(counts, self.stop_confidence, state.max_samples)
+        needed = more_votes_needed(counts, self.stop_confidence, state.max_samples, coming=state.running)
         launch = affordable_launch(state, min(needed - state.running, state.samples_left))
         if launch is not None:
             return launch
@@ -69,7 +68,8 @@ def weighted_votes(voters: list[Sample]) -> list[tuple[str, float]]:
     if not voters:
         return []
     scores = [sample.score for sample in voters]
-    mean, spread = fmean(scores), pstdev(scores)
+    mean = sum(scores) / len(scores)
+    spread = sqrt(sum([(score - mean) ** 2 for score in scores]) / len(scores))
     raw = [exp(SHARPNESS * (score - mean) / spread) if spread else 1.0 for score in scores]
     share = len(raw) / sum(raw)
     votes: dict[str, float] = {}
