@@ -5,6 +5,7 @@ list of one text) and `score` (0 or 100), as in the paper, then what replay need
 counts, how the sample ended, the label of its answer and the model's confidence.
 """
 
+import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -153,7 +154,7 @@ class Recorder:
     """Appends trials to a file, and knows which are there already.
 
     A line that an interruption cut in two is dropped. Raises TracesError where the file holds the trials of other
-    metadata.
+    metadata, or another process is adding to it.
     """
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
@@ -161,11 +162,15 @@ class Recorder:
         self.done: set[tuple[str, int]] = set()
         self.labels: dict[str, list[str]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _drop_partial_line(path)
-        lines = _lines(path) if path.exists() else iter(())
-        header = next(lines, None)
         self._file = path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise TracesError(f"another run is recording into {path}: wait for it, or record elsewhere") from None
+        _drop_partial_line(path)
+        lines = _lines(path)
+        header = next(lines, None)
         if header is None:
             self._write(metadata.as_json())
         else:

@@ -40,6 +40,15 @@ def test_a_file_of_other_metadata_is_not_added_to(tmp_path: Path) -> None:
         Recorder(path, Metadata("synthetic", "tiny", 200, DENSE, traces.metadata.architecture))
 
 
+def test_two_runs_do_not_record_into_one_file(tmp_path: Path) -> None:
+    metadata = synthetic(questions=1, trials=1).metadata
+    first = Recorder(tmp_path / "traces.jsonl", metadata)
+    with pytest.raises(TracesError, match="another run"):
+        Recorder(tmp_path / "traces.jsonl", metadata)
+    first.close()
+    Recorder(tmp_path / "traces.jsonl", metadata).close()
+
+
 def write_paper(path: Path, metadata: dict[str, object]) -> None:
     """The layout of the paper's published traces: no token counts, no labels."""
     rows = [
