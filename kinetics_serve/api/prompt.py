@@ -98,6 +98,8 @@ def _check_messages(messages: Any) -> None:
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise invalid(f"messages.{index} must be an object with role and content", f"messages.{index}")
+        if not isinstance(message.get("role"), str):
+            raise invalid(f"messages.{index}.role must be a text such as user or system", f"messages.{index}.role")
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
             if not isinstance(part, dict) or part.get("type") not in ("text", "refusal"):

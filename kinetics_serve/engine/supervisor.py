@@ -425,6 +425,7 @@ PORT_TAKEN = re.compile(r"[Aa]ddress already in use")
 # "(EngineCore pid=7) ERROR 11-23 22:36:58 [core.py:133] "
 LOG_PREFIX = re.compile(r"^(\([^()]* pid=\d+\) ?)?([A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?")
 ERROR = re.compile(r"^(\S+: )?error: |^[\w.]*(Error|Exception|Interrupt)\b|\bfatal\b", re.IGNORECASE)
+ERROR_LEVEL = re.compile(r"^(\([^()]* pid=\d+\) ?)?(ERROR|CRITICAL) ")
 SECOND_HAND = re.compile(r"See root cause above|EngineDeadError|WorkerProc initialization failed")
 
 
@@ -452,9 +453,10 @@ def explain(lines: Sequence[str], status: int, model: str, python: str, stopped:
 
 
 def last_error(lines: Sequence[str]) -> str | None:
-    """The last line that names an error, without vLLM's prefix."""
+    """The last line that names an exception, else the last of level ERROR; without vLLM's prefix."""
     messages = [LOG_PREFIX.sub("", line).strip() for line in lines]
     errors = [message for message in messages if ERROR.search(message) and not SECOND_HAND.search(message)]
+    errors = errors or [LOG_PREFIX.sub("", line).strip() for line in lines if ERROR_LEVEL.search(line)]
     return errors[-1] if errors else None
 
 

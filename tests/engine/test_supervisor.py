@@ -25,6 +25,7 @@ from kinetics_serve.engine.supervisor import (
     engine_environment,
     explain,
     kv_cache_bytes,
+    last_error,
 )
 
 # Takes vLLM's command line. What to do beyond that comes as Python in --run, before it serves.
@@ -468,3 +469,11 @@ def test_the_root_cause_is_preferred_to_what_follows_from_it() -> None:
         "nanobind: leaked 514 functions!",
     ]
     assert str(explain(lines, 1, "M", "python")).endswith("(exit status 1): ValueError: the cause")
+
+
+def test_without_an_exception_the_last_line_of_level_error_counts() -> None:
+    died = "(APIServer pid=1) ERROR 11-23 22:40:01 [core_client.py:9] Engine core proc EngineCore died unexpectedly"
+    assert (
+        last_error([died, "INFO:     Finished server process [1]"]) == "Engine core proc EngineCore died unexpectedly"
+    )
+    assert last_error(["INFO:     Finished server process [1]"]) is None
