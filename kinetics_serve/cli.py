@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from kinetics_serve.commands.evaluate import evaluate
+from kinetics_serve.commands.planning import CalibrationOption, calibrate, frontier, loaded, plan
+from kinetics_serve.commands.replay import replay
 from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
+from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 app = typer.Typer(
     help="Test-time scaling under a compute budget, in front of stock vLLM.",
@@ -18,34 +21,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
 
 
 class LogLevel(StrEnum):
     debug = "debug"
     info = "info"
     warning = "warning"
-
-
-HardwareName = Annotated[
-    str | None,
-    typer.Option(
-        "--hardware", help=f"What eFLOPs are counted for: {', '.join(hardware.GPUS)} or cpu. Default: what is here."
-    ),
-]
-
-
-def fail(message: object) -> typer.Exit:
-    errors.print(f"error: {message}", soft_wrap=True, markup=False)
-    return typer.Exit(1)
-
-
-def chosen_hardware(name: str | None) -> hardware.HardwareProfile:
-    try:
-        return hardware.profile(name) if name is not None else hardware.detect()
-    except ValueError as error:
-        raise fail(error) from None
 
 
 def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, float]:
@@ -108,6 +89,7 @@ def serve(
         list[str] | None,
         typer.Option(help="Samples' worth that a reasoning_effort buys, such as high=16; repeat for several."),
     ] = None,
+    calibration: CalibrationOption = None,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 8,
     log_level: Annotated[LogLevel, typer.Option(help="debug shows the engine's log too.")] = LogLevel.info,
 ) -> None:
@@ -129,7 +111,7 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
-    settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20)
+    settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20, loaded(calibration))
     profile = chosen_hardware(hardware_name)
     supervisor = None
     try:
@@ -148,7 +130,7 @@ def serve(
         errors.print(
             f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
         )
-        fastapi = create_app(urls, profile.intensity, architecture, sparse.kv_policy(tokens), settings)
+        fastapi = create_app(urls, profile.intensity, architecture, settings, sparse.kv_policy(tokens))
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
             runner.run(server.serve(fastapi, listener, supervisor))
     except EngineError as error:
@@ -209,3 +191,8 @@ def demo() -> None:
     from kinetics_serve.demo import main
 
     raise typer.Exit(main())
+
+
+app.command(name="eval")(evaluate)
+for command in (replay, calibrate, frontier, plan):
+    app.command()(command)

@@ -19,13 +19,13 @@ def create_app(
     upstreams: Sequence[str],
     intensity: float,
     architecture: str | None = None,
-    kv: KVPolicy = DENSE,
     settings: Settings | None = None,
+    kv: KVPolicy = DENSE,
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
     intensity: FLOPs per byte of their hardware. architecture: the folder or Hugging Face name of their model, where
-    the servers don't tell.
+    the servers don't tell. kv: how they attend.
     """
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
+from kinetics_serve.planner.choose import AccuracyOutOfReach
 from kinetics_serve.planner.plan import BudgetTooSmall
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, BudgetTooSmall):
         return ApiError(400, "budget_too_small", str(error), "kinetics.budget")
+    if isinstance(error, AccuracyOutOfReach):
+        return ApiError(400, "invalid_request", str(error), "kinetics.budget.accuracy")
     if isinstance(error, ModelNotFound):
         return ApiError(404, "model_not_found", str(error), "model")
     if isinstance(error, EngineRejected):
@@ -102,7 +105,15 @@ def install(app: FastAPI) -> None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
-    for kind in (ApiError, BudgetTooSmall, ModelNotFound, EngineRejected, EngineUnavailable, Exception):
+    for kind in (
+        ApiError,
+        BudgetTooSmall,
+        AccuracyOutOfReach,
+        ModelNotFound,
+        EngineRejected,
+        EngineUnavailable,
+        Exception,
+    ):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, handle_http)
     app.add_exception_handler(RequestValidationError, handle_validation)

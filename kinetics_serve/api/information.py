@@ -14,7 +14,9 @@ from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.completion import ChatCompletion, TextCompletion
 from kinetics_serve.engine.upstream import EngineUnavailable
+from kinetics_serve.planner.choose import fitting
 from kinetics_serve.planner.plan import minimum
+from kinetics_serve.planner.report import GUIDANCE, choice_report, prospects
 
 router = APIRouter()
 
@@ -66,12 +68,18 @@ async def plan(request: Request) -> dict[str, Any]:
         "arithmetic_intensity": terms.price.intensity,
     }
     if options.budget is not None:
-        chosen = plan_of(options, prompt, terms)
+        calibration = services.settings.calibration
+        chosen = plan_of(options, prompt, served, terms, calibration)
         answer |= {
             "strategy": chosen.policy.name,
             "budget_eflops": chosen.budget,
             "full_length_samples": chosen.full_length_samples,
         }
+        if calibration is not None and chosen.choice is not None:
+            answer |= choice_report(calibration, chosen.choice) | {"budget_eflops": chosen.budget}
+            answer |= prospects(calibration, chosen.budget, fitting(calibration, served.name, terms))
+        else:
+            answer |= GUIDANCE
     return answer
 
 

@@ -16,6 +16,8 @@ from kinetics_serve.engine.completion import ChatCompletion, Completion
 from kinetics_serve.engine.live_source import LiveSource
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.upstream import EngineLost, Json, Upstream
+from kinetics_serve.planner.calibration import Calibration
+from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget, fitting
 from kinetics_serve.planner.plan import Plan, plan
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.live import drive
@@ -41,7 +43,7 @@ async def terms_of(
             "the model's folder or Hugging Face name with --architecture",
         )
     prompt = prompt_of(body, completion, served.name)
-    if prompt.greedy and options.strategy in ("best_of_n", "majority_vote"):
+    if prompt.greedy and options.strategy not in ("auto", "single"):
         raise invalid(
             f"temperature 0 gives the same sample every time, so {options.strategy} would pay for copies: state a "
             'temperature above 0, or the strategy "single"',
@@ -68,11 +70,33 @@ async def terms_of(
     return upstream, served, prompt, Terms(served.price, prompt_tokens, max_tokens, options.max_samples, kv)
 
 
-def plan_of(options: KineticsOptions, prompt: Prompt, terms: Terms) -> Plan:
-    """Raises BudgetTooSmall."""
+def plan_of(
+    options: KineticsOptions, prompt: Prompt, model: ServedModel, terms: Terms, calibration: Calibration | None
+) -> Plan:
+    """Raises BudgetTooSmall, and AccuracyOutOfReach for a budget by accuracy.
+
+    A calibration decides for the strategy `auto` and for a budget by accuracy, where it knows the model.
+    """
     assert options.budget is not None
-    budget = options.budget.budget()
-    return plan(options.strategy, budget, terms, options.stop_confidence, prompt.greedy)
+    accuracy = options.budget.accuracy
+    if accuracy is None:
+        budget = options.budget.budget()
+        if calibration is not None and options.strategy == "auto" and not prompt.greedy:
+            chosen = choose_for_budget(calibration, budget.eflops(terms), fitting(calibration, model.name, terms))
+            if chosen is not None:
+                return chosen.plan(budget.eflops(terms))
+        return plan(options.strategy, budget, terms, options.stop_confidence, prompt.greedy)
+    if calibration is None:
+        options.budget.budget()  # raises
+    assert calibration is not None
+    if options.strategy != "auto" or prompt.greedy:
+        raise invalid(
+            'a budget by accuracy buys what the calibration measured: leave the strategy at "auto" and the '
+            "temperature above 0",
+            "kinetics.strategy" if options.strategy != "auto" else "temperature",
+        )
+    cheapest = choose_for_accuracy(calibration, accuracy, fitting(calibration, model.name, terms))
+    return cheapest.plan(cheapest.budget)
 
 
 class Job:
@@ -116,7 +140,8 @@ class Job:
         """Raises what api.errors knows; nothing is spent by then."""
         arrived = time.monotonic()
         upstream, model, prompt, terms = await terms_of(body, options, completion, services)
-        return cls(services, options, upstream, model, prompt, plan_of(options, prompt, terms), arrived)
+        chosen = plan_of(options, prompt, model, terms, services.settings.calibration)
+        return cls(services, options, upstream, model, prompt, chosen, arrived)
 
     async def work(self, on_change: Callable[[], None] = lambda: None) -> None:
         """Spends the budget. Whatever happens, samples are stopped, and what they cost is booked, afterwards."""

@@ -41,7 +41,7 @@ class BudgetOption(Strict):
         return self
 
     def budget(self) -> Budget:
-        """Raises ApiError for a budget by accuracy, which needs a calibration."""
+        """In eFLOPs, tokens or samples. Raises ApiError for a budget by accuracy: only a calibration can price it."""
         if self.eflops is not None:
             return Budget("eflops", self.eflops)
         if self.tokens is not None:

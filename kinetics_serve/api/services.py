@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.metrics import Metrics
+from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.runner.math_pool import MathPool
 
 DEFAULT_EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
@@ -14,10 +15,11 @@ DEFAULT_MAX_BODY_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an administrator sets. efforts: samples' worth per `reasoning_effort`."""
+    """What an administrator sets. efforts: samples' worth per `reasoning_effort`. calibration: what plans follow."""
 
     efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,11 @@ class Price:
         sample's first, its largest, so the charge errs upwards.
         """
         cost = self.sample(prompt_tokens, tokens, kv, cached_tokens)
-        if kv.budget is not None:
-            return cost
-        return cost - self.prompt_reads(prompt_tokens, tokens, start=prompt_steps)
+        return cost - self.reads_others_pay(prompt_tokens, tokens, kv, prompt_steps)
+
+    def reads_others_pay(self, prompt_tokens: int, tokens: int, kv: KVPolicy, prompt_steps: int) -> Cost:
+        """The part of ``sample`` that ``settle`` leaves to the samples that ran beside it."""
+        return ZERO if kv.budget is not None else self.prompt_reads(prompt_tokens, tokens, start=prompt_steps)
 
     def longest(
         self,

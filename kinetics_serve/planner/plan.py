@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.auto import Auto
 from kinetics_serve.strategies.best_of_n import BestOfN
+from kinetics_serve.strategies.consensus import Consensus
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy
 
-StrategyName = Literal["auto", "single", "best_of_n", "majority_vote"]
+if TYPE_CHECKING:
+    from kinetics_serve.planner.choose import Choice
+
+StrategyName = Literal["auto", "single", "best_of_n", "majority_vote", "consensus", "weighted_vote", "self_consistency"]
 BudgetUnit = Literal["eflops", "tokens", "samples"]
 
 
@@ -47,11 +52,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: a policy, what holds for each of its samples, and the budget in eFLOPs."""
+    """What to run: a policy, what holds for each of its samples, and the budget in eFLOPs.
+
+    choice: where a calibration decided, what it expects.
+    """
 
     policy: Policy
     terms: Terms
     budget: int
+    choice: "Choice | None" = None
 
     @property
     def full_length_samples(self) -> int:
@@ -69,13 +78,21 @@ def plan(strategy: StrategyName, budget: Budget, terms: Terms, stop_confidence: 
     eflops = budget.eflops(terms)
     if eflops < minimum(terms):
         raise BudgetTooSmall(eflops, minimum(terms), terms.prompt_tokens)
-    policy: Policy
-    if strategy == "single":
-        policy = Single()
-    elif strategy == "best_of_n":
-        policy = BestOfN()
-    elif strategy == "majority_vote":
-        policy = MajorityVote(stop_confidence)
-    else:
-        policy = Auto(stop_confidence, greedy).choose(Run(Single(), terms, eflops).state)
-    return Plan(policy, terms, eflops)
+    return Plan(policy_of(strategy, terms, eflops, stop_confidence, greedy), terms, eflops)
+
+
+def policy_of(
+    strategy: StrategyName, terms: Terms, eflops: int, stop_confidence: float, greedy: bool = False
+) -> Policy:
+    """The policy of that name; for `auto`, the one that suits the budget."""
+    if strategy == "auto":
+        return Auto(stop_confidence, greedy).choose(Run(Single(), terms, eflops).state)
+    policies: dict[str, Policy] = {
+        "single": Single(),
+        "best_of_n": BestOfN(),
+        "majority_vote": MajorityVote(stop_confidence),
+        "consensus": Consensus(stop_confidence),
+        "weighted_vote": Consensus(stop_confidence, "confidence"),
+        "self_consistency": SelfConsistency(),
+    }
+    return policies[strategy]

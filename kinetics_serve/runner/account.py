@@ -17,11 +17,8 @@ class Account:
             raise ValueError(f"a budget can't be negative, got {budget} eFLOPs")
         self.budget = budget
         self.spent = 0
+        self.reserved = 0
         self._reservations: dict[int, int] = {}
-
-    @property
-    def reserved(self) -> int:
-        return sum(self._reservations.values())
 
     @property
     def available(self) -> int:
@@ -34,6 +31,7 @@ class Account:
         if not 0 <= eflops <= self.available:
             raise OverBudget(f"{eflops} eFLOPs asked for, {self.available} available")
         self._reservations[sample] = eflops
+        self.reserved += eflops
 
     def reservation(self, sample: int) -> int:
         return self._reservations[sample]
@@ -44,4 +42,5 @@ class Account:
         if not 0 <= eflops <= reserved:
             raise OverBudget(f"sample {sample} cost {eflops} eFLOPs, {reserved} were reserved")
         del self._reservations[sample]
+        self.reserved -= reserved
         self.spent += eflops

@@ -1,7 +1,7 @@
 """Sorts the answers of one request into groups of the same answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from kinetics_serve.strategies.equivalence import EquivalenceKind, quickly_equal
 
@@ -9,12 +9,12 @@ MathEqual = Callable[[str, str], Awaitable[bool | None]]
 
 
 class AnswerGroups:
-    """A group is labelled by the answer that founded it, as it was written."""
+    """A group is labelled by the answer that founded it, as it was written. labels: groups that are there already."""
 
-    def __init__(self, kind: EquivalenceKind, math_equal: MathEqual) -> None:
+    def __init__(self, kind: EquivalenceKind, math_equal: MathEqual, labels: Iterable[str] = ()) -> None:
         self._kind = kind
         self._math_equal = math_equal
-        self._labels: list[str] = []
+        self._labels = list(labels)
         self._too_slow: set[str] = set()
         self._lock = asyncio.Lock()
 

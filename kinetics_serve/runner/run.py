@@ -4,12 +4,14 @@ Synchronous and without I/O, so that what is served is what is simulated.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from math import ceil
+from typing import NamedTuple
 
 from kinetics_serve.cost import DENSE, ZERO, Cost, KVPolicy, Price, SharedPrompt
 from kinetics_serve.runner.account import Account, OverBudget
 from kinetics_serve.strategies.state import Finish, Launch, Policy, Sample, State, Status, StopReason
+from kinetics_serve.strategies.votes import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +25,23 @@ class Terms:
     max_tokens: int
     max_samples: int
     kv: KVPolicy = DENSE
+    _worst_cases: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _samples: dict[tuple[int, int], Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def worst_case(self, max_tokens: int) -> int:
         """eFLOPs to reserve for a sample: nothing cached, nothing shared, max_tokens generated."""
-        return self.eflops(self.price.sample(self.prompt_tokens, max_tokens, self.kv))
+        known = self._worst_cases.get(max_tokens)
+        if known is None:
+            known = self._worst_cases[max_tokens] = self.eflops(self.sample(max_tokens))
+        return known
+
+    def sample(self, tokens: int, cached_tokens: int = 0) -> Cost:
+        """A sample of so many tokens that shares nothing with others. Policies and replays ask again and again."""
+        known = self._samples.get((tokens, cached_tokens))
+        if known is None:
+            known = self.price.sample(self.prompt_tokens, tokens, self.kv, cached_tokens)
+            self._samples[tokens, cached_tokens] = known
+        return known
 
     def dense_worst_case(self, max_tokens: int) -> int:
         """The same with dense attention: what a budget stated in samples or tokens is counted in."""
@@ -36,8 +51,7 @@ class Terms:
         return ceil(self.price.eflops(cost))
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a sample ended, by whoever ran it.
 
     cached_tokens: the prompt tokens that the server reported as found in its prefix cache. See Sample for the rest.
@@ -64,6 +78,8 @@ class Run:
         self.cached_tokens: dict[int, int] = {}
         self.samples: list[Sample] = []
         self.finish: Finish | None = None
+        self._running = 0
+        self._tally = Tally()
         self._prompt = SharedPrompt()
         self._starts: dict[int, int] = {}
 
@@ -76,19 +92,22 @@ class Run:
             price=self.terms.worst_case,
             max_samples=self.terms.max_samples,
             max_tokens=self.terms.max_tokens,
+            running=self._running,
+            votes=self._tally.votes,
         )
 
     def decide(self) -> list[Sample]:
         """Asks the policy until it waits or finishes. Returns the samples to start now, their cost reserved."""
         started: list[Sample] = []
         while self.finish is None:
-            action = self.policy.decide(self.state)
+            state = self.state
+            action = self.policy.decide(state)
             if isinstance(action, Launch):
                 started += self._launch(action)
             elif isinstance(action, Finish):
                 self.finish = action
             else:
-                if not self.state.running:
+                if not state.running:
                     raise RuntimeError(f"{self.policy.name} waits though nothing runs")
                 break
         return started
@@ -105,37 +124,38 @@ class Run:
     def generated(self, index: int, tokens: int) -> None:
         """The sample has `tokens` tokens so far."""
         self._prompt.advance(self._starts[index], tokens)
-        self.samples[index] = replace(self.samples[index], tokens=tokens, empty=False)
+        sample = self.samples[index]
+        self.samples[index] = Sample(index, sample.max_tokens, sample.status, tokens, empty=False)
 
     def ended(self, index: int, end: Ended) -> None:
         """The sample is over: charges what it cost and frees the rest of its reservation."""
         self._settle(index, end.tokens, end.cached_tokens)
-        self.samples[index] = replace(
-            self.samples[index],
-            status=end.status,
-            tokens=end.tokens,
-            answer=end.answer if end.status is Status.FINISHED else None,
-            score=end.score,
-            empty=end.empty,
-        )
+        answer = end.answer if end.status is Status.FINISHED else None
+        max_tokens = self.samples[index].max_tokens
+        sample = Sample(index, max_tokens, end.status, end.tokens, answer, end.score, end.empty)
+        self.samples[index] = sample
+        self._running -= 1
+        self._tally.add(sample)
 
     def cancel_running(self) -> None:
         """Settles what still runs for the tokens seen. Its cached tokens were never reported: none are assumed."""
         for sample in self.samples:
             if sample.status is Status.RUNNING:
                 self._settle(sample.index, sample.tokens, cached_tokens=0)
-                self.samples[sample.index] = replace(sample, status=Status.CANCELLED)
+                self.samples[sample.index] = sample._replace(status=Status.CANCELLED)
+                self._running -= 1
 
     def _launch(self, launch: Launch) -> list[Sample]:
         if launch.count < 1 or not 1 <= launch.max_tokens <= self.terms.max_tokens:
             raise ValueError(f"{self.policy.name} asked for an impossible launch: {launch}")
-        if launch.count > self.state.samples_left:
+        if launch.count > self.terms.max_samples - len(self.samples):
             raise ValueError(f"{self.policy.name} asked for more than max_samples: {launch}")
         launched = []
         for _ in range(launch.count):
             sample = Sample(index=len(self.samples), max_tokens=launch.max_tokens)
             self.account.reserve(sample.index, self.terms.worst_case(launch.max_tokens))
             self.samples.append(sample)
+            self._running += 1
             launched.append(sample)
         return launched
 
@@ -146,16 +166,17 @@ class Run:
         terms = self.terms
         cached_tokens = max(0, min(cached_tokens, terms.prompt_tokens))
         steps = self._prompt.settle(self._starts.pop(index), tokens)
-        cost = terms.price.settle(terms.prompt_tokens, tokens, terms.kv, cached_tokens, steps)
-        alone = terms.price.sample(terms.prompt_tokens, tokens, terms.kv)
+        others_pay = terms.price.reads_others_pay(terms.prompt_tokens, tokens, terms.kv, steps)
+        cost = terms.sample(tokens, cached_tokens) - others_pay
+        eflops = terms.eflops(cost)
         try:
-            self.account.settle(index, terms.eflops(cost))
+            self.account.settle(index, eflops)
         except OverBudget as error:  # only a server that generates more than it was asked for gets here
             logger.error("%s; the reservation is charged", error)
             self.account.settle(index, self.account.reservation(index))
         self.cost += cost
         self.cached_tokens[index] = cached_tokens
-        self.shared_prefix_eflops += terms.eflops(alone) - terms.eflops(cost)
+        alone = terms.worst_case(tokens)
+        self.shared_prefix_eflops += alone - eflops
         if terms.kv != DENSE:
-            dense = terms.price.sample(terms.prompt_tokens, tokens)
-            self.sparse_eflops += max(0, terms.eflops(dense) - terms.eflops(alone))
+            self.sparse_eflops += max(0, terms.dense_worst_case(tokens) - alone)

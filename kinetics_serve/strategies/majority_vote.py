@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kinetics_serve.strategies.choice import affordable_launch, best
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
-from kinetics_serve.strategies.votes import lead_confidence, tally, votes_needed
+from kinetics_serve.strategies.votes import lead_confidence, votes_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class MajorityVote:
         leader, runner_up = self._lead(state)
         if leader and lead_confidence(leader, runner_up) >= self.stop_confidence:
             return self.conclude(state, "consensus")
-        if leader > runner_up + self._votes_to_come(state) and self._votes_to_come(state) > 0:
+        if leader > runner_up and leader > runner_up + self._votes_to_come(state) > runner_up:
             return self.conclude(state, "consensus")
         needed = votes_needed(leader, runner_up, self.stop_confidence, state.max_samples)
         launch = affordable_launch(state, min(needed - state.running, state.samples_left))
@@ -36,7 +36,7 @@ class MajorityVote:
         return self.conclude(state, "budget" if state.samples_left > 0 else "max_samples")
 
     def conclude(self, state: State, reason: StopReason) -> Finish:
-        votes = tally(state.samples)
+        votes = state.votes
         if not votes:
             return Finish(best(state.samples), reason)
         runner_up = votes[1].count if len(votes) > 1 else 0
@@ -45,8 +45,8 @@ class MajorityVote:
 
     @staticmethod
     def _lead(state: State) -> tuple[int, int]:
-        counts = [vote.count for vote in tally(state.samples)] + [0, 0]
-        return counts[0], counts[1]
+        leader, runner_up, *_ = *(vote.count for vote in state.votes[:2]), 0, 0
+        return leader, runner_up
 
     @staticmethod
     def _votes_to_come(state: State) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 MIN_SAMPLE_TOKENS = 16
 """A sample shorter than this can hardly hold an answer, so none is launched with less."""
@@ -20,8 +20,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):  # this, Vote and State: a replay makes thousands a second, and frozen dataclasses are slow
     """One sample of the request's prompt.
 
     answer: the label of the equivalence class that its answer fell into; None where none could be extracted.
@@ -29,7 +28,7 @@ class Sample:
     empty: it generated no text but white space.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     max_tokens: int
     status: Status = Status.RUNNING
     tokens: int = 0
@@ -38,12 +37,20 @@ class Sample:
     empty: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class Vote(NamedTuple):
+    """An answer, how many samples gave it, and the sum of their scores."""
+
+    answer: str
+    count: int  # type: ignore[assignment]  # hides tuple.count
+    weight: float
+
+
+class State(NamedTuple):
     """One request: its samples so far and what is left to spend.
 
     available: eFLOPs neither spent nor reserved. price: the worst case, in eFLOPs, of one more sample of so
-    many tokens. recoverable: eFLOPs reserved by running samples, part of which may come back.
+    many tokens. recoverable: eFLOPs reserved by running samples, part of which may come back. running: how many
+    samples run. votes: see votes.tally. Both follow from the samples; the runner keeps count, for speed.
     """
 
     samples: tuple[Sample, ...]
@@ -52,13 +59,11 @@ class State:
     price: Callable[[int], int]
     max_samples: int
     max_tokens: int
+    running: int
+    votes: tuple[Vote, ...]
 
     def with_status(self, *statuses: Status) -> Iterator[Sample]:
         return (sample for sample in self.samples if sample.status in statuses)
-
-    @property
-    def running(self) -> int:
-        return sum(1 for _ in self.with_status(Status.RUNNING))
 
     @property
     def samples_left(self) -> int:

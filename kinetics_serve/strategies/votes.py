@@ -2,30 +2,37 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import nextafter
 
-from kinetics_serve.strategies.state import Sample, Status
+from kinetics_serve.strategies.state import Sample, Status, Vote
 
 
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """An answer, how many samples gave it, and the sum of their scores."""
+class Tally:
+    """The votes of finished samples that have an answer. `votes`: most votes first, the higher weight among equals."""
 
-    answer: str
-    count: int
-    weight: float
+    def __init__(self, samples: Iterable[Sample] = ()) -> None:
+        self.votes: tuple[Vote, ...] = ()
+        self._by_answer: dict[str, Vote] = {}
+        for sample in samples:
+            self.add(sample)
+
+    def add(self, sample: Sample) -> None:
+        answer = sample.answer
+        if sample.status is not Status.FINISHED or answer is None:
+            return
+        known = self._by_answer.get(answer)
+        count, weight = (known.count, known.weight) if known is not None else (0, 0.0)
+        self._by_answer[answer] = Vote(answer, count + 1, weight + sample.score)
+        self.votes = tuple(sorted(self._by_answer.values(), key=_rank))
 
 
-def tally(samples: Iterable[Sample]) -> list[Vote]:
-    """The votes of the finished samples that have an answer: most votes first, the higher weight among equals."""
-    groups: dict[str, list[float]] = {}
-    for sample in samples:
-        if sample.status is Status.FINISHED and sample.answer is not None:
-            groups.setdefault(sample.answer, []).append(sample.score)
-    votes = [Vote(answer, len(scores), sum(scores)) for answer, scores in groups.items()]
-    return sorted(votes, key=lambda vote: (-vote.count, -vote.weight, vote.answer))
+def tally(samples: Iterable[Sample]) -> tuple[Vote, ...]:
+    return Tally(samples).votes
+
+
+def _rank(vote: Vote) -> tuple[int, float, str]:
+    return -vote.count, -vote.weight, vote.answer
 
 
 @lru_cache(maxsize=4096)

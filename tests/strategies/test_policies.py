@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from kinetics_serve.strategies.auto import Auto
@@ -7,6 +5,7 @@ from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import Finish, Launch, Policy, Sample, State, Status, Wait
+from kinetics_serve.strategies.votes import tally
 
 
 def price(max_tokens: int) -> int:
@@ -15,7 +14,8 @@ def price(max_tokens: int) -> int:
 
 
 def state(*samples: Sample, available: int, recoverable: int = 0, max_samples: int = 32) -> State:
-    return State(samples, available, recoverable, price, max_samples, max_tokens=64)
+    running = sum(sample.status is Status.RUNNING for sample in samples)
+    return State(samples, available, recoverable, price, max_samples, 64, running, tally(samples))
 
 
 def ended(index: int, answer: str | None, score: float = 1.0, tokens: int = 20) -> Sample:
@@ -37,8 +37,8 @@ def test_a_small_budget_buys_one_shorter_sample(policy: Policy) -> None:
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
 def test_text_beats_no_text_and_an_answer_beats_none(policy: Policy) -> None:
-    empty = replace(ended(0, None, score=9.0), empty=True)
-    unparsable, cut_off = ended(1, None, score=8.0), replace(ended(2, None, score=9.0), status=Status.TRUNCATED)
+    empty = ended(0, None, score=9.0)._replace(empty=True)
+    unparsable, cut_off = ended(1, None, score=8.0), ended(2, None, score=9.0)._replace(status=Status.TRUNCATED)
     answered = ended(3, "42", score=0.1)
     for samples, winner in (
         ((empty,), None),

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinetics_serve.strategies.state import Sample, Status
-from kinetics_serve.strategies.votes import Vote, lead_confidence, tally, votes_needed
+from kinetics_serve.strategies.state import Sample, Status, Vote
+from kinetics_serve.strategies.votes import lead_confidence, tally, votes_needed
 
 
 def sample(index: int, answer: str | None, score: float = 1.0, status: Status = Status.FINISHED) -> Sample:
@@ -20,7 +20,7 @@ def test_only_finished_samples_with_an_answer_vote() -> None:
         sample(3, "a", status=Status.CANCELLED),
         sample(4, "b", 5.0),
     ]
-    assert tally(samples) == [Vote("b", 1, 5.0), Vote("a", 1, 1.0)]
+    assert tally(samples) == (Vote("b", 1, 5.0), Vote("a", 1, 1.0))
 
 
 def test_the_most_votes_lead_and_weight_breaks_ties() -> None:

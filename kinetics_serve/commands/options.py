@@ -1,0 +1,72 @@
+"""Options that several commands take, and what they mean."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kinetics_serve.terminal import fail
+
+if TYPE_CHECKING:
+    from kinetics_serve.planner.plan import Budget
+    from kinetics_serve.traces import CountTokens, Traces
+
+TracesFile = Annotated[Path, typer.Argument(help="Traces, as `eval` writes them.", exists=True, dir_okay=False)]
+ArchitectureName = Annotated[
+    str | None,
+    typer.Option("--architecture", help="Folder or Hugging Face name of the model, for traces that don't tell."),
+]
+TokenizerName = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="Folder or Hugging Face name of the tokenizer, for traces without counts."),
+]
+
+_BUDGET = re.compile(r"([0-9.eE+]+)\s*(samples?|tokens?|eflops)?")
+
+
+def open_traces(path: Path, architecture: str | None, tokenizer: str | None) -> "Traces":
+    """Traces whose architecture is known. Exits with what is wrong otherwise."""
+    from kinetics_serve.cost import load_architecture
+    from kinetics_serve.traces import read
+
+    try:
+        traces = read(path, _counter(tokenizer) if tokenizer is not None else None)
+        if architecture is not None:
+            known = load_architecture(architecture)
+            traces = replace(traces, metadata=replace(traces.metadata, architecture=known))
+    except (OSError, ValueError) as error:
+        raise fail(error) from None
+    if traces.metadata.architecture is None:
+        raise fail(f"{path} does not say the architecture of {traces.metadata.model}: name it with --architecture")
+    return traces
+
+
+def budget_of(stated: str) -> "Budget":
+    """A budget as written on the command line: 4e13, 8samples or 20000tokens."""
+    from kinetics_serve.planner.plan import Budget
+
+    parts = _BUDGET.fullmatch(stated.strip())
+    try:
+        amount = float(parts[1]) if parts else 0.0
+    except ValueError:
+        amount = 0.0
+    if parts is None or not 0 < amount < float("inf"):
+        raise fail(f"--budget takes eFLOPs such as 4e13, or 8samples, or 20000tokens; given: {stated!r}")
+    if (parts[2] or "").startswith("sample"):
+        return Budget("samples", amount)
+    return Budget("tokens", amount) if (parts[2] or "").startswith("token") else Budget("eflops", amount)
+
+
+def _counter(name: str) -> "CountTokens":
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise fail("counting tokens needs the package tokenizers: pip install 'kinetics-serve[planning]'") from None
+    file = Path(name).expanduser() / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
+    except Exception as error:  # the tokenizers package raises bare Exceptions
+        raise fail(f"no tokenizer {name!r}: {error}") from None
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,72 @@
+"""`kinetics-serve replay`: a policy on recorded traces."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from kinetics_serve.commands.options import ArchitectureName, TokenizerName, TracesFile, budget_of, open_traces
+from kinetics_serve.terminal import HardwareName, chosen_hardware, fail, output
+
+
+def replay(
+    traces_file: TracesFile,
+    budget: Annotated[str, typer.Option(help="eFLOPs of a request, such as 4e13, or 8samples, or 20000tokens.")],
+    strategy: Annotated[str, typer.Option(help="As in a request's kinetics.strategy.")] = "auto",
+    max_samples: Annotated[int, typer.Option(min=1)] = 32,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a sample. Default: the recording's.")] = None,
+    stop_confidence: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each question is asked.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the order of the trials.")] = 0,
+    cache_block: Annotated[int, typer.Option(min=0, help="Tokens of a prefix-cache block; 0: no cache.")] = 16,
+    architecture: ArchitectureName = None,
+    tokenizer: TokenizerName = None,
+    hardware_name: HardwareName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Ask recorded questions again under a budget: accuracy and spend, with 95 % intervals."""
+    from typing import get_args
+
+    from kinetics_serve.cost import Price
+    from kinetics_serve.planner.plan import BudgetTooSmall, StrategyName, plan
+    from kinetics_serve.runner.replays import replay_all
+
+    if strategy not in get_args(StrategyName):
+        raise fail(f"unknown strategy {strategy!r}; expected one of {', '.join(get_args(StrategyName))}")
+    stated = budget_of(budget)
+    traces = open_traces(traces_file, architecture, tokenizer)
+    assert traces.metadata.architecture is not None
+    if max_tokens is not None and max_tokens > traces.longest:
+        raise fail(f"samples were recorded with at most {traces.longest} tokens: --max-tokens {max_tokens} is more")
+    price = Price(traces.metadata.architecture, chosen_hardware(hardware_name).intensity)
+    started = time.process_time()
+    try:
+        outcome = replay_all(
+            traces,
+            lambda terms, eflops: plan(strategy, stated, terms, stop_confidence, greedy=False).policy,  # type: ignore[arg-type]
+            stated.eflops,
+            price,
+            max_tokens=max_tokens or traces.longest,
+            max_samples=max_samples,
+            repeats=repeats,
+            seed=seed,
+            cache_block=cache_block,
+        )
+    except BudgetTooSmall as error:
+        raise fail(error) from None
+    seconds = time.process_time() - started
+    if as_json:
+        output.print_json(json.dumps({"strategy": strategy, "budget": budget, **asdict(outcome)}))
+        return
+    accuracy, spent = outcome.accuracy, outcome.eflops
+    asked = f"{len(traces.questions)} questions of {traces.metadata.task}, each asked {repeats} times"
+    output.print(f"{strategy} with {budget} on {asked}")
+    output.print(f"  accuracy {accuracy.mean:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]", markup=False)
+    output.print(
+        f"  spent    {spent.mean:.3e} [{spent.low:.3e}, {spent.high:.3e}] eFLOPs of {outcome.budget:.3e}", markup=False
+    )
+    output.print(f"  samples  {outcome.samples:.2f}, {outcome.tokens:.0f} tokens a request")
+    output.print("  stopped  " + ", ".join(f"{reason} {count}" for reason, count in outcome.stop_reasons.items()))
+    output.print(f"  {outcome.requests} requests replayed, {outcome.requests / seconds:.0f} a second of one core")

@@ -1,0 +1,163 @@
+"""Runs the trials of a task on a vLLM server, as many side by side as it may batch, and records them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from kinetics_serve.cost import KVPolicy
+from kinetics_serve.engine.completion import ChatCompletion
+from kinetics_serve.engine.live_source import SEED_RANGE, WHOLE
+from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
+from kinetics_serve.evaluation.grading import Grading
+from kinetics_serve.evaluation.tasks import Problem, Task
+from kinetics_serve.runner.answer_groups import AnswerGroups
+from kinetics_serve.runner.math_pool import MathPool
+from kinetics_serve.strategies.equivalence import EquivalenceKind
+from kinetics_serve.strategies.state import Status
+from kinetics_serve.traces import Recorder, Trial
+
+REPETITION_DETECTION = {"min_pattern_size": 4, "max_pattern_size": 64, "min_count": 6}
+"""vLLM ends a sample that repeats the same 4 to 64 tokens six times: it would go on to max_tokens."""
+
+TRIES = 5
+FIRST_PAUSE_S = 1.0
+"""Before a failed trial is tried again; doubled each time."""
+
+SEEDS_PER_PROBLEM = 1_000_003
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How samples are drawn. max_tokens: of each. seed: of the first trial of the first question."""
+
+    max_tokens: int
+    temperature: float = 0.7
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class Harness:
+    """One task on one model with one KV policy. on_trial: called with the tokens of every trial that is recorded."""
+
+    def __init__(
+        self,
+        task: Task,
+        upstream: Upstream,
+        model: str,
+        sampling: Sampling,
+        kv: KVPolicy,
+        recorder: Recorder,
+        on_trial: Callable[[int], None] = lambda tokens: None,
+    ) -> None:
+        self.task = task
+        self._upstream = upstream
+        self._model = model
+        self._sampling = sampling
+        self._kv = kv
+        self._recorder = recorder
+        self._on_trial = on_trial
+        self._extract = task.extract()
+        self._groups: dict[str, AnswerGroups] = {}
+
+    def missing(self, trials: int) -> list[tuple[int, int]]:
+        """The (problem, trial) numbers not recorded yet, so that every problem has as many trials at any time."""
+        numbers = ((number, trial) for trial in range(trials) for number in range(len(self.task.problems)))
+        return [pair for pair in numbers if (self.task.problems[pair[0]].query, pair[1]) not in self._recorder.done]
+
+    async def run(self, trials: int, concurrency: int) -> None:
+        """Records what is missing of `trials` trials of every problem, `concurrency` at a time.
+
+        Raises EngineRejected and, after some tries, EngineUnavailable; what was recorded by then stays.
+        """
+        todo = iter(self.missing(trials))
+        async with _math_pool() as pool:
+            grading = Grading(self.task.grader, pool.equal)
+
+            async def work() -> None:
+                for number, trial in todo:
+                    await self._try(number, trial, pool, grading)
+
+            workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _try(self, number: int, trial: int, pool: MathPool, grading: Grading) -> None:
+        problem = self.task.problems[number]
+        completion = await self._complete(self._body(problem, number, trial))
+        whole = completion.finish_reason in WHOLE
+        answer = self._extract(completion.text) if whole else None
+        label = await self._groups_of(problem, pool).label(answer) if answer is not None else None
+        recorded = Trial(
+            trial,
+            completion.text,
+            completion.tokens,
+            Status.FINISHED if whole else Status.TRUNCATED,
+            label,
+            label is not None and await grading.correct(problem, label),
+            completion.confidence.mean,
+            completion.confidence.worst_window,
+        )
+        self._recorder.add(
+            problem.query,
+            problem.choices,
+            completion.prompt_tokens,
+            recorded,
+            finish_reason=completion.finish_reason,
+            cached_tokens=completion.cached_tokens,
+        )
+        self._on_trial(completion.tokens)
+
+    async def _complete(self, body: Json) -> ChatCompletion:
+        pause = FIRST_PAUSE_S
+        for attempt in range(TRIES):
+            completion = ChatCompletion(None)
+            try:
+                async with self._upstream.stream(completion.path, body) as chunks:
+                    async for chunk in chunks:
+                        completion.add(chunk)
+                return completion
+            except EngineUnavailable:
+                if attempt == TRIES - 1:
+                    raise
+                await asyncio.sleep(pause)
+                pause *= 2
+        raise AssertionError("unreachable")
+
+    def _body(self, problem: Problem, number: int, trial: int) -> Json:
+        body: Json = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": self.task.prompt(problem)}],
+            "max_tokens": self._sampling.max_tokens,
+            "temperature": self._sampling.temperature,
+            "top_p": self._sampling.top_p,
+            "seed": (self._sampling.seed + number * SEEDS_PER_PROBLEM + trial) % (SEED_RANGE // 2),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "logprobs": True,
+            "top_logprobs": ChatCompletion(None).wanted_logprobs,
+            "repetition_detection": REPETITION_DETECTION,
+        }
+        if self._kv.budget is not None:
+            body["vllm_xargs"] = {"kv_budget": self._kv.budget}
+        return body
+
+    def _groups_of(self, problem: Problem, pool: MathPool) -> AnswerGroups:
+        if problem.query not in self._groups:
+            labels = self._recorder.labels.get(problem.query, ())
+            kind: EquivalenceKind = "text" if self.task.grader == "tests" else "auto"
+            self._groups[problem.query] = AnswerGroups(kind, pool.equal, labels)
+        return self._groups[problem.query]
+
+
+@asynccontextmanager
+async def _math_pool() -> AsyncIterator[MathPool]:
+    pool = MathPool()
+    try:
+        yield pool
+    finally:
+        pool.close()

@@ -1,0 +1,172 @@
+"""From traces to a calibration, by replay."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from kinetics_serve.cost import Price
+from kinetics_serve.cost.hardware_profile import HardwareProfile
+from kinetics_serve.cost.paper import coverage
+from kinetics_serve.intervals import Interval, bootstrap
+from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint
+from kinetics_serve.planner.law import laws
+from kinetics_serve.planner.plan import StrategyName, policy_of
+from kinetics_serve.runner.replays import Outcome, replay_all
+from kinetics_serve.runner.run import Terms
+from kinetics_serve.strategies.self_consistency import SelfConsistency
+from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
+from kinetics_serve.traces import Question, Traces
+
+FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
+SERVED_CAPS = (1 / 4, 1 / 2, 1)
+"""Length caps, in parts of the recording's. A served cap frees reservations, so it needs fewer of them."""
+
+VOTES: tuple[StrategyName, ...] = ("majority_vote", "consensus", "weighted_vote")
+STOP_CONFIDENCES = (0.8, 0.95)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Traces and what their samples cost."""
+
+    traces: Traces
+    price: Price
+
+    def replay(self, policy: Policy, worth: float, max_tokens: int, max_samples: int, repeats: int) -> Outcome:
+        """worth: the budget in samples of max_tokens."""
+        return replay_all(
+            self.traces,
+            lambda terms, eflops: policy,
+            lambda terms: int(worth * terms.worst_case(max_tokens)),
+            self.price,
+            max_tokens=max_tokens,
+            max_samples=max_samples,
+            repeats=repeats,
+        )
+
+
+def calibrate(
+    recordings: Sequence[Traces],
+    hardware: HardwareProfile,
+    repeats: int = 10,
+    on_progress: Progress = lambda done, of: None,
+) -> Calibration:
+    """Every point of every recording; their metadata names their architectures.
+
+    Raises ValueError where the recordings are of different tasks, or two of them of one model and KV policy.
+    """
+    tasks = sorted({traces.metadata.task for traces in recordings})
+    if len(tasks) != 1:
+        raise ValueError(f"a calibration is of one task, these traces are of {', '.join(tasks) or 'none'}")
+    pairs = [(traces.metadata.model, traces.metadata.kv) for traces in recordings]
+    if len(set(pairs)) < len(pairs):
+        raise ValueError("two of these traces are of the same model and KV policy: record them into one file")
+    architectures = {}
+    fixed: list[FixedPoint] = []
+    served: list[ServedPoint] = []
+    for done, traces in enumerate(recordings):
+        architecture = traces.metadata.architecture
+        if architecture is None:
+            raise ValueError(f"the architecture of {traces.metadata.model} is not known")
+        architectures[traces.metadata.model] = architecture
+        arm = Arm(traces, Price(architecture, hardware.intensity))
+        jobs = [*_fixed_jobs(traces), *_served_jobs(traces)]
+        for number, job in enumerate(jobs):
+            on_progress(done * len(jobs) + number, len(recordings) * len(jobs))
+            point = job(arm, repeats)
+            if isinstance(point, FixedPoint):
+                fixed.append(point)
+            else:
+                served.append(point)
+    questions = min(len(traces.questions) for traces in recordings)
+    return Calibration(
+        tasks[0], hardware.name, hardware.intensity, questions, architectures, tuple(fixed), tuple(served), laws(fixed)
+    )
+
+
+Job = Callable[[Arm, int], FixedPoint | ServedPoint]
+
+
+def _fixed_jobs(traces: Traces) -> Iterator[Job]:
+    for cap in _caps(traces, FIXED_CAPS):
+        for samples in powers_of_two(traces.trials):
+            yield partial(fixed_point, samples=samples, cap=cap)
+
+
+def _served_jobs(traces: Traces) -> Iterator[Job]:
+    for cap in _caps(traces, SERVED_CAPS):
+        for strategy, worth, stop in _ways(traces.trials):
+            yield partial(_served_point, strategy=strategy, worth=worth, stop_confidence=stop, cap=cap)
+
+
+def _ways(trials: int) -> Iterator[tuple[StrategyName, int, float]]:
+    """Strategy, samples' worth, stop confidence."""
+    yield "single", 1, 0.95
+    for worth in powers_of_two(trials)[1:]:
+        yield "best_of_n", worth, 0.95
+        for strategy in VOTES:
+            for stop in STOP_CONFIDENCES:
+                yield strategy, worth, stop
+
+
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4 … up to `most`, which is always the last."""
+    powers = [2**exponent for exponent in range(most.bit_length()) if 2**exponent <= most]
+    return powers if powers[-1] == most else [*powers, most]
+
+
+def _caps(traces: Traces, parts: Sequence[float]) -> list[int]:
+    caps = {int(traces.longest * part) for part in parts}
+    return sorted(cap for cap in caps if cap >= min(MIN_SAMPLE_TOKENS, traces.longest))
+
+
+def fixed_point(arm: Arm, repeats: int, *, samples: int, cap: int) -> FixedPoint:
+    """`samples` samples of at most `cap` tokens each."""
+    outcome = arm.replay(SelfConsistency(), samples, cap, samples, repeats)
+    metadata = arm.traces.metadata
+    found = _coverage(arm.traces.questions, samples, cap)
+    return FixedPoint(
+        metadata.model, metadata.kv, samples, cap, outcome.eflops, found, outcome.accuracy, outcome.tokens
+    )
+
+
+def _coverage(questions: Sequence[Question], samples: int, cap: int) -> Interval:
+    """pass@samples of samples that may have `cap` tokens: one that needs more has no answer."""
+    return bootstrap(
+        [
+            [
+                coverage(
+                    [
+                        float(trial.correct and trial.tokens <= cap and trial.status is Status.FINISHED)
+                        for trial in question.trials
+                    ],
+                    samples,
+                )
+            ]
+            for question in questions
+        ]
+    )
+
+
+def _served_point(
+    arm: Arm, repeats: int, *, strategy: StrategyName, worth: int, stop_confidence: float, cap: int
+) -> ServedPoint:
+    metadata, trials = arm.traces.metadata, arm.traces.trials
+    terms = Terms(arm.price, 1, cap, trials, metadata.kv)
+    policy = policy_of(strategy, terms, 0, stop_confidence, greedy=False)
+    outcome = arm.replay(policy, worth, cap, trials, repeats)
+    return ServedPoint(
+        metadata.model,
+        metadata.kv,
+        strategy,
+        stop_confidence,
+        float(worth),
+        trials,
+        cap,
+        outcome.budget,
+        outcome.eflops,
+        outcome.accuracy,
+        outcome.samples,
+    )

@@ -1,0 +1,87 @@
+"""What a policy would have scored and spent on recorded traces, with intervals."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kinetics_serve.cost import Price
+from kinetics_serve.intervals import Interval, bootstrap
+from kinetics_serve.runner.replay import replay
+from kinetics_serve.runner.run import Run, Terms
+from kinetics_serve.strategies.state import Policy
+from kinetics_serve.traces import Traces
+
+CACHE_BLOCK = 16
+"""Tokens of a block of vLLM's prefix cache by default: later samples find the prompt's whole blocks there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Means over all questions and repeats of a replay. samples: launched, tokens: generated, of one request."""
+
+    accuracy: Interval
+    eflops: Interval
+    budget: float
+    samples: float
+    tokens: float
+    requests: int
+    stop_reasons: dict[str, int]
+
+
+def cached_tokens(prompt_tokens: int, block: int = CACHE_BLOCK) -> int:
+    """The prompt tokens that a second sample finds cached: whole blocks, and never the last token. 0: no cache."""
+    return (prompt_tokens - 1) // block * block if block else 0
+
+
+def replay_all(
+    traces: Traces,
+    policy: Callable[[Terms, int], Policy],
+    budget: Callable[[Terms], int],
+    price: Price,
+    *,
+    max_tokens: int,
+    max_samples: int,
+    repeats: int = 20,
+    seed: int = 0,
+    cache_block: int = CACHE_BLOCK,
+) -> Outcome:
+    """Every question asked `repeats` times, each time with its trials in another random order.
+
+    policy: for a question's terms and budget, in eFLOPs. max_samples: cut to the trials a question has. The
+    intervals resample questions: they are about other questions of the same task.
+    """
+    import numpy as np
+
+    chance = np.random.default_rng(seed)
+    results: list[list[tuple[float, float]]] = []
+    reasons: Counter[str] = Counter()
+    samples = tokens = budgets = 0
+    for question in traces.questions:
+        count = min(max_samples, len(question.trials))
+        terms = Terms(price, question.prompt_tokens, max_tokens, count, traces.metadata.kv)
+        eflops = budget(terms)
+        cached = cached_tokens(question.prompt_tokens, cache_block)
+        chosen = policy(terms, eflops)
+        outcomes = []
+        orders = np.tile(np.arange(len(question.trials)), (repeats, 1))
+        for order in chance.permuted(orders, axis=1)[:, :count].tolist():
+            trials = [question.trials[number] for number in order]
+            run = Run(chosen, terms, eflops)
+            finish = replay(run, trials, cached)
+            correct = finish.winner is not None and trials[finish.winner].correct
+            outcomes.append((float(correct), float(run.account.spent)))
+            reasons[finish.reason] += 1
+            samples += len(run.samples)
+            tokens += sum([sample.tokens for sample in run.samples])
+        budgets += eflops
+        results.append(outcomes)
+    requests = len(results) * repeats
+    return Outcome(
+        bootstrap([[correct for correct, _ in outcomes] for outcomes in results]),
+        bootstrap([[spent for _, spent in outcomes] for outcomes in results]),
+        budgets / len(results),
+        samples / requests,
+        tokens / requests,
+        requests,
+        dict(reasons.most_common()),
+    )

@@ -1,0 +1,30 @@
+"""What the commands share: consoles, failing, the hardware option."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kinetics_serve.cost import hardware
+
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+HardwareName = Annotated[
+    str | None,
+    typer.Option(
+        "--hardware", help=f"What eFLOPs are counted for: {', '.join(hardware.GPUS)} or cpu. Default: what is here."
+    ),
+]
+
+
+def fail(message: object) -> typer.Exit:
+    errors.print(f"error: {message}", soft_wrap=True, markup=False)
+    return typer.Exit(1)
+
+
+def chosen_hardware(name: str | None) -> hardware.HardwareProfile:
+    try:
+        return hardware.profile(name) if name is not None else hardware.detect()
+    except ValueError as error:
+        raise fail(error) from None

@@ -1,0 +1,294 @@
+"""Recorded trials of a task's questions: JSONL in the layout of the Kinetics paper's traces.
+
+The first line is metadata, every other line one trial: `query`, `choices` (the accepted answers), `prediction` (a
+list of one text) and `score` (0 or 100), as in the paper, then what replay needs and the paper's files lack: token
+counts, how the sample ended, the label of its answer and the model's confidence.
+"""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy
+from kinetics_serve.strategies.answers import after_thinking, auto
+from kinetics_serve.strategies.equivalence import quickly_equal
+from kinetics_serve.strategies.state import Status
+
+Json = dict[str, Any]
+
+VERSION = 1
+"""Of our keys in the metadata line."""
+
+CountTokens = Callable[[str], int]
+
+
+class TracesError(ValueError):
+    """A file that is not traces, or not the traces that were asked for; the message names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One recorded sample. answer: the label of its answer among the question's; None where it has none.
+
+    confidence: the mean over the tokens, in nats (see strategies.confidence); worst_window: of its least confident
+    stretch. status: FINISHED, or TRUNCATED by the recording's max_tokens or by repetition detection. empty: its text
+    is but white space.
+    """
+
+    number: int
+    text: str
+    tokens: int
+    status: Status
+    answer: str | None
+    correct: bool
+    confidence: float = 0.0
+    worst_window: float = 0.0
+    empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its trials, in the order of their numbers."""
+
+    query: str
+    choices: tuple[str, ...]
+    prompt_tokens: int
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """How the trials were made. max_tokens: the cap of each, None where that is not known.
+
+    sampling: whatever else must be the same for all of them (temperature, prompt template, seed).
+    """
+
+    task: str
+    model: str
+    max_tokens: int | None = None
+    kv: KVPolicy = DENSE
+    architecture: Architecture | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> Json:
+        return {
+            "traces": VERSION,
+            "task": self.task,
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "kv": asdict(self.kv),
+            "architecture": asdict(self.architecture) if self.architecture is not None else None,
+            "sampling": dict(self.sampling),
+        }
+
+    @classmethod
+    def from_json(cls, line: Json, name: str) -> Self:
+        """Reads our metadata, or the paper's, which says no model: `name` stands for it."""
+        if "traces" not in line:
+            return cls(str(line.get("task", name)), str(line.get("model", name)), kv=_paper_kv(line), sampling=line)
+        return cls(
+            line["task"],
+            line["model"],
+            line["max_tokens"],
+            KVPolicy(**line["kv"]),
+            architecture_of(line["architecture"]) if line["architecture"] is not None else None,
+            line["sampling"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """A task's questions, all tried by one model with one KV policy. Only questions with trials are kept."""
+
+    metadata: Metadata
+    questions: tuple[Question, ...]
+
+    @property
+    def trials(self) -> int:
+        """Trials that every question has."""
+        return min((len(question.trials) for question in self.questions), default=0)
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a sample may have in a replay: what the recording allowed."""
+        if self.metadata.max_tokens is not None:
+            return self.metadata.max_tokens
+        return max(trial.tokens for question in self.questions for trial in question.trials)
+
+
+def architecture_of(fields: Mapping[str, Any]) -> Architecture:
+    """The architecture that `dataclasses.asdict` took apart."""
+    layers = tuple(AttentionLayers(**group) for group in fields["layers"])
+    return Architecture(**{**fields, "layers": layers})
+
+
+def read(path: Path, count_tokens: CountTokens | None = None) -> Traces:
+    """The traces in a file, ours or the paper's.
+
+    count_tokens: the tokens of a text, for files without token counts. Raises TracesError, OSError.
+    """
+    lines = _lines(path)
+    try:
+        metadata = Metadata.from_json(next(lines), path.stem)
+    except StopIteration:
+        raise TracesError(f"{path} is empty: expected a metadata line and then one line a trial") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise TracesError(f"{path}: the first line is not the metadata of traces: {error!r}") from None
+    rows: dict[str, list[Json]] = {}
+    for number, line in enumerate(lines, 2):
+        if "query" not in line or "prediction" not in line:
+            raise TracesError(f"{path}, line {number}: a trial needs query, choices, prediction and score")
+        rows.setdefault(line["query"], []).append(line)
+    if not rows:
+        raise TracesError(f"{path} has no trials yet")
+    try:
+        return Traces(metadata, tuple(_question(query, trials, count_tokens) for query, trials in rows.items()))
+    except TracesError as error:
+        raise TracesError(f"{path}: {error}") from None
+
+
+class Recorder:
+    """Appends trials to a file, and knows which are there already.
+
+    A line that an interruption cut in two is dropped. Raises TracesError where the file holds the trials of other
+    metadata, or another process is adding to it.
+    """
+
+    def __init__(self, path: Path, metadata: Metadata) -> None:
+        self.path = path
+        self.done: set[tuple[str, int]] = set()
+        self.labels: dict[str, list[str]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise TracesError(f"another run is recording into {path}: wait for it, or record elsewhere") from None
+        _drop_partial_line(path)
+        lines = _lines(path)
+        header = next(lines, None)
+        if header is None:
+            self._write(metadata.as_json())
+        else:
+            self._check_same(header, metadata)
+        for line in lines:
+            self.done.add((line["query"], line["trial"]))
+            labels = self.labels.setdefault(line["query"], [])
+            if line["label"] is not None and line["label"] not in labels:
+                labels.append(line["label"])
+
+    def add(self, query: str, choices: Sequence[str], prompt_tokens: int, trial: Trial, **more: Any) -> None:
+        """more: what is worth keeping beside the trial, such as the reason the engine gave for its end."""
+        self._write(
+            {
+                "query": query,
+                "choices": list(choices),
+                "prediction": [trial.text],
+                "score": 100.0 if trial.correct else 0.0,
+                "trial": trial.number,
+                "prompt_tokens": prompt_tokens,
+                "tokens": trial.tokens,
+                "status": trial.status.value,
+                "label": trial.answer,
+                "confidence": trial.confidence,
+                "worst_window": trial.worst_window,
+                **more,
+            }
+        )
+        self.done.add((query, trial.number))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, line: Json) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def _check_same(self, header: Json, metadata: Metadata) -> None:
+        wanted = json.loads(json.dumps(metadata.as_json()))
+        other = sorted(key for key in wanted if header.get(key) != wanted[key])
+        if other:
+            self._file.close()
+            there = ", ".join(f"{key} {header.get(key)!r:.200} instead of {wanted[key]!r:.200}" for key in other)
+            raise TracesError(f"{self.path} was recorded with {there}: record into another folder")
+
+
+def _lines(path: Path) -> Iterator[Json]:
+    with path.open(encoding="utf-8") as file:
+        for number, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise TracesError(f"{path}, line {number} is not JSON: {error}") from None
+            if not isinstance(line, dict):
+                raise TracesError(f"{path}, line {number} is not a JSON object")
+            yield line
+
+
+def _drop_partial_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _question(query: str, rows: list[Json], count_tokens: CountTokens | None) -> Question:
+    if "tokens" in rows[0]:
+        numbered = sorted(rows, key=lambda row: int(row["trial"]))
+        return Question(query, _choices(rows[0]), rows[0]["prompt_tokens"], tuple(_trial(row) for row in numbered))
+    if count_tokens is None:
+        raise TracesError(
+            "these traces have no token counts: name the tokenizer of the model that made them with --tokenizer"
+        )
+    labels: list[str] = []
+    trials = []
+    for number, row in enumerate(rows):
+        text = row["prediction"][0]
+        label = _label(auto(after_thinking(text)), labels)
+        trials.append(Trial(number, text, count_tokens(text), Status.FINISHED, label, row["score"] > 0, empty=not text))
+    return Question(query, _choices(rows[0]), count_tokens(query), tuple(trials))
+
+
+def _trial(row: Json) -> Trial:
+    return Trial(
+        row["trial"],
+        row["prediction"][0],
+        row["tokens"],
+        Status(row["status"]),
+        row["label"],
+        row["score"] > 0,
+        row["confidence"],
+        row["worst_window"],
+        not row["prediction"][0].strip(),
+    )
+
+
+def _choices(row: Json) -> tuple[str, ...]:
+    choices = row.get("choices", ())
+    return (choices,) if isinstance(choices, str) else tuple(map(str, choices))
+
+
+def _label(answer: str | None, labels: list[str]) -> str | None:
+    """The label of an answer by what needs no computer algebra."""
+    if answer is None:
+        return None
+    same = next((label for label in labels if quickly_equal(answer, label, "auto")), None)
+    if same is None:
+        labels.append(answer)
+    return same or answer
+
+
+def _paper_kv(line: Json) -> KVPolicy:
+    """The paper's metadata: `attn_local` tokens and the top `attn_topk` tokens or `attn_block_topk` pages."""
+    if line.get("attn_local") is None:
+        return DENSE
+    if line.get("attn_block_topk") is not None:
+        page = line["attn_block_size"]
+        return KVPolicy(line["attn_local"] + page * line["attn_block_topk"], page, summary_vectors=1)
+    budget = line["attn_local"] + (line.get("attn_topk") or 0)
+    return KVPolicy(budget) if budget else DENSE

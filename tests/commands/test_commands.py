@@ -1,0 +1,71 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kinetics_serve.cli import app
+from kinetics_serve.traces import Recorder
+from tests.synthetic import synthetic
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def traces_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("traces") / "synthetic.jsonl"
+    traces = synthetic(questions=8, trials=8)
+    recorder = Recorder(path, traces.metadata)
+    for question in traces.questions:
+        for trial in question.trials:
+            recorder.add(question.query, question.choices, question.prompt_tokens, trial)
+    recorder.close()
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_replay_says_accuracy_and_spend_with_intervals(traces_file: Path) -> None:
+    arguments = ("replay", traces_file, "--budget", "4samples", "--strategy", "majority_vote", "--hardware", "b200")
+    outcome = json.loads(run(*arguments, "--json"))
+    assert 0 <= outcome["accuracy"]["low"] <= outcome["accuracy"]["mean"] <= outcome["accuracy"]["high"] <= 1
+    assert outcome["eflops"]["mean"] <= outcome["budget"]
+    assert f"accuracy {outcome['accuracy']['mean']:.3f}" in run(*arguments)
+
+
+def test_traces_become_a_calibration_figures_and_plans(traces_file: Path, tmp_path: Path) -> None:
+    calibration = tmp_path / "calibration.json"
+    output = run("calibrate", traces_file, "--out", calibration, "--hardware", "b200", "--repeats", 1)
+    assert "for twice the eFLOPs, N × length grows by" in output
+    assert "frontier.csv" in run("frontier", calibration, "--out", tmp_path / "figures")
+    plan = json.loads(run("plan", "--calibration", calibration, "--budget", "3e12"))
+    assert plan["basis"] == "calibration"
+    assert plan["budget_eflops"] <= 3e12
+    half, now = plan["half_budget_accuracy"], plan["expected_accuracy"]
+    assert half is None or half["mean"] <= now["mean"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--strategy", "guess", "--budget", "1e12"), "unknown strategy 'guess'"),
+        (("--budget", "lots"), "--budget takes eFLOPs"),
+        (("--budget", "1"), "does not cover one sample"),
+        (("--budget", "1e12", "--max-tokens", "4000"), "recorded with at most 400 tokens"),
+    ],
+)
+def test_what_replay_cannot_do_is_said(traces_file: Path, options: tuple[str, ...], message: str) -> None:
+    result = runner.invoke(app, ["replay", str(traces_file), "--hardware", "b200", *options])
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+
+
+def test_the_commands_load_neither_torch_nor_vllm_nor_figures() -> None:
+    code = "import sys, kinetics_serve.cli; print([m for m in ('torch', 'vllm', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,86 @@
+import base64
+import json
+import os
+import pickle
+import zlib
+from pathlib import Path
+
+import pytest
+
+from kinetics_serve.evaluation.tasks import TaskError, _private_tests, _program, code, load_task
+
+
+def test_the_packaged_tasks_load_with_their_answers() -> None:
+    tables = load_task("times-tables")
+    assert len(tables.problems) == 64
+    assert tables.problems[0].choices == ("4",)
+    gsm8k = load_task("gsm8k-mini", limit=3)
+    assert [problem.choices for problem in gsm8k.problems] == [("18",), ("3",), ("70000",)]
+    assert "\\boxed{}" in gsm8k.prompt(gsm8k.problems[0])
+
+
+def test_a_file_gives_questions_by_any_of_the_usual_names(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"problem": "1+1?", "answer": "so #### 2"}\n{"query": "2+2?", "choices": ["4", "four"]}\n')
+    task = load_task(str(path))
+    assert task.name == "mine"
+    assert [problem.choices for problem in task.problems] == [("2",), ("4", "four")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [('{"text": "1+1?"}\n', "every row needs one of"), ("nonsense\n", "not JSONL")]
+)
+def test_a_file_that_is_no_task_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(content)
+    with pytest.raises(TaskError, match=message):
+        load_task(str(path))
+
+
+def test_an_unknown_task_names_the_known_ones() -> None:
+    with pytest.raises(TaskError, match=r"gsm8k-mini.*math500.*livecodebench"):
+        load_task("riddles")
+
+
+def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(TaskError, match=r"can't be loaded from the Hugging Face hub|kinetics-serve\[planning\]"):
+        load_task("aime24")
+    with pytest.raises(TaskError, match="can't be loaded from the Hugging Face hub"):
+        load_task("livecodebench")
+
+
+def pack(content: object) -> str:
+    return base64.b64encode(zlib.compress(pickle.dumps(content))).decode()
+
+
+def test_a_livecodebench_row_is_a_problem_with_its_public_and_hidden_tests() -> None:
+    row = {
+        "question_content": "Add.",
+        "starter_code": "class Solution:",
+        "public_test_cases": json.dumps([{"input": "1\n2", "output": "3", "testtype": "functional"}]),
+        "private_test_cases": pack(json.dumps([{"input": "4\n5", "output": "9", "testtype": "functional"}])),
+        "metadata": json.dumps({"func_name": "add"}),
+    }
+    problem = _program(row)
+    assert [(test.given, test.expected, test.function) for test in problem.tests] == [
+        ("1\n2", "3", "add"),
+        ("4\n5", "9", "add"),
+    ]
+    assert "class Solution:" in problem.query
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("true",)
+
+
+def test_hidden_tests_that_are_not_text_are_not_unpickled() -> None:
+    with pytest.raises(pickle.UnpicklingError, match="a text was expected"):
+        _private_tests(pack(Hostile()))
+
+
+def test_the_program_is_the_last_fenced_block() -> None:
+    assert code("First ```python\nx = 1\n``` then ```python\nx = 2\n```.") == "x = 2"
+    assert code("no program") is None

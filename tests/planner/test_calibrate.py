@@ -1,0 +1,69 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from kinetics_serve.cost import DENSE, KVPolicy
+from kinetics_serve.cost.hardware import GPUS
+from kinetics_serve.planner.calibrate import calibrate
+from kinetics_serve.planner.calibration import Calibration, CalibrationError
+from kinetics_serve.planner.figures import draw
+from tests.synthetic import synthetic
+
+SPARSE = KVPolicy(64, 16, 2)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    recordings = [synthetic(questions=10, trials=8), synthetic(questions=10, trials=8, kv=SPARSE, skill=0.45)]
+    return calibrate(recordings, GPUS["b200"], repeats=2)
+
+
+def test_more_samples_and_longer_ones_find_more(calibration: Calibration) -> None:
+    coverage = {(p.kv, p.samples, p.max_tokens): p.coverage.mean for p in calibration.fixed}
+    for kv in (DENSE, SPARSE):
+        assert coverage[kv, 1, 400] < coverage[kv, 8, 400]
+        assert coverage[kv, 8, 25] < coverage[kv, 8, 400]
+
+
+def test_a_single_samples_coverage_is_its_majority_and_its_pass_rate(calibration: Calibration) -> None:
+    (point,) = (p for p in calibration.fixed if (p.kv, p.samples, p.max_tokens) == (DENSE, 1, 400))
+    trials = [trial for question in synthetic(questions=10, trials=8).questions for trial in question.trials]
+    assert point.coverage.mean == pytest.approx(sum(trial.correct for trial in trials) / len(trials))
+    assert point.majority.mean == pytest.approx(point.coverage.mean, abs=0.15)
+
+
+def test_what_is_spent_stays_within_what_was_stated(calibration: Calibration) -> None:
+    assert all(point.spent.mean <= point.budget for point in calibration.served)
+
+
+def test_a_calibration_comes_back_from_its_file_as_it_was(calibration: Calibration, tmp_path: Path) -> None:
+    calibration.save(tmp_path / "calibration.json")
+    assert Calibration.load(tmp_path / "calibration.json") == calibration
+
+
+def test_another_file_is_no_calibration(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"calibration": 99}')
+    with pytest.raises(CalibrationError, match="version 99"):
+        Calibration.load(tmp_path / "other.json")
+
+
+def test_the_same_model_and_kv_policy_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="same model and KV policy"):
+        calibrate([synthetic(), synthetic(seed=1)], GPUS["b200"])
+
+
+def test_figures_and_table_are_written(calibration: Calibration, tmp_path: Path) -> None:
+    files = draw(calibration, tmp_path)
+    assert {file.suffix for file in files} == {".png", ".svg", ".csv"}
+    assert all(file.stat().st_size > 0 for file in files)
+    with (tmp_path / "frontier.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * len(calibration.fixed) + len(calibration.served)
+    assert {row["kv_budget"] for row in rows} == {"dense", "64"}
+    frontier = sorted(
+        (float(row["eflops"]), float(row["accuracy"]))
+        for row in rows
+        if row["kind"] == "served" and row["on_frontier"] == "1"
+    )
+    assert [accuracy for _, accuracy in frontier] == sorted({accuracy for _, accuracy in frontier})

@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinetics_serve.cost import DENSE, Price
+from kinetics_serve.intervals import Interval
+from kinetics_serve.planner.calibration import Calibration, ServedPoint
+from kinetics_serve.planner.choose import AccuracyOutOfReach, choose_for_accuracy, choose_for_budget
+from kinetics_serve.runner.run import Terms
+from tests.synthetic import ARCHITECTURE
+
+
+def served(accuracy: float, worth: float, share: float = 0.5, max_tokens: int = 100) -> ServedPoint:
+    spent = Interval(share * 1e9, share * 1e9, share * 1e9)
+    return ServedPoint(
+        "tiny", DENSE, "majority_vote", 0.95, worth, 16, max_tokens, 1e9, spent, Interval(accuracy, 0, 1), 4
+    )
+
+
+def calibration(*points: ServedPoint) -> Calibration:
+    return Calibration("t", "b200", 300.0, 10, {"tiny": ARCHITECTURE}, (), points, ())
+
+
+def terms_of(point: ServedPoint) -> Terms:
+    return Terms(Price(ARCHITECTURE, 300.0), 50, point.max_tokens, point.max_samples, point.kv)
+
+
+ONE = terms_of(served(0, 1)).worst_case(100)
+KNOWN = calibration(served(0.4, 1), served(0.6, 4), served(0.6, 4, share=0.2), served(0.7, 16), served(0.5, 8))
+
+
+def test_a_budget_buys_the_most_accurate_way_within_it_and_the_cheaper_of_equals() -> None:
+    choice = choose_for_budget(KNOWN, 10 * ONE, terms_of)
+    assert choice is not None
+    assert (choice.point.accuracy.mean, choice.point.samples_worth) == (0.6, 4)
+    assert choice.expected == pytest.approx(0.2 * 4 * ONE)
+
+
+def test_a_budget_below_everything_buys_nothing() -> None:
+    assert choose_for_budget(KNOWN, ONE - 1, terms_of) is None
+
+
+def test_an_accuracy_gets_the_cheapest_way_expected_to_reach_it() -> None:
+    choice = choose_for_accuracy(KNOWN, 0.55, terms_of)
+    assert choice.expected == pytest.approx(0.2 * 4 * ONE)
+    assert choice.budget == 4 * ONE
+
+
+def test_an_accuracy_out_of_reach_says_the_most_that_can_be_promised() -> None:
+    with pytest.raises(AccuracyOutOfReach, match=r"0\.700") as error:
+        choose_for_accuracy(KNOWN, 0.8, terms_of)
+    assert error.value.most == 0.7
+
+
+def test_ways_that_do_not_fit_the_request_are_not_chosen() -> None:
+    long = replace(served(0.9, 1), max_tokens=4000)
+    fits = lambda point: terms_of(point) if point.max_tokens <= 100 else None  # noqa: E731
+    choice = choose_for_budget(calibration(long, served(0.4, 1)), 10**15, fits)
+    assert choice is not None
+    assert choice.point.accuracy.mean == 0.4
+    with pytest.raises(AccuracyOutOfReach, match="nothing that fits"):
+        choose_for_accuracy(calibration(long), 0.1, fits)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_a_larger_budget_never_expects_less(a: int, b: int) -> None:
+    small, large = (choose_for_budget(KNOWN, worth * ONE, terms_of) for worth in sorted((a, b)))
+    assert small is not None
+    assert large is not None
+    assert small.budget <= a * ONE or small.budget <= b * ONE
+    assert large.point.accuracy.mean >= small.point.accuracy.mean

@@ -1,0 +1,183 @@
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinetics_serve.cost import DENSE, KVPolicy, Price
+from kinetics_serve.planner.plan import policy_of
+from kinetics_serve.runner.live import drive
+from kinetics_serve.runner.replay import replay
+from kinetics_serve.runner.replays import cached_tokens, replay_all
+from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.strategies.best_of_n import BestOfN
+from kinetics_serve.strategies.self_consistency import SelfConsistency
+from kinetics_serve.strategies.single import Single
+from kinetics_serve.strategies.state import Sample, Status
+from kinetics_serve.traces import Trial
+from tests.synthetic import ARCHITECTURE, synthetic
+
+PRICE = Price(ARCHITECTURE, 300.0)
+STRATEGIES = ["single", "best_of_n", "majority_vote", "consensus", "weighted_vote", "self_consistency", "auto"]
+
+
+class Steps:
+    """Decode steps of a batch: every stream gets its next token, then those that are done end, in their order."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {"token": [], "end": []}
+
+    async def next(self, phase: str, index: int) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[phase].append((index, future))
+        await future
+
+    async def run(self) -> None:
+        while True:
+            for phase in ("token", "end"):
+                await settled()
+                waiting, self._waiting[phase] = sorted(self._waiting[phase], key=lambda each: each[0]), []
+                for _, future in waiting:
+                    if not future.done():
+                        future.set_result(None)
+            await settled()
+
+
+async def settled() -> None:
+    for _ in range(12):
+        await asyncio.sleep(0)
+
+
+class RecordedSource:
+    """Streams recorded trials token by token, as a live server would."""
+
+    def __init__(self, trials: Sequence[Trial], cached: int) -> None:
+        self.steps = Steps()
+        self.trials = trials
+        self.cached = cached
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+        trial = self.trials[sample.index]
+        yield 0
+        tokens = min(trial.tokens, sample.max_tokens)
+        for token in range(1, tokens + 1):
+            await self.steps.next("token", sample.index)
+            yield token
+        await self.steps.next("end", sample.index)
+        whole = trial.status is Status.FINISHED and trial.tokens <= sample.max_tokens
+        yield Ended(
+            Status.FINISHED if whole else Status.TRUNCATED,
+            tokens,
+            self.cached if sample.index else 0,
+            trial.answer,
+            trial.confidence,
+            trial.empty,
+        )
+
+
+async def live(run: Run, trials: Sequence[Trial], cached: int) -> None:
+    source = RecordedSource(trials, cached)
+    ticking = asyncio.create_task(source.steps.run())
+    try:
+        await drive(run, source)
+    finally:
+        ticking.cancel()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    strategy=st.sampled_from(STRATEGIES),
+    seed=st.integers(0, 10_000),
+    samples_worth=st.floats(0.2, 12),
+    max_samples=st.integers(1, 12),
+    max_tokens=st.integers(8, 40),
+    kv=st.sampled_from([DENSE, KVPolicy(32, 8, 2)]),
+)
+def test_replay_and_a_live_run_decide_and_bill_the_same(
+    strategy: str, seed: int, samples_worth: float, max_samples: int, max_tokens: int, kv: KVPolicy
+) -> None:
+    (question,) = synthetic(seed, questions=1, trials=12, max_tokens=40, skill=0.4).questions
+    terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
+    budget = int(samples_worth * terms.worst_case(max_tokens))
+    policy = policy_of(strategy, terms, budget, 0.9, greedy=False)  # type: ignore[arg-type]
+    cached = cached_tokens(question.prompt_tokens)
+    replayed, lived = Run(policy, terms, budget), Run(policy, terms, budget)
+    replay(replayed, question.trials, cached)
+    asyncio.run(live(lived, question.trials, cached))
+    assert replayed.finish == lived.finish
+    assert replayed.samples == lived.samples
+    assert replayed.account.spent == lived.account.spent
+    assert replayed.cost == lived.cost
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    strategy=st.sampled_from(STRATEGIES),
+    seed=st.integers(0, 10_000),
+    samples_worth=st.floats(0, 20),
+    max_samples=st.integers(1, 16),
+    max_tokens=st.integers(1, 400),
+    stop_confidence=st.sampled_from([0.6, 0.9, 0.99, 1.0]),
+    kv=st.sampled_from([DENSE, KVPolicy(64), KVPolicy(64, 16, 2)]),
+)
+def test_every_policy_keeps_its_budget_and_leaves_nothing_reserved(
+    strategy: str,
+    seed: int,
+    samples_worth: float,
+    max_samples: int,
+    max_tokens: int,
+    stop_confidence: float,
+    kv: KVPolicy,
+) -> None:
+    (question,) = synthetic(seed, questions=1, skill=random.Random(seed).random()).questions
+    terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
+    budget = int(samples_worth * terms.worst_case(max_tokens))
+    policy = policy_of(strategy, terms, budget, stop_confidence, greedy=False)  # type: ignore[arg-type]
+    run = Run(policy, terms, budget)
+    finish = replay(run, question.trials, cached_tokens(question.prompt_tokens))
+    assert run.account.spent <= budget
+    assert run.account.reserved == 0
+    assert len(run.samples) <= max_samples
+    assert all(sample.status is not Status.RUNNING for sample in run.samples)
+    assert finish.winner is None or not run.samples[finish.winner].empty
+
+
+def trial(number: int, tokens: int, answer: str = "a") -> Trial:
+    return Trial(number, answer, tokens, Status.FINISHED, answer, correct=True)
+
+
+def test_samples_that_run_together_read_the_prompt_once_a_step() -> None:
+    terms = Terms(PRICE, 100, 50, 3)
+    run = Run(SelfConsistency(), terms, 3 * terms.worst_case(50))
+    replay(run, [trial(0, 10), trial(1, 40), trial(2, 20)])
+    alone = sum(terms.eflops(PRICE.sample(100, tokens)) for tokens in (10, 40, 20))
+    shared = PRICE.eflops(PRICE.prompt_reads(100, 70)) - PRICE.eflops(PRICE.prompt_reads(100, 41))
+    assert run.account.spent == pytest.approx(alone - shared, abs=3)
+
+
+def test_a_sample_that_needs_more_tokens_than_it_may_have_is_cut_off_and_has_no_vote() -> None:
+    terms = Terms(PRICE, 100, 30, 2)
+    run = Run(BestOfN(), terms, 2 * terms.worst_case(30))
+    replay(run, [trial(0, 31), trial(1, 30, "b")])
+    assert [(sample.status, sample.answer, sample.tokens) for sample in run.samples] == [
+        (Status.TRUNCATED, None, 30),
+        (Status.FINISHED, "b", 30),
+    ]
+
+
+def test_a_single_sample_is_right_as_often_as_it_was_recorded_to_be() -> None:
+    traces = synthetic(questions=40, trials=16)
+    outcome = replay_all(
+        traces,
+        lambda *_: Single(),
+        lambda terms: terms.worst_case(400),
+        PRICE,
+        max_tokens=400,
+        max_samples=1,
+        repeats=50,
+    )
+    recorded = sum(trial.correct for question in traces.questions for trial in question.trials) / (40 * 16)
+    assert outcome.accuracy.mean == pytest.approx(recorded, abs=0.03)
+    assert outcome.accuracy.low < outcome.accuracy.mean < outcome.accuracy.high
