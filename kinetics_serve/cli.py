@@ -45,17 +45,13 @@ def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, f
 
 def chosen_kv_budget(stated: str | None, embedded: bool, engine_args: list[str]) -> int | None:
     """KV tokens that the engine attends to; None is dense."""
-    from kinetics_serve.engine.sparse import DEFAULT_KV_BUDGET, MIN_KV_BUDGET
-    from kinetics_serve.engine.supervisor import has_cuda_gpu
+    from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 
-    configured = any(argument.startswith("--additional-config") for argument in engine_args)
-    if stated == "dense":
+    if stated in (None, "dense"):
         return None
-    if stated is None:
-        return None if not embedded or configured or has_cuda_gpu() else DEFAULT_KV_BUDGET
     if not stated.isdecimal() or int(stated) < MIN_KV_BUDGET:
         raise fail(f"--kv-budget takes dense or a number of tokens from {MIN_KV_BUDGET}; given: {stated!r}")
-    if embedded and configured:
+    if embedded and any(argument.startswith("--additional-config") for argument in engine_args):
         raise fail("--kv-budget sets the engine's --additional-config: put one of them into the other")
     return int(stated)
 
@@ -80,8 +76,8 @@ def serve(
     kv_budget: Annotated[
         str | None,
         typer.Option(
-            help="KV tokens that a sample attends to, or dense. It configures the embedded engine (default: "
-            "1024 on a CPU, dense on a GPU) and says how upstreams were configured (default: dense)."
+            help="KV tokens that a sample attends to, or dense (default). It configures the embedded engine, and says "
+            "how upstreams were configured."
         ),
     ] = None,
     hardware_name: HardwareName = None,

@@ -49,7 +49,7 @@ TIMES_TABLES = Task(
     "times tables",
     tuple(
         (f"What is {a} times {b}? Answer with the number only.", str(a * b))
-        for a, b in random.Random(3).sample([(a, b) for a in range(3, 10) for b in range(3, 10)], 20)
+        for a, b in random.Random(3).sample([(a, b) for a in range(3, 10) for b in range(3, 10)], 12)
     ),
     max_tokens=48,
     extractor="number",
@@ -65,8 +65,6 @@ CAPITALS = Task(
             "Egypt": "Cairo",
             "Russia": "Moscow",
             "Spain": "Madrid",
-            "Germany": "Berlin",
-            "China": "Beijing",
         }.items()
     ),
     max_tokens=32,
@@ -188,6 +186,7 @@ async def _ask(url: str, task: Task, samples_worth: int, on_answer: Any) -> Row:
                     "kinetics": {
                         "budget": {"samples": samples_worth},
                         "strategy": row.strategy,
+                        "max_samples": max(SAMPLES_WORTH),
                         "answer": {"extractor": task.extractor, "pattern": task.pattern},
                     }
                 },

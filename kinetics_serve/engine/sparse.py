@@ -13,9 +13,6 @@ from kinetics_serve.cost import DENSE, KVPolicy
 
 KVBudget = int | Literal["auto", "dense"]
 
-DEFAULT_KV_BUDGET = 1024
-"""KV tokens attended, sink and local window included: the plugin's own default."""
-
 MIN_KV_BUDGET = 112
 """The least that the plugin's sink, local window and one page fit in; it raises smaller budgets to that."""
 

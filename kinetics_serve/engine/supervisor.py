@@ -326,9 +326,9 @@ def engine_environment(model: str, engine_args: Sequence[str], environment: Mapp
         defaults["HF_HUB_OFFLINE"] = "1"  # all files are there; vLLM would ask the hub about them nonetheless
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores <= FEW_CORES and not has_cuda_gpu() and "VLLM_CPU_OMP_THREADS_BIND" not in environment:
-        # vLLM pins its threads to all cores but one. With few cores it then waits for whatever else runs there
-        # while another core is idle: leave that to the kernel. Unpinned, it takes one thread unless told.
-        defaults |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(max(1, cores - 1))}
+        # vLLM pins its threads to all cores but one. With few cores it then waits for whatever else runs on them
+        # while another is idle: leave that to the kernel. Without pinning it takes one thread unless told.
+        defaults |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores)}
     return {**defaults, **environment}
 
 
