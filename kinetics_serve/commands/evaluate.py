@@ -31,10 +31,6 @@ def evaluate(
     kv_budget: Annotated[
         list[str] | None, typer.Option(help="dense, or tokens attended; repeat for several. Default: dense.")
     ] = None,
-    page_size: Annotated[int, typer.Option(min=1, help="Of the server's sparse attention, for its cost.")] = 16,
-    summary_vectors: Annotated[
-        float, typer.Option(min=0, help="Vectors of head size that its selector reads for each page.")
-    ] = 2.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest sample.")] = 1024,
     temperature: Annotated[float, typer.Option(min=0)] = 0.7,
     top_p: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
@@ -52,7 +48,7 @@ def evaluate(
     from kinetics_serve.evaluation.tasks import TaskError, load_task
     from kinetics_serve.traces import TracesError
 
-    policies = [_kv_policy(stated, page_size, summary_vectors) for stated in kv_budget or ["dense"]]
+    policies = [_kv_policy(stated) for stated in kv_budget or ["dense"]]
     profile = chosen_hardware(hardware_name)
     try:
         chosen = load_task(task, limit)
@@ -170,11 +166,11 @@ def _report(path: Path, intensity: float) -> None:
     output.print(f"wrote {path} and {written.name}", soft_wrap=True)
 
 
-def _kv_policy(stated: str, page_size: int, summary_vectors: float) -> "KVPolicy":
-    from kinetics_serve.cost import DENSE, KVPolicy
+def _kv_policy(stated: str) -> "KVPolicy":
+    from kinetics_serve.engine.sparse import kv_policy
 
     if stated == "dense":
-        return DENSE
+        return kv_policy(None)
     if not stated.isdecimal() or int(stated) < 1:
         raise fail(f"--kv-budget takes dense or a number of tokens; given: {stated!r}")
-    return KVPolicy(int(stated), page_size, summary_vectors)
+    return kv_policy(int(stated))
