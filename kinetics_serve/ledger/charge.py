@@ -52,7 +52,12 @@ class Charge:
     ) -> None:
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
-        await self._settle(self._spent())
+        settling = asyncio.create_task(self._settle(self._spent()))
+        try:
+            await asyncio.shield(settling)
+        except asyncio.CancelledError:  # a client that leaves now has to pay too
+            await settling
+            raise
 
     async def _renew(self) -> None:
         while True:
