@@ -1,4 +1,4 @@
-"""Ledgers on both databases."""
+"""Ledgers on both databases, and a front-end with one."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,9 @@ from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.ledger.ledger import Ledger
 from kinetics_serve.ledger.limits import Tenant
+from tests.fake_vllm import FakeVllm, running_fake_vllm
 from tests.ledger.postgres import running_postgres
+from tests.ledger.server import FrontEnd, front_end
 
 START_TIMEOUT_S = 30
 NOON = 1_767_268_800  # 2026-01-01 12:00 UTC
@@ -91,3 +93,32 @@ async def key_of(ledger: Ledger, owner: Tenant) -> str:
 
 def with_lease(ledger: Ledger, lease_s: int) -> Ledger:
     return replace(ledger, lease_s=lease_s)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("front-end")
+
+
+@pytest.fixture(scope="session")
+def fake_server(folder: Path) -> Iterator[FakeVllm]:
+    with running_fake_vllm(folder) as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(fake_server: FakeVllm) -> FakeVllm:
+    fake_server.requests.clear()
+    fake_server.token_s, fake_server.tokens, fake_server.aborted = 0.0, 8, 0
+    return fake_server
+
+
+@pytest.fixture(scope="session")
+def shared(fake_server: FakeVllm, folder: Path) -> Iterator[FrontEnd]:
+    with front_end(fake_server, f"sqlite:///{folder}/ledger.db", folder, folder / "log") as running:
+        yield running
+
+
+@pytest.fixture
+def server(shared: FrontEnd, fake: FakeVllm) -> FrontEnd:
+    return shared
