@@ -44,7 +44,6 @@ class Ledger:
         async with self.database.write() as connection:
             current = await tenants.lock(connection, tenant.id)
             now = self.now  # after the lock, which may have been waited for
-            await reservations.expire(connection, current, now)
             standing = await reservations.standing(connection, current, now)
             refusal = quotas.refusal(current, standing, eflops, now)
             if refusal is None:
@@ -73,9 +72,9 @@ class Ledger:
 
     async def standing(self, tenant: Tenant) -> Standing:
         """What counts against the tenant's quotas now."""
-        await self.expire()
-        async with self.database.read() as connection:
-            return await reservations.standing(connection, tenant, self.now)
+        async with self.database.write() as connection:
+            current = await tenants.lock(connection, tenant.id)
+            return await reservations.standing(connection, current, self.now)
 
     async def usage(
         self, since: date | None = None, until: date | None = None, tenant: Tenant | None = None

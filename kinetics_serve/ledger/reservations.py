@@ -1,6 +1,7 @@
 """Money promised to running requests: reserved before, settled after, expired where nobody settles."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -28,15 +29,23 @@ async def add(
 
 
 async def standing(connection: AsyncConnection, tenant: Tenant, now: int) -> Standing:
-    """What counts against the tenant's quotas."""
-    running = select(_columns.reserved).where(_columns.tenant_id == tenant.id, _columns.expired_at.is_(None))
-    reserved = (await connection.execute(running)).scalars().all()
+    """What counts against the tenant's quotas, once what is overdue has expired. The caller holds the tenant's lock."""
+    running = await _running(connection, tenant)
+    if any(row.lease_until <= now for row in running):
+        await expire(connection, tenant, now)
+        running = await _running(connection, tenant)
     return Standing(
         window=await usage.window(connection, tenant, now),
         month=await usage.month(connection, tenant, now),
-        reserved=sum(reserved),
-        running=len(reserved),
+        reserved=sum(row.reserved for row in running),
+        running=len(running),
     )
+
+
+async def _running(connection: AsyncConnection, tenant: Tenant) -> Sequence[Any]:
+    columns = select(_columns.reserved, _columns.lease_until)
+    statement = columns.where(_columns.tenant_id == tenant.id, _columns.expired_at.is_(None))
+    return (await connection.execute(statement)).all()
 
 
 async def renew(connection: AsyncConnection, id: str, spent: int, lease_until: int) -> None:
@@ -75,7 +84,7 @@ async def overdue(connection: AsyncConnection, now: int) -> list[int]:
 async def expire(connection: AsyncConnection, tenant: Tenant, now: int) -> None:
     """Books overdue reservations with what was last known to be spent, at the time when their lease ran out.
 
-    Forgets what no quota needs any more. The caller holds the tenant's lock.
+    Forgets those that expired long ago. The caller holds the tenant's lock.
     """
     due = (_columns.tenant_id == tenant.id) & _columns.expired_at.is_(None) & (_columns.lease_until <= now)
     # Locked, so that a renewal that comes at the same time is either seen or too late.
@@ -84,9 +93,6 @@ async def expire(connection: AsyncConnection, tenant: Tenant, now: int) -> None:
         await _expire(connection, tenant, row, now)
     old = (_columns.tenant_id == tenant.id) & (_columns.expired_at <= now - KEEP_EXPIRED_S)
     await connection.execute(delete(_table).where(old))
-    window = tables.window_spending
-    gone = (window.c.tenant_id == tenant.id) & (window.c.ends_at <= now - tenant.limits.window_s)
-    await connection.execute(delete(window).where(gone))
 
 
 async def _expire(connection: AsyncConnection, tenant: Tenant, row: Row[Any], now: int) -> None:

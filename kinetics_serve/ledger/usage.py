@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import Table, and_, insert, select, update
+from sqlalchemy import Table, and_, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinetics_serve.ledger import tables
@@ -31,11 +31,15 @@ async def book(
     day = datetime.fromtimestamp(at, UTC).date()
     bucket = {"tenant_id": tenant.id, "ends_at": bucket_end(at, tenant.limits.window_s)}
     kind = {"tenant_id": tenant.id, "day": day, "model": model, "strategy": strategy}
-    await _add(connection, tables.window_spending, bucket, {"eflops": eflops})
+    if await _add(connection, tables.window_spending, bucket, {"eflops": eflops}):
+        columns = tables.window_spending.c
+        gone = (columns.tenant_id == tenant.id) & (columns.ends_at <= at - tenant.limits.window_s)
+        await connection.execute(delete(tables.window_spending).where(gone))
     await _add(connection, tables.usage, kind, {"eflops": eflops, "requests": requests})
 
 
-async def _add(connection: AsyncConnection, table: Table, key: dict[str, Any], amounts: dict[str, int]) -> None:
+async def _add(connection: AsyncConnection, table: Table, key: dict[str, Any], amounts: dict[str, int]) -> bool:
+    """Whether this is the first of its key."""
     row = and_(*(table.c[name] == value for name, value in key.items()))
     found = (await connection.execute(select(*(table.c[name] for name in amounts)).where(row))).one_or_none()
     if found is None:
@@ -43,6 +47,7 @@ async def _add(connection: AsyncConnection, table: Table, key: dict[str, Any], a
     else:
         sums = {name: old + new for (name, new), old in zip(amounts.items(), found, strict=True)}
         await connection.execute(update(table).where(row).values(**sums))
+    return found is None
 
 
 async def window(connection: AsyncConnection, tenant: Tenant, now: int) -> tuple[Bucket, ...]:

@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -43,7 +44,7 @@ def running_postgres() -> Iterator[str]:
         try:
             yield f"postgresql://{USER}@127.0.0.1:{port}/postgres"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # does not wait for clients, as SIGTERM would
             server.wait(30)
     finally:
         shutil.rmtree(folder)

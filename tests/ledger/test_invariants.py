@@ -15,8 +15,8 @@ from kinetics_serve.ledger.errors import QuotaExceeded, RequestTooLarge
 from kinetics_serve.ledger.ledger import Ledger
 from tests.ledger.conftest import Clock, tenant
 
-LEASE_S = 60
-WINDOW_S = 600
+LEASE_S = 20
+WINDOW_S = 40
 UNIT = 10**28
 
 
@@ -45,8 +45,9 @@ class Requests(RuleBasedStateMachine):
             self.runner.close()
             shutil.rmtree(self.folder)
 
-    @rule(target=running, eflops=st.integers(0, 30 * UNIT))
-    def reserve(self, eflops: int) -> str:
+    @rule(target=running, units=st.integers(0, 30), more=st.integers(0, 3))
+    def reserve(self, units: int, more: int) -> str:
+        eflops = units * UNIT + more
         self.next += 1
         id = f"{self.next:032x}"
         self.expire()
@@ -57,7 +58,7 @@ class Requests(RuleBasedStateMachine):
         except QuotaExceeded:
             reserved = sum(each["reserved"] for each in self.open.values())
             # Spending leaves the window a bucket late at most, never early.
-            late = sum(spent for at, spent in self.spent if at > self.clock.now - WINDOW_S - 3)
+            late = sum(spent for at, spent in self.spent if at > self.clock.now - WINDOW_S - 1)
             full = len(self.open) >= self.concurrency
             assert full or late + reserved + eflops > self.window or self.total + reserved + eflops > self.month
         else:
@@ -82,7 +83,7 @@ class Requests(RuleBasedStateMachine):
             self.spent.append((self.clock.now, spent))
             self.runner.run(self.ledger.settle(id, self.tenant, spent))
 
-    @rule(seconds=st.integers(1, 2 * LEASE_S) | st.just(WINDOW_S))
+    @rule(seconds=st.integers(1, LEASE_S + 1) | st.sampled_from([WINDOW_S - 1, WINDOW_S]))
     def wait(self, seconds: int) -> None:
         self.clock.now += seconds
 
