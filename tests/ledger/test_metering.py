@@ -3,14 +3,15 @@
 import asyncio
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai import OpenAI
 
-from tests.fake_vllm import MODEL
-from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, run_command
+from tests.fake_vllm import MODEL, FakeVllm
+from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, run_command
 
 
 def test_a_budgeted_request_is_booked_at_what_its_bill_says(server: FrontEnd) -> None:
@@ -46,6 +47,19 @@ def test_n_completions_are_paid_n_times(server: FrontEnd, path: str) -> None:
     body = {**QUESTION, "n": 3} if "chat" in path else {"model": MODEL, "prompt": "hello", "n": 3}
     assert server.ask(key, body, path).status_code == 200
     assert server.spent(key) == {"pass_through": 3 * server.eflops(8)}
+
+
+def test_a_kv_budget_is_charged_where_the_engine_is_sparse(fake: FakeVllm, folder: Path, tmp_path: Path) -> None:
+    fake.tokens = 2000
+    body = QUESTION | {"max_tokens": 2000}
+    spent = []
+    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", "--kv-budget", "512") as server:
+        for number, xargs in enumerate(({}, {"kv_budget": 256}, {"kv_budget": 0})):
+            key = server.key(str(number))
+            assert server.ask(key, body | {"vllm_xargs": xargs}).status_code == 200
+            spent.append(server.spent(key)["pass_through"])
+        check_error(server.ask(key, body | {"vllm_xargs": {"kv_budget": "0"}}), 400, "invalid_request")
+    assert spent[1] < spent[0] < spent[2] == server.eflops(2000)
 
 
 def test_a_refusal_of_the_engines_costs_nothing_and_keeps_its_words(server: FrontEnd) -> None:
