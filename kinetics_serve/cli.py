@@ -5,15 +5,19 @@ import json
 import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kinetics_serve.commands import ledger as ledger_commands
 from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.planning import CalibrationOption, calibrate, frontier, loaded, plan
 from kinetics_serve.commands.replay import replay
 from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
 from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
+
+if TYPE_CHECKING:
+    from kinetics_serve.ledger.ledger import Ledger
 
 app = typer.Typer(
     help="Test-time scaling under a compute budget, in front of stock vLLM.",
@@ -56,6 +60,16 @@ def chosen_kv_budget(stated: str | None, embedded: bool, engine_args: list[str])
     return int(stated)
 
 
+def opened_ledger(url: str, lease_s: int) -> "Ledger":
+    """The ledger at `url`, its schema up to date."""
+    from kinetics_serve.ledger.database import Database
+    from kinetics_serve.ledger.ledger import Ledger
+
+    if not ledger_commands.run(url, ledger_commands.has_keys):
+        errors.print("the ledger has no key yet, so every request will be refused: kinetics-serve keys create TENANT")
+    return Ledger(Database(url), lease_s)
+
+
 @app.command()
 def serve(
     engine_args: Annotated[
@@ -87,6 +101,17 @@ def serve(
     ] = None,
     calibration: CalibrationOption = None,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 8,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            envvar="KINETICS_LEDGER",
+            help="Where tenants, keys and quotas are: a file name, or postgresql://USER@HOST/NAME. Every request to "
+            "/v1 then needs a key. Default: no keys and no quotas.",
+        ),
+    ] = None,
+    lease_s: Annotated[
+        int, typer.Option(help="Seconds after which the ledger releases what a crashed front-end reserved.", min=3)
+    ] = 60,
     log_level: Annotated[LogLevel, typer.Option(help="debug shows the engine's log too.")] = LogLevel.info,
 ) -> None:
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
@@ -105,10 +130,12 @@ def serve(
         if not url.startswith(("http://", "https://")):
             raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {url!r}")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "aiosqlite", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
     settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20, loaded(calibration))
     profile = chosen_hardware(hardware_name)
+    tenants = opened_ledger(ledger, lease_s) if ledger is not None else None
     supervisor = None
     try:
         listener = server.listen(host, port)
@@ -126,7 +153,7 @@ def serve(
         errors.print(
             f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
         )
-        fastapi = create_app(urls, profile.intensity, architecture, settings, sparse.kv_policy(tokens))
+        fastapi = create_app(urls, profile.intensity, architecture, settings, sparse.kv_policy(tokens), tenants)
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
             runner.run(server.serve(fastapi, listener, supervisor))
     except EngineError as error:
@@ -190,5 +217,7 @@ def demo() -> None:
 
 
 app.command(name="eval")(evaluate)
-for command in (replay, calibrate, frontier, plan):
+for command in (replay, calibrate, frontier, plan, ledger_commands.usage):
     app.command()(command)
+app.add_typer(ledger_commands.tenants, name="tenants")
+app.add_typer(ledger_commands.keys, name="keys")

@@ -3,16 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from kinetics_serve.api import errors, generation, information
+from kinetics_serve.api.access import authenticate
 from kinetics_serve.api.services import Services, Settings
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Upstream, new_client
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.runner.math_pool import MathPool
+
+if TYPE_CHECKING:
+    from kinetics_serve.ledger.ledger import Ledger
 
 
 def create_app(
@@ -21,11 +26,13 @@ def create_app(
     architecture: str | None = None,
     settings: Settings | None = None,
     kv: KVPolicy = DENSE,
+    ledger: "Ledger | None" = None,
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
     intensity: FLOPs per byte of their hardware. architecture: the folder or Hugging Face name of their model, where
-    the servers don't tell. kv: how they attend.
+    the servers don't tell. kv: how they attend. ledger: tenants and quotas, closed with the app; without one,
+    everybody may do everything.
     """
 
     @asynccontextmanager
@@ -40,7 +47,7 @@ def create_app(
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
             )
-            app.state.services = Services(settings or Settings(), pool, metrics, math_pool)
+            app.state.services = Services(settings or Settings(), pool, metrics, math_pool, ledger)
             watching = asyncio.create_task(pool.watch())
             try:
                 yield
@@ -48,6 +55,8 @@ def create_app(
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
                 math_pool.close()
+                if ledger is not None:
+                    await ledger.close()
 
     app = FastAPI(
         title="Kinetics Serve",
@@ -56,7 +65,8 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.include_router(generation.router)
-    app.include_router(information.router)
+    for router in (generation.router, information.router):
+        app.include_router(router, dependencies=[Depends(authenticate)])
+    app.include_router(information.open_router)
     errors.install(app)
     return app

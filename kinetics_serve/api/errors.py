@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
+from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
 from kinetics_serve.planner.choose import AccuracyOutOfReach
 from kinetics_serve.planner.plan import BudgetTooSmall
 
@@ -81,6 +82,14 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, EngineUnavailable):
         message = f"{error}; try again in a few seconds"
         return ApiError(503, "engine_unavailable", message, headers={"retry-after": str(RETRY_AFTER_S)})
+    if isinstance(error, RequestTooLarge):
+        return invalid(str(error))
+    if isinstance(error, QuotaExceeded):
+        return ApiError(429, "quota_exceeded", str(error), headers={"retry-after": str(error.retry_after_s)})
+    if isinstance(error, LedgerUnavailable):
+        logger.error("the ledger: %s", error.__cause__)
+        message = f"{error}; try again in a few seconds"
+        return ApiError(503, "ledger_unavailable", message, headers={"retry-after": str(RETRY_AFTER_S)})
     logger.error("unexpected error", exc_info=error)
     return ApiError(500, "internal_error", "internal error; the server's log has the details")
 
@@ -105,15 +114,9 @@ def install(app: FastAPI) -> None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
-    for kind in (
-        ApiError,
-        BudgetTooSmall,
-        AccuracyOutOfReach,
-        ModelNotFound,
-        EngineRejected,
-        EngineUnavailable,
-        Exception,
-    ):
+    request = (BudgetTooSmall, AccuracyOutOfReach, ModelNotFound, EngineRejected, EngineUnavailable)
+    ledger = (RequestTooLarge, QuotaExceeded, LedgerUnavailable)
+    for kind in (ApiError, *request, *ledger, Exception):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, handle_http)
     app.add_exception_handler(RequestValidationError, handle_validation)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,6 +10,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from kinetics_serve.api import body as request_body
+from kinetics_serve.api import metered
+from kinetics_serve.api.access import restricted, tenant_of
 from kinetics_serve.api.disconnect import CancellingStream, while_request_connected
 from kinetics_serve.api.errors import as_api_error, invalid
 from kinetics_serve.api.job import Job
@@ -17,6 +19,8 @@ from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.completion import ChatCompletion, Completion, TextCompletion
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.ledger.charge import Charge
+from kinetics_serve.ledger.limits import Tenant
 
 router = APIRouter()
 
@@ -41,15 +45,32 @@ async def _complete(request: Request, completion: type[Completion]) -> Response:
     services: Services = request.app.state.services
     content = await request_body.read(request, services.settings.max_body_bytes)
     body = request_body.parse(content)
+    tenant = tenant_of(request)
+    if tenant is not None:
+        body = restricted(body, tenant, services.pool.pick(None)[1].name)
     options = options_of(body, request.headers.get(BUDGET_HEADER), services.settings.efforts)
     if options is None:
+        if tenant is not None:
+            return await while_request_connected(request, metered.pass_through(request, tenant, completion, body))
         return await while_request_connected(request, _pass_through(request, completion, body, content))
     _check_finite(body)
     job = await while_request_connected(request, Job.create(body, options, completion, services))
     if job.prompt.stream:
-        return await _stream(request, job)
-    await while_request_connected(request, job.work())
+        return await _stream(request, job, tenant)
+    await while_request_connected(request, _work(services, job, tenant))
     return JSONResponse(job.response())
+
+
+async def _work(
+    services: Services, job: Job, tenant: Tenant | None, on_change: Callable[[], None] = lambda: None
+) -> None:
+    """Runs the job: where there is a tenant, against its quotas, and settled when this returns."""
+    async with AsyncExitStack() as stack:
+        if tenant is not None and services.ledger is not None:
+            budget = job.run.account.budget
+            charge = Charge(services.ledger, tenant, job.model, job.strategy, budget, job.spent_so_far)
+            await stack.enter_async_context(charge)
+        await job.work(on_change)
 
 
 async def _pass_through(request: Request, completion: type[Completion], body: Json, content: bytes) -> Response:
@@ -68,10 +89,10 @@ async def _pass_through(request: Request, completion: type[Completion], body: Js
     return CancellingStream(response.aiter_raw(), opened.aclose, status_code=response.status_code, headers=answered)
 
 
-async def _stream(request: Request, job: Job) -> Response:
+async def _stream(request: Request, job: Job, tenant: Tenant | None) -> Response:
     """A budgeted stream. It begins at the first token, so that what fails before gets the status that it deserves."""
     changed = asyncio.Event()
-    work = asyncio.create_task(job.work(on_change=changed.set))
+    work = asyncio.create_task(_work(request.app.state.services, job, tenant, changed.set))
     work.add_done_callback(lambda _: changed.set())
 
     async def begun() -> None:

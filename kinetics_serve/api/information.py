@@ -1,14 +1,17 @@
-"""The routes that generate nothing: models, plans, metrics, health."""
+"""The routes that generate nothing: models, plans, usage, metrics, health."""
 
-from typing import Any
+from dataclasses import asdict
+from datetime import date
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from kinetics_serve.api import body as request_body
-from kinetics_serve.api.errors import invalid
+from kinetics_serve.api.access import check_model, restricted, tenant_of
+from kinetics_serve.api.errors import ApiError, invalid
 from kinetics_serve.api.job import plan_of, terms_of
 from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.services import Services
@@ -19,6 +22,8 @@ from kinetics_serve.planner.plan import minimum
 from kinetics_serve.planner.report import GUIDANCE, choice_report, prospects
 
 router = APIRouter()
+open_router = APIRouter()
+"""What needs no key: probes and metrics, for who runs the server."""
 
 
 def _services(request: Request) -> Services:
@@ -32,12 +37,15 @@ async def models(request: Request) -> dict[str, Any]:
     pool = _services(request).pool
     if not pool.ready:
         raise EngineUnavailable("no engine is up at the moment")
-    return {"object": "list", "data": [model.card.raw for model in pool.models()]}
+    tenant = tenant_of(request)
+    usable = [model for model in pool.models() if tenant is None or tenant.may_use(model.name)]
+    return {"object": "list", "data": [model.card.raw for model in usable]}
 
 
 @router.get("/v1/models/{name:path}")
 async def model(request: Request, name: str) -> dict[str, Any]:
     """One of them."""
+    check_model(tenant_of(request), name)
     _, served = _services(request).pool.pick(name)
     return served.card.raw
 
@@ -50,6 +58,9 @@ async def plan(request: Request) -> dict[str, Any]:
     """
     services = _services(request)
     body = request_body.parse(await request_body.read(request, services.settings.max_body_bytes))
+    tenant = tenant_of(request)
+    if tenant is not None:
+        body = restricted(body, tenant, services.pool.pick(None)[1].name)
     if ("messages" in body) == ("prompt" in body):
         raise invalid("state either messages, as for a chat completion, or prompt, as for a completion")
     completion = ChatCompletion if "messages" in body else TextCompletion
@@ -83,19 +94,43 @@ async def plan(request: Request) -> dict[str, Any]:
     return answer
 
 
-@router.get("/metrics")
+@router.get("/v1/kinetics/usage")
+async def usage(
+    request: Request,
+    since: Annotated[date | None, Query(description="The first day, UTC. Default: the first there is.")] = None,
+    until: Annotated[date | None, Query(description="The last day, UTC. Default: today.")] = None,
+) -> dict[str, Any]:
+    """The tenant's own spending by day, model and strategy, its limits, and what counts against them now."""
+    ledger, tenant = _services(request).ledger, tenant_of(request)
+    if ledger is None or tenant is None:
+        raise ApiError(404, "not_found", "this server keeps no ledger: its administrator can start it with --ledger")
+    standing = await ledger.standing(tenant)
+    rows = await ledger.usage(since, until, tenant)
+    return {
+        "object": "list",
+        "tenant": tenant.name,
+        "limits": asdict(tenant.limits),
+        "window_spent_eflops": standing.window_spent,
+        "month_spent_eflops": standing.month,
+        "reserved_eflops": standing.reserved,
+        "running_requests": standing.running,
+        "data": [{key: value for key, value in asdict(row).items() if key != "tenant"} for row in rows],
+    }
+
+
+@open_router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     return Response(generate_latest(_services(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/health")
+@open_router.get("/health")
 async def health() -> dict[str, str]:
     """The process is alive."""
     return {"status": "ok"}
 
 
-@router.get("/ready")
+@open_router.get("/ready")
 async def ready(request: Request) -> JSONResponse:
     """Whether a request would find an engine: 200 or 503."""
     is_ready = _services(request).pool.ready

@@ -143,6 +143,19 @@ class Job:
         chosen = plan_of(options, prompt, model, terms, services.settings.calibration)
         return cls(services, options, upstream, model, prompt, chosen, arrived)
 
+    @property
+    def model(self) -> str:
+        return self._model
+
+    @property
+    def strategy(self) -> str:
+        return self.run.policy.name
+
+    def spent_so_far(self) -> int:
+        """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
+        terms, running = self.run.terms, self.run.state.with_status(Status.RUNNING)
+        return self.run.account.spent + sum(terms.worst_case(sample.tokens) for sample in running if sample.tokens)
+
     async def work(self, on_change: Callable[[], None] = lambda: None) -> None:
         """Spends the budget. Whatever happens, samples are stopped, and what they cost is booked, afterwards."""
 

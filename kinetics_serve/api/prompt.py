@@ -64,8 +64,8 @@ class Prompt:
 
 def prompt_of(body: Json, completion: type[Completion], model: str) -> Prompt:
     """The prompt of a budgeted request, for `model`. Raises ApiError for what a budget can't be combined with."""
-    max_tokens = _integer(body, "max_completion_tokens", 1, 2**31) or _integer(body, "max_tokens", 1, 2**31)
-    n = _integer(body, "n", 1, 2**31)
+    max_tokens = integer(body, "max_completion_tokens", 1, 2**31) or integer(body, "max_tokens", 1, 2**31)
+    n = integer(body, "n", 1, 2**31)
     if n not in (None, 1):
         raise invalid(
             f"n is {n}, but a request with a budget has one answer: leave n out and state "
@@ -85,21 +85,21 @@ def prompt_of(body: Json, completion: type[Completion], model: str) -> Prompt:
     sent = {key: value for key, value in body.items() if key not in _OURS} | {"model": model}
     if completion is ChatCompletion:
         _check_messages(body.get("messages"))
-        wanted = _boolean(body, "logprobs")
-        top_logprobs = (_integer(body, "top_logprobs", 0, MAX_TOP_LOGPROBS) or 0) if wanted else None
+        wanted = boolean(body, "logprobs")
+        top_logprobs = (integer(body, "top_logprobs", 0, MAX_TOP_LOGPROBS) or 0) if wanted else None
     else:
         sent["prompt"] = _text_prompt(body.get("prompt"))
-        top_logprobs = _integer(body, "logprobs", 0, MAX_TOP_LOGPROBS)
+        top_logprobs = integer(body, "logprobs", 0, MAX_TOP_LOGPROBS)
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, dict):
         raise invalid(f"stream_options must be an object, given: {stream_options!r}", "stream_options")
-    _integer(body, "seed", -(2**63), 2**63 - 1)
+    integer(body, "seed", -(2**63), 2**63 - 1)
     return Prompt(
         completion=completion,
         body=sent,
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,
-        stream=_boolean(body, "stream"),
+        stream=boolean(body, "stream"),
         include_usage=bool(stream_options.get("include_usage")),
         greedy=body.get("temperature") == 0,
     )
@@ -133,7 +133,8 @@ def _text_prompt(prompt: Any) -> str | list[int]:
     raise invalid("prompt must be one text or one list of token ids: with a budget, send prompts one by one", "prompt")
 
 
-def _integer(body: Json, field: str, least: int, most: int) -> int | None:
+def integer(body: Json, field: str, least: int, most: int) -> int | None:
+    """A field of the body; None where it is left out. Raises ApiError for anything but such a number."""
     value = body.get(field)
     if value is None:
         return None
@@ -142,7 +143,8 @@ def _integer(body: Json, field: str, least: int, most: int) -> int | None:
     return value
 
 
-def _boolean(body: Json, field: str) -> bool:
+def boolean(body: Json, field: str) -> bool:
+    """The same for a truth value, false where it is left out."""
     value = body.get(field)
     if value is None or isinstance(value, bool):
         return bool(value)

@@ -1,11 +1,15 @@
 """What the routes share."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.runner.math_pool import MathPool
+
+if TYPE_CHECKING:  # a front-end without a ledger loads no SQL
+    from kinetics_serve.ledger.ledger import Ledger
 
 DEFAULT_EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
 """Samples' worth that OpenAI's `reasoning_effort` buys."""
@@ -28,3 +32,4 @@ class Services:
     pool: Pool
     metrics: Metrics
     math_pool: MathPool
+    ledger: "Ledger | None" = None

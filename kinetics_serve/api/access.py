@@ -1,0 +1,65 @@
+"""Who asks, and what they may use."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from kinetics_serve.api.errors import ApiError, invalid
+from kinetics_serve.api.services import Services
+from kinetics_serve.engine.pool import ModelNotFound
+from kinetics_serve.engine.upstream import Json
+from kinetics_serve.ledger.limits import Tenant
+
+_bearer = HTTPBearer(auto_error=False, description="An API key, where the server keeps a ledger.")
+
+
+async def authenticate(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> None:
+    """Notes the key's tenant for `tenant_of`. Raises ApiError 401. Without a ledger, nobody needs a key."""
+    services: Services = request.app.state.services
+    request.state.tenant = None
+    if services.ledger is None:
+        return
+    if given is None:
+        raise _no_key("no API key: send the header Authorization: Bearer KEY")
+    request.state.tenant = await services.ledger.owner(given.credentials)
+    if request.state.tenant is None:
+        raise _no_key("the API key is not valid: it was mistyped or revoked")
+
+
+def _no_key(message: str) -> ApiError:
+    return ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
+
+
+def tenant_of(request: Request) -> Tenant | None:
+    """Whose request it is; None where the server keeps no ledger."""
+    tenant: Tenant | None = request.state.tenant
+    return tenant
+
+
+def check_model(tenant: Tenant | None, model: str) -> None:
+    """Raises ModelNotFound for one that the tenant may not use: it need not know that there is such a model."""
+    if tenant is not None and not tenant.may_use(model):
+        allowed = ", ".join(repr(name) for name in tenant.limits.models or ()) or "no model"
+        raise ModelNotFound(f"the model {model!r} is not served here, or not to you; you may use {allowed}")
+
+
+def restricted(body: Json, tenant: Tenant, default_model: str | None) -> Json:
+    """The tenant's request as it may go on: to a model of its own, and to its own part of the prefix cache.
+
+    A client may state a `cache_salt` to keep its users apart too. Raises ModelNotFound and ApiError.
+    """
+    model = body.get("model", default_model)
+    if not isinstance(model, str):
+        raise invalid(f"model must be a text, given: {model!r:.100}", "model")
+    check_model(tenant, model)
+    stated = body.get("cache_salt")
+    if stated is not None and not isinstance(stated, str):
+        raise invalid("cache_salt must be a text", "cache_salt")
+    salt = tenant.cache_salt
+    if stated:  # hashed: vLLM takes 128 characters, and not all of them
+        salt = hashlib.sha256(f"{salt}:{stated}".encode(errors="surrogatepass")).hexdigest()
+    return body | {"model": model, "cache_salt": salt}

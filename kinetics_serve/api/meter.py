@@ -1,0 +1,83 @@
+"""What a request without a budget costs, read off vLLM's answer as it passes by."""
+
+import re
+from math import ceil
+
+from kinetics_serve.cost import KVPolicy, Price
+
+# Matched in the bytes of a JSON object: a quote inside any of its texts is escaped, so only its keys match.
+USAGE = re.compile(rb',"usage":\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
+_NUMBER = rb'"%s":\s*(\d+)'
+_PROMPT_TOKENS, _COMPLETION_TOKENS, _CACHED_TOKENS, _INDEX = (
+    re.compile(_NUMBER % name) for name in (b"prompt_tokens", b"completion_tokens", b"cached_tokens", b"index")
+)
+NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
+
+
+class Meter:
+    """What one request without a budget has cost so far.
+
+    price: None for a model that can't be priced, whose requests count as free. kv: how the engine attends.
+    prompts: how many there are, of prompt_tokens in all, each with `n` completions of at most max_tokens.
+    """
+
+    def __init__(
+        self, price: Price | None, kv: KVPolicy, prompts: int, prompt_tokens: int, n: int, max_tokens: int
+    ) -> None:
+        self._price = price
+        self._kv = kv
+        self._prompts = prompts
+        self._n = n
+        self._max_tokens = max_tokens
+        self._prompt_tokens = prompt_tokens
+        self._cached_tokens = 0
+        self._completion_tokens: dict[int, int] = {}
+        self.reserved = self._eflops(max_tokens * prompts * n)
+        self._known = False
+        self._free = False
+
+    def spent(self) -> int:
+        """eFLOPs. Between sending a request and the first sign of what it generated: all that was reserved."""
+        if self._free:
+            return 0
+        if not self._known:
+            return self.reserved
+        return min(self._eflops(sum(self._completion_tokens.values())), self.reserved)
+
+    def refused(self) -> None:
+        """The engine generated nothing, or failed."""
+        self._free = True
+
+    def accepted(self) -> None:
+        """The engine streams: what it generates will be known."""
+        self._known = True
+
+    def read(self, data: bytes) -> None:
+        """Takes in a stream's event, with the usage of one choice, or with that of the whole request and no choice."""
+        tokens = _COMPLETION_TOKENS.search(data)
+        if tokens is None:
+            return
+        index = _INDEX.search(data)
+        if NO_CHOICES.search(data) or index is None:
+            self.read_total(data)
+        else:
+            self._completion_tokens[int(index[1])] = int(tokens[1])
+
+    def read_total(self, data: bytes) -> None:
+        """Takes in a whole response, or the event with a stream's total."""
+        tokens, prompt, cached = (each.findall(data) for each in (_COMPLETION_TOKENS, _PROMPT_TOKENS, _CACHED_TOKENS))
+        if tokens and prompt:
+            self._completion_tokens = {0: int(tokens[-1])}
+            self._prompt_tokens = int(prompt[-1])
+            self._cached_tokens = int(cached[-1]) if cached else 0
+            self._known = True
+
+    def _eflops(self, completion_tokens: int) -> int:
+        """Tokens are taken as spread evenly over the completions, whose single lengths vLLM does not report."""
+        if self._price is None:
+            return 0
+        completions = self._prompts * self._n
+        prompt = ceil(self._prompt_tokens / self._prompts)
+        cached = min(self._cached_tokens // self._prompts, prompt)
+        each = self._price.sample(prompt, ceil(completion_tokens / completions), self._kv, cached)
+        return ceil(self._price.eflops(each)) * completions

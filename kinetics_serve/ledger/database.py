@@ -1,0 +1,126 @@
+"""The database behind the ledger: how to reach it, its transactions, its schema."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
+
+CONNECT_TIMEOUT_S = 10
+LOCK_TIMEOUT_S = 30
+MIGRATION_LOCK = 0x6B696E65
+"""PostgreSQL advisory lock under which front-ends that start together migrate one after the other."""
+
+
+class Database:
+    """The database at `url`: `sqlite:///file`, a plain file name (SQLite too), or `postgresql://user@host/name`.
+
+    Raises LedgerMisuse for another kind of URL. Connects when first used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _checked(url)
+        self._engine = _engine(self._url)
+        self._reading = self._engine.execution_options(read_only=True)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed unless an exception leaves. On SQLite it is the only writer from its start."""
+        async with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one state of the database and waits for no writer."""
+        async with _translated(), self._reading.begin() as connection:
+            yield connection
+
+    async def migrate(self) -> None:
+        """Brings the schema up to date, creating a SQLite file that only its owner can read. Safe to run at once."""
+        if self._url.get_backend_name() == "sqlite" and self._url.database:
+            try:
+                os.close(os.open(self._url.database, os.O_CREAT | os.O_RDWR, 0o600))
+            except OSError as error:
+                raise LedgerMisuse(f"the ledger {Path(self._url.database)} can't be opened: {error.strerror}") from None
+        async with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            await connection.run_sync(_upgrade)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url) if ":" in url else URL.create("sqlite", database=url)
+    except ArgumentError:
+        raise LedgerMisuse("the ledger's URL can't be read: expected sqlite:///FILE or postgresql://…") from None
+    backend = parsed.drivername.partition("+")[0]
+    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed.set(drivername="sqlite+aiosqlite")
+    if backend in ("postgresql", "postgres"):
+        query = dict(parsed.query)
+        if "sslmode" in query:  # as libpq spells it
+            query["ssl"] = query.pop("sslmode")
+        return parsed.set(drivername="postgresql+asyncpg", query=query)
+    raise LedgerMisuse(f"a ledger is sqlite:///FILE or postgresql://…; given: {parsed.drivername}")
+
+
+def _engine(url: URL) -> AsyncEngine:
+    if url.get_backend_name() == "postgresql":
+        return create_async_engine(
+            url,
+            connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": LOCK_TIMEOUT_S},
+            pool_size=10,
+            pool_timeout=LOCK_TIMEOUT_S,
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+    engine = create_async_engine(
+        url, connect_args={"timeout": LOCK_TIMEOUT_S}, pool_size=4, max_overflow=0, hide_parameters=True
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # Python's driver begins no transaction of its own: `began` does
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def began(connection: Connection) -> None:
+        # A deferred transaction that reads and then writes can fail half-way, and two could read the same balance.
+        read_only = connection.get_execution_options().get("read_only")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Without the driver's message in what a client sees: it can name hosts and users."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (DBAPIError, PoolTimeout, OSError) as error:  # a refused connection is an OSError, unwrapped
+        raise LedgerUnavailable("the ledger's database gives no answer") from error

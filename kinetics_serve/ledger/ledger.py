@@ -1,0 +1,88 @@
+"""The ledger as a front-end uses it: each method is one transaction."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+
+from kinetics_serve.ledger import keys, quotas, reservations, tenants, usage
+from kinetics_serve.ledger.database import Database
+from kinetics_serve.ledger.limits import Tenant
+from kinetics_serve.ledger.quotas import Standing
+from kinetics_serve.ledger.usage import Spending
+
+DEFAULT_LEASE_S = 60
+"""Seconds after which what a crashed front-end had reserved is released. It is renewed three times in a lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Every method but the constructor raises LedgerUnavailable where the database gives no answer.
+
+    clock: seconds since 1970. Front-ends on one ledger need clocks that agree well within `lease_s` seconds.
+    """
+
+    database: Database
+    lease_s: int = DEFAULT_LEASE_S
+    clock: Callable[[], float] = time.time
+
+    @property
+    def now(self) -> int:
+        return int(self.clock())
+
+    async def owner(self, key: str) -> Tenant | None:
+        """Whose API key it is, if anybody's."""
+        async with self.database.read() as connection:
+            return await keys.owner(connection, key)
+
+    async def reserve(self, id: str, tenant: Tenant, model: str, strategy: str, eflops: int) -> None:
+        """Sets `eflops` aside for a request, for as long as its lease is renewed. id: 32 hexadecimal digits.
+
+        Window, month and concurrency hold together, whoever else reserves at the same time. Raises QuotaExceeded and
+        RequestTooLarge.
+        """
+        async with self.database.write() as connection:
+            current = await tenants.lock(connection, tenant.id)
+            now = self.now  # after the lock, which may have been waited for
+            standing = await reservations.standing(connection, current, now)
+            refusal = quotas.refusal(current, standing, eflops, now)
+            if refusal is None:
+                await reservations.add(connection, id, current, model, strategy, eflops, now + self.lease_s)
+        if refusal is not None:
+            raise refusal
+
+    async def renew(self, id: str, spent: int) -> None:
+        """Keeps a running request's reservation, and notes the eFLOPs that it has spent so far."""
+        async with self.database.write() as connection:
+            await reservations.renew(connection, id, spent, self.now + self.lease_s)
+
+    async def settle(self, id: str, tenant: Tenant, spent: int) -> None:
+        """Books the eFLOPs that a request has spent and frees the rest of its reservation, if it has one."""
+        async with self.database.write() as connection:
+            current = await tenants.lock(connection, tenant.id)
+            await reservations.settle(connection, id, current, spent, self.now)
+
+    async def expire(self) -> None:
+        """Settles what crashed front-ends left behind, of every tenant. `reserve` does it for its own."""
+        async with self.database.read() as connection:
+            overdue = await reservations.overdue(connection, self.now)
+        for tenant_id in overdue:
+            async with self.database.write() as connection:
+                await reservations.expire(connection, await tenants.lock(connection, tenant_id), self.now)
+
+    async def standing(self, tenant: Tenant) -> Standing:
+        """What counts against the tenant's quotas now."""
+        async with self.database.write() as connection:
+            current = await tenants.lock(connection, tenant.id)
+            return await reservations.standing(connection, current, self.now)
+
+    async def usage(
+        self, since: date | None = None, until: date | None = None, tenant: Tenant | None = None
+    ) -> list[Spending]:
+        """Spending by tenant, day (UTC, both ends included), model and strategy; of one tenant or of all."""
+        await self.expire()
+        async with self.database.read() as connection:
+            return await usage.report(connection, since, until, tenant.id if tenant is not None else None)
+
+    async def close(self) -> None:
+        await self.database.close()

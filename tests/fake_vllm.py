@@ -1,0 +1,153 @@
+"""A stand-in for a vLLM server: as fast as it is told to be, and with no model."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+Json = dict[str, Any]
+
+MODEL = "fake"
+OTHER_MODEL = "fake-2"
+CONTEXT = 4096
+PROMPT_TOKENS = 20
+
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 1000,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": CONTEXT,
+    "tie_word_embeddings": True,
+}
+
+
+@dataclass
+class FakeVllm:
+    """A running one. token_s: seconds per token; tokens: what a sample generates, up to its max_tokens.
+
+    requests: the bodies that it was sent, in order. aborted: requests whose client left.
+    """
+
+    url: str
+    token_s: float = 0.0
+    tokens: int = 8
+    requests: list[Json] = field(default_factory=list)
+    aborted: int = 0
+
+    def sent(self, path: str) -> list[Json]:
+        return [body for body in self.requests if body["path"] == path]
+
+
+def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/health")
+    async def health() -> Response:
+        return Response()
+
+    @app.get("/v1/models")
+    async def models() -> Json:
+        card = {"object": "model", "root": str(model_folder), "max_model_len": CONTEXT}
+        return {"object": "list", "data": [card | {"id": name} for name in (MODEL, OTHER_MODEL)]}
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Json:
+        fake.requests.append({"path": "/tokenize", **await request.json()})
+        return {"count": PROMPT_TOKENS, "max_model_len": CONTEXT}
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        return await complete(request, "/v1/chat/completions")
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        return await complete(request, "/v1/completions")
+
+    async def complete(request: Request, path: str) -> Response:
+        body = await request.json()
+        fake.requests.append({"path": path, **body})
+        if body.get("temperature", 0) > 2:
+            return JSONResponse({"error": {"message": "temperature must be at most 2", "code": 400}}, 400)
+        n = body.get("n") or 1
+        limit = body.get("max_completion_tokens") or body.get("max_tokens") or CONTEXT - PROMPT_TOKENS
+        tokens = min(fake.tokens, limit)
+        chat = path.startswith("/v1/chat")
+        if body.get("stream"):
+            return StreamingResponse(stream(body, chat, n, tokens), media_type="text/event-stream")
+        for _ in range(tokens):
+            await asyncio.sleep(fake.token_s)
+            if await request.is_disconnected():
+                fake.aborted += 1
+                break
+        text = "word " * tokens
+        content: Json = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        choices = [{"index": index, "finish_reason": "stop", **content} for index in range(n)]
+        return JSONResponse({"id": "x", "model": body["model"], "choices": choices, "usage": usage(n * tokens)})
+
+    async def stream(body: Json, chat: bool, n: int, tokens: int) -> AsyncIterator[str]:
+        options = body.get("stream_options") or {}
+        done = False
+        try:
+            for number in range(1, tokens + 1):
+                await asyncio.sleep(fake.token_s)
+                for index in range(n):
+                    content: Json = {"delta": {"content": "word "}} if chat else {"text": "word "}
+                    reason = "stop" if number == tokens else None
+                    chunk: Json = {"choices": [{"index": index, **content, "finish_reason": reason}]}
+                    if options.get("include_usage") and options.get("continuous_usage_stats"):
+                        chunk["usage"] = usage(number)
+                    yield event(body, chunk)
+            if options.get("include_usage"):
+                total = usage(n * tokens) | {"prompt_tokens_details": {"cached_tokens": 4}}
+                yield event(body, {"choices": [], "usage": total})
+            yield "data: [DONE]\n\n"
+            done = True
+        finally:
+            fake.aborted += not done
+
+    def event(body: Json, chunk: Json) -> str:
+        data = {"id": "x", "object": "chunk", "created": 1, "model": body["model"], **chunk}
+        return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+    def usage(tokens: int) -> Json:
+        return {
+            "prompt_tokens": PROMPT_TOKENS,
+            "total_tokens": PROMPT_TOKENS + tokens,
+            "completion_tokens": tokens,
+        }
+
+    return app
+
+
+@contextmanager
+def running_fake_vllm(folder: Path) -> Iterator[FakeVllm]:
+    """One in a thread of this process, on a port of its own. folder: for the model's config.json."""
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    fake = FakeVllm("")
+    server = uvicorn.Server(uvicorn.Config(_app(fake, folder), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the stand-in did not start"
+        time.sleep(0.01)
+    fake.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        yield fake
+    finally:
+        server.should_exit = True
+        thread.join(30)

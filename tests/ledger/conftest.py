@@ -1,0 +1,124 @@
+"""Ledgers on both databases, and a front-end with one."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from kinetics_serve.ledger import keys, tenants
+from kinetics_serve.ledger.database import Database
+from kinetics_serve.ledger.errors import LedgerUnavailable
+from kinetics_serve.ledger.ledger import Ledger
+from kinetics_serve.ledger.limits import Tenant
+from tests.fake_vllm import FakeVllm, running_fake_vllm
+from tests.ledger.postgres import running_postgres
+from tests.ledger.server import FrontEnd, front_end
+
+START_TIMEOUT_S = 30
+NOON = 1_767_268_800  # 2026-01-01 12:00 UTC
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database with the ledger's schema."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/ledger.db"
+    else:
+        url = request.getfixturevalue("postgres")
+        await emptied(url)
+    database = Database(url)
+    await database.migrate()
+    await database.close()
+    return url
+
+
+async def emptied(url: str) -> None:
+    """Drops everything, when the server has started."""
+    database = Database(url)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            async with database.write() as connection:
+                await connection.execute(text("DROP SCHEMA public CASCADE"))
+                await connection.execute(text("CREATE SCHEMA public"))
+            break
+        except LedgerUnavailable:
+            assert time.monotonic() < deadline, "PostgreSQL did not start"
+            time.sleep(0.1)
+    await database.close()
+
+
+class Clock:
+    """A time that tests set."""
+
+    def __init__(self) -> None:
+        self.now = float(NOON)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def ledger(url: str, clock: Clock) -> AsyncIterator[Ledger]:
+    ledger = Ledger(Database(url), lease_s=60, clock=clock)
+    yield ledger
+    await ledger.close()
+
+
+async def tenant(ledger: Ledger, name: str = "acme", **limits: Any) -> Tenant:
+    """A tenant with these limits, made or changed."""
+    async with ledger.database.write() as connection:
+        return await tenants.save(connection, name, limits, ledger.now)
+
+
+async def key_of(ledger: Ledger, owner: Tenant) -> str:
+    async with ledger.database.write() as connection:
+        return await keys.create(connection, owner, "test", ledger.now)
+
+
+def with_lease(ledger: Ledger, lease_s: int) -> Ledger:
+    return replace(ledger, lease_s=lease_s)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("front-end")
+
+
+@pytest.fixture(scope="session")
+def fake_server(folder: Path) -> Iterator[FakeVllm]:
+    with running_fake_vllm(folder) as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(fake_server: FakeVllm) -> FakeVllm:
+    fake_server.requests.clear()
+    fake_server.token_s, fake_server.tokens, fake_server.aborted = 0.0, 8, 0
+    return fake_server
+
+
+@pytest.fixture(scope="session")
+def shared(fake_server: FakeVllm, folder: Path) -> Iterator[FrontEnd]:
+    with front_end(fake_server, f"sqlite:///{folder}/ledger.db", folder, folder / "log") as running:
+        yield running
+
+
+@pytest.fixture
+def server(shared: FrontEnd, fake: FakeVllm) -> FrontEnd:
+    return shared

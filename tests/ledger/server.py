@@ -1,0 +1,122 @@
+"""A real front-end process in front of a stand-in for vLLM."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import httpx
+from typer.testing import CliRunner
+
+from kinetics_serve.cli import app
+from kinetics_serve.cost import Price, load_architecture
+from kinetics_serve.ledger import keys, tenants
+from kinetics_serve.ledger.database import Database
+from kinetics_serve.ledger.ledger import Ledger
+from tests.fake_vllm import MODEL, PROMPT_TOKENS, FakeVllm
+
+B200 = 562.5
+LEASE_S = 3
+QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+VOTE = {"budget": {"samples": 4}, "strategy": "majority_vote", "answer": {"extractor": "last_line"}}
+
+
+def run_command(*arguments: str, succeeds: bool = True) -> str:
+    """What the command prints on standard output, or on standard error where it fails."""
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
+    assert (result.exit_code == 0) == succeeds, result.output
+    return result.stdout if succeeds else result.stderr
+
+
+@dataclass
+class FrontEnd:
+    url: str
+    ledger: str
+    log: Path
+    process: "subprocess.Popen[bytes]"
+    fake: FakeVllm
+    folder: Path
+
+    def key(self, tenant: str, **limits: Any) -> str:
+        """A new key of a tenant with these limits."""
+
+        async def create() -> str:
+            ledger = Ledger(Database(self.ledger))
+            async with ledger.database.write() as connection:
+                key = await keys.create(
+                    connection, await tenants.save(connection, tenant, limits, ledger.now), "test", ledger.now
+                )
+            await ledger.close()
+            return key
+
+        with ThreadPoolExecutor(1) as thread:  # the test's own thread may have a loop that runs
+            return thread.submit(lambda: asyncio.run(create())).result()
+
+    def ask(self, key: str | None, body: dict[str, Any], path: str = "/v1/chat/completions") -> httpx.Response:
+        return httpx.post(self.url + path, json=body, headers=bearer(key), timeout=60)
+
+    def usage(self, key: str) -> dict[str, Any]:
+        response = httpx.get(f"{self.url}/v1/kinetics/usage", headers=bearer(key))
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def spent(self, key: str) -> dict[str, int]:
+        """eFLOPs by strategy."""
+        return {row["strategy"]: row["eflops"] for row in self.usage(key)["data"]}
+
+    def eflops(self, tokens: int, cached: int = 0) -> int:
+        """What a sample of so many tokens costs."""
+        price = Price(load_architecture(self.folder), B200)
+        return ceil(price.eflops(price.sample(PROMPT_TOKENS, tokens, cached_tokens=cached)))
+
+
+def bearer(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"authorization": f"Bearer {key}"}
+
+
+@contextmanager
+def front_end(fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more: str) -> Iterator[FrontEnd]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--upstream", fake.url, "--port", str(port), "--hardware", "b200", "--log-level", "debug", *more]
+    if ledger is not None:
+        options += ["--ledger", ledger, "--lease-s", str(LEASE_S)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kinetics_serve", "serve", *options], stdout=output, stderr=output
+        )
+    running = FrontEnd(f"http://127.0.0.1:{port}", ledger or "", log, process, fake, folder)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            try:
+                if httpx.get(f"{running.url}/ready").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def check_error(response: httpx.Response, status: int, code: str, *words: str) -> None:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    for word in words:
+        assert word in error["message"]

@@ -1,0 +1,113 @@
+"""The schema, the amounts, and what databases are accepted."""
+
+import asyncio
+import stat
+from datetime import date
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert, select, text
+from sqlalchemy.exc import StatementError
+
+from kinetics_serve.ledger.amounts import DIGITS, parse
+from kinetics_serve.ledger.database import Database
+from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
+from kinetics_serve.ledger.ledger import Ledger
+from kinetics_serve.ledger.tables import metadata, usage
+from tests.ledger.conftest import emptied, tenant
+
+AMOUNTS = [0, 1, 2**63, 2**64 + 1, 10**30 + 1, 10**DIGITS - 1]
+
+
+async def test_migrations_make_exactly_the_declared_tables(ledger: Ledger) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
+
+    async with ledger.database.read() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_front_ends_that_start_together_migrate_once(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/new.db" if kind == "sqlite" else request.getfixturevalue("postgres")
+    if kind == "postgresql":
+        await emptied(url)
+    databases = [Database(url) for _ in range(3)]
+    await asyncio.gather(*(database.migrate() for database in databases))
+    for database in databases:
+        await database.close()
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+async def test_amounts_beyond_64_bits_come_back_exactly(ledger: Ledger, amount: int) -> None:
+    owner = await tenant(ledger, month_eflops=amount)
+    assert owner.limits.month_eflops == amount
+    assert (await tenant(ledger, window_eflops=amount)).limits.month_eflops == amount
+
+
+@pytest.mark.parametrize("amount", [-1, 10**DIGITS])
+async def test_amounts_that_would_not_fit_are_refused(ledger: Ledger, amount: int) -> None:
+    with pytest.raises(StatementError, match="an amount must be"):
+        await tenant(ledger, month_eflops=amount)
+
+
+async def test_spending_beyond_64_bits_adds_up_exactly(ledger: Ledger) -> None:
+    owner = await tenant(ledger, month_eflops=3 * 10**30)
+    for number in range(20):
+        id = f"{number:032x}"
+        await ledger.reserve(id, owner, "m", "single", 10**29 + number)
+        await ledger.settle(id, owner, 10**29 + number)
+    expected = 20 * 10**29 + sum(range(20))
+    assert [row.eflops for row in await ledger.usage()] == [expected]
+    standing = await ledger.standing(owner)
+    assert standing.month == standing.window_spent == expected
+
+
+async def test_stored_amounts_sort_as_numbers(ledger: Ledger) -> None:
+    owner = await tenant(ledger)
+    async with ledger.database.write() as connection:
+        for amount in AMOUNTS:
+            row = {"tenant_id": owner.id, "day": date(2026, 1, 1), "strategy": "x", "requests": 1}
+            await connection.execute(insert(usage).values(**row, model=f"{amount:e}", eflops=amount))
+        order = (await connection.execute(select(usage.c.eflops).order_by(usage.c.eflops.desc()))).scalars().all()
+    assert order == sorted(AMOUNTS, reverse=True)
+
+
+@pytest.mark.parametrize(("written", "amount"), [("4e13", 4 * 10**13), ("1e30", 10**30), ("0", 0), ("123", 123)])
+def test_amounts_are_read_as_they_are_written(written: str, amount: int) -> None:
+    assert parse(written) == amount
+
+
+@pytest.mark.parametrize("written", ["", "much", "-1", "1.5", "nan", "inf", "1e40", "1e999999999"])
+def test_amounts_that_make_no_sense_are_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="expected whole eFLOPs"):
+        parse(written)
+
+
+async def test_sqlite_keeps_a_write_ahead_log_in_a_file_of_the_owners(tmp_path: Path) -> None:
+    database = Database(str(tmp_path / "plain-name.db"))
+    await database.migrate()
+    async with database.read() as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == {0o600}
+    await database.close()
+
+
+@pytest.mark.parametrize("url", ["mysql://host/name", "sqlite://", "sqlite:///:memory:", "postgresql//x:y"])
+def test_other_urls_are_refused_without_repeating_their_password(url: str) -> None:
+    with pytest.raises(LedgerMisuse) as caught:
+        Database(url)
+    assert "sqlite:///FILE" in str(caught.value)
+
+
+async def test_an_unreachable_database_is_unavailable_and_not_named_to_clients() -> None:
+    database = Database("postgresql://someone:secret@127.0.0.1:1/name")
+    with pytest.raises(LedgerUnavailable) as caught:
+        async with database.read():
+            pass
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,116 @@
+"""What becomes of reservations that nobody settles."""
+
+import asyncio
+
+import pytest
+
+from kinetics_serve.ledger.charge import Charge
+from kinetics_serve.ledger.errors import QuotaExceeded
+from kinetics_serve.ledger.ledger import Ledger
+from tests.ledger.conftest import Clock, tenant, with_lease
+
+A, B = "a" * 32, "b" * 32
+
+
+async def spent(ledger: Ledger) -> list[tuple[str, int, int]]:
+    return [(row.strategy, row.requests, row.eflops) for row in await ledger.usage()]
+
+
+async def test_an_expired_reservation_is_charged_what_was_last_noted_and_frees_the_rest(
+    ledger: Ledger, clock: Clock
+) -> None:
+    owner = await tenant(ledger, window_eflops=100, concurrency=1)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    await ledger.renew(A, 30)
+    clock.now += ledger.lease_s - 1
+    with pytest.raises(QuotaExceeded):
+        await ledger.reserve(B, owner, "m", "single", 70)
+    clock.now += 1
+    await ledger.reserve(B, owner, "m", "single", 70)
+    assert await spent(ledger) == [("single", 1, 30)]
+
+
+async def test_a_renewed_lease_does_not_expire(ledger: Ledger, clock: Clock) -> None:
+    owner = await tenant(ledger, concurrency=1)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    for _ in range(5):
+        clock.now += ledger.lease_s - 1
+        await ledger.renew(A, 0)
+    with pytest.raises(QuotaExceeded):
+        await ledger.reserve(B, owner, "m", "single", 1)
+
+
+async def test_a_slow_front_end_that_settles_after_expiry_is_charged_once_and_in_full(
+    ledger: Ledger, clock: Clock
+) -> None:
+    owner = await tenant(ledger)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    await ledger.renew(A, 30)
+    clock.now += ledger.lease_s
+    await ledger.expire()
+    await ledger.renew(A, 40)
+    await ledger.settle(A, owner, 50)
+    await ledger.settle(A, owner, 50)
+    assert await spent(ledger) == [("single", 1, 50)]
+
+
+async def test_an_expiry_is_booked_on_the_day_that_the_lease_ran_out(ledger: Ledger, clock: Clock) -> None:
+    owner = await tenant(ledger)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    await ledger.renew(A, 30)
+    clock.now += 3 * 86_400
+    assert [row.day.isoformat() for row in await ledger.usage()] == ["2026-01-01"]
+    standing = await ledger.standing(owner)
+    assert (standing.window_spent, standing.month, standing.reserved) == (0, 30, 0)
+
+
+async def test_settling_again_or_what_was_never_reserved_changes_nothing(ledger: Ledger) -> None:
+    owner = await tenant(ledger)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    for id in (A, A, B):
+        await ledger.settle(id, owner, 10)
+    assert await spent(ledger) == [("single", 1, 10)]
+
+
+async def test_nothing_spent_is_not_booked(ledger: Ledger) -> None:
+    owner = await tenant(ledger)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    await ledger.settle(A, owner, 0)
+    assert await ledger.usage() == []
+    assert (await ledger.standing(owner)).reserved == 0
+
+
+async def test_a_charge_renews_while_inside_and_settles_when_left(ledger: Ledger, clock: Clock) -> None:
+    owner = await tenant(ledger, window_eflops=100)
+    quick = with_lease(ledger, 1)
+    now = 0
+    async with Charge(quick, owner, "m", "auto", 100, lambda: now):
+        for now in (5, 10, 15):  # noqa: B007
+            clock.now += 0.9
+            await asyncio.sleep(0.5)
+        assert (await quick.standing(owner)).reserved == 100
+    assert await spent(ledger) == [("auto", 1, 15)]
+
+
+async def test_a_charge_settles_when_its_request_fails(ledger: Ledger) -> None:
+    owner = await tenant(ledger)
+    with pytest.raises(ZeroDivisionError):
+        async with Charge(ledger, owner, "m", "auto", 100, lambda: 7):
+            raise ZeroDivisionError
+    assert await spent(ledger) == [("auto", 1, 7)]
+    assert (await ledger.standing(owner)).running == 0
+
+
+async def test_a_charge_whose_client_leaves_while_it_reserves_holds_nothing(ledger: Ledger) -> None:
+    owner = await tenant(ledger)
+    for delay in (0, 0.001, 0.003, 0.01):
+
+        async def enter() -> None:
+            async with Charge(ledger, owner, "m", "auto", 100, lambda: 0):
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(enter())
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (await ledger.standing(owner)).running == 0

@@ -1,0 +1,185 @@
+"""What requests over HTTP are charged, and when they are refused for it."""
+
+import asyncio
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from tests.fake_vllm import MODEL, FakeVllm
+from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, run_command
+
+
+def test_a_budgeted_request_is_booked_at_what_its_bill_says(server: FrontEnd) -> None:
+    key = server.key("budgeted")
+    bill = server.ask(key, QUESTION | {"kinetics": VOTE}).json()["kinetics"]
+    assert server.spent(key) == {bill["strategy"]: bill["spent_eflops"]}
+    usage = server.usage(key)
+    assert (usage["tenant"], usage["reserved_eflops"], usage["running_requests"]) == ("budgeted", 0, 0)
+    assert usage["window_spent_eflops"] == usage["month_spent_eflops"] == bill["spent_eflops"]
+
+
+def test_a_budgeted_stream_is_settled_before_its_client_sees_the_end(server: FrontEnd) -> None:
+    key = server.key("stream", concurrency=1)
+    for _ in range(5):
+        response = server.ask(key, QUESTION | {"kinetics": VOTE, "stream": True})
+        assert response.status_code == 200, response.text
+        assert response.text.endswith("data: [DONE]\n\n")
+    assert server.usage(key)["data"][0]["requests"] == 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_without_a_budget_is_metered_by_its_usage(server: FrontEnd, stream: bool) -> None:
+    key = server.key(f"plain-{stream}", concurrency=1)
+    for _ in range(3):
+        assert server.ask(key, QUESTION | {"stream": stream}).status_code == 200
+    each = server.eflops(8, cached=4 if stream else 0)
+    assert server.spent(key) == {"pass_through": 3 * each}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_n_completions_are_paid_n_times(server: FrontEnd, path: str) -> None:
+    key = server.key(f"n-{path.count('chat')}")
+    body = {**QUESTION, "n": 3} if "chat" in path else {"model": MODEL, "prompt": "hello", "n": 3}
+    assert server.ask(key, body, path).status_code == 200
+    assert server.spent(key) == {"pass_through": 3 * server.eflops(8)}
+
+
+def test_a_kv_budget_is_charged_where_the_engine_is_sparse(fake: FakeVllm, folder: Path, tmp_path: Path) -> None:
+    fake.tokens = 2000
+    body = QUESTION | {"max_tokens": 2000}
+    spent = []
+    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", "--kv-budget", "512") as server:
+        for number, xargs in enumerate(({}, {"kv_budget": 256}, {"kv_budget": 0})):
+            key = server.key(str(number))
+            assert server.ask(key, body | {"vllm_xargs": xargs}).status_code == 200
+            spent.append(server.spent(key)["pass_through"])
+        check_error(server.ask(key, body | {"vllm_xargs": {"kv_budget": "0"}}), 400, "invalid_request")
+    assert spent[1] < spent[0] < spent[2] == server.eflops(2000)
+
+
+def test_a_refusal_of_the_engines_costs_nothing_and_keeps_its_words(server: FrontEnd) -> None:
+    key = server.key("refused")
+    for stream in (False, True):
+        response = server.ask(key, QUESTION | {"temperature": 9, "stream": stream})
+        assert response.status_code == 400
+        assert response.json()["error"]["message"] == "temperature must be at most 2"
+    assert server.spent(key) == {}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"include_usage": True}, {"include_usage": True, "continuous_usage_stats": True}]
+)
+def test_a_metered_stream_is_the_engines_own(server: FrontEnd, options: dict[str, bool]) -> None:
+    key = server.key("passed")
+    body = QUESTION | {"stream": True, "stream_options": options}
+    ours = server.ask(key, body)
+    theirs = httpx.post(f"{server.fake.url}/v1/chat/completions", json=body)
+    assert ours.content == theirs.content
+    assert ours.headers["content-type"] == theirs.headers["content-type"]
+
+
+def test_the_openai_sdk_streams_and_answers_with_a_key(server: FrontEnd) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key=server.key("sdk"), max_retries=0)
+    assert client.chat.completions.create(**QUESTION).choices[0].message.content == "word " * 8  # type: ignore[call-overload]
+    chunks = list(client.chat.completions.create(**QUESTION, stream=True))  # type: ignore[call-overload]
+    assert "".join(chunk.choices[0].delta.content for chunk in chunks) == "word " * 8
+
+
+def test_a_request_beyond_the_quota_is_told_when_to_come_back(server: FrontEnd) -> None:
+    each = server.eflops(100)
+    key = server.key("window", window_eflops=each * 3 // 2, window_s=3600)
+    server.fake.tokens = 100
+    assert server.ask(key, QUESTION).status_code == 200
+    for body in (QUESTION, QUESTION | {"stream": True}, QUESTION | {"kinetics": {"budget": {"eflops": each}}}):
+        response = server.ask(key, body)
+        check_error(response, 429, "quota_exceeded", "'window'", "3600 s", str(each))
+        assert 3590 < int(response.headers["retry-after"]) <= 3615
+    assert server.spent(key) == {"pass_through": server.eflops(100)}
+
+
+@pytest.mark.parametrize("limit", ["request_eflops", "window_eflops", "month_eflops"])
+def test_a_request_above_the_maximum_is_told_the_maximum(server: FrontEnd, limit: str) -> None:
+    key = server.key(f"max-{limit}", **{limit: 10**9})
+    for body in (QUESTION | {"kinetics": {"budget": {"eflops": 1e30}}}, QUESTION | {"max_tokens": 4000}):
+        check_error(server.ask(key, body), 400, "invalid_request", "1000000000")
+    assert server.fake.sent("/v1/chat/completions") == []
+
+
+@pytest.mark.parametrize("more", [{"n": "9"}, {"n": 0}, {"max_tokens": "9"}, {"stream": "true"}, {"cache_salt": 7}])
+def test_what_would_dodge_the_meter_is_refused(server: FrontEnd, more: dict[str, Any]) -> None:
+    check_error(server.ask(server.key("dodge"), QUESTION | more), 400, "invalid_request")
+    assert server.fake.sent("/v1/chat/completions") == []
+
+
+def test_the_larger_of_two_limits_is_reserved(server: FrontEnd) -> None:
+    key = server.key("two-limits", request_eflops=server.eflops(50))
+    check_error(server.ask(key, QUESTION | {"max_completion_tokens": 1}), 400, "invalid_request")
+    body = {"model": MODEL, "prompt": "hello", "max_tokens": 100, "max_completion_tokens": 1}
+    check_error(server.ask(key, body, "/v1/completions"), 400, "invalid_request")
+
+
+async def leave(server: FrontEnd, key: str, body: dict[str, Any], after_s: float) -> None:
+    """Asks, and is gone before the answer is complete."""
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(timeout=None) as client:
+            await client.post(f"{server.url}/v1/chat/completions", json=body, headers=bearer(key))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ask(), after_s)
+
+
+async def settled(server: FrontEnd, key: str) -> dict[str, int]:
+    for _ in range(100):
+        if server.usage(key)["running_requests"] == 0:
+            return server.spent(key)
+        await asyncio.sleep(0.05)
+    raise AssertionError("the reservation was not settled")
+
+
+async def test_a_client_that_leaves_pays_for_what_its_stream_generated(server: FrontEnd) -> None:
+    key = server.key("leaver")
+    server.fake.token_s, server.fake.tokens = 0.05, 100
+    await leave(server, key, QUESTION | {"stream": True}, 1.0)
+    spent = (await settled(server, key))["pass_through"]
+    assert server.eflops(2) <= spent <= server.eflops(40)
+
+
+async def test_a_client_that_leaves_before_the_answer_pays_the_reservation_and_no_more(server: FrontEnd) -> None:
+    key = server.key("unknown")
+    server.fake.token_s, server.fake.tokens = 0.05, 100
+    await leave(server, key, QUESTION, 0.5)
+    assert await settled(server, key) == {"pass_through": server.eflops(100)}
+
+
+async def test_a_client_that_leaves_a_budgeted_request_pays_for_what_it_generated(server: FrontEnd) -> None:
+    key = server.key("budget-leaver")
+    server.fake.token_s, server.fake.tokens = 0.05, 100
+    await leave(server, key, QUESTION | {"kinetics": VOTE, "stream": True}, 1.0)
+    (spent,) = (await settled(server, key)).values()
+    assert 0 < spent < server.eflops(40) * 4
+
+
+def test_the_administrator_gets_everybodys_usage_as_csv(server: FrontEnd) -> None:
+    key = server.key("csv")
+    server.ask(key, QUESTION)
+    rows = list(csv.DictReader(io.StringIO(run_command("usage", "--csv", "--ledger", server.ledger))))
+    (mine,) = [row for row in rows if row["tenant"] == "csv"]
+    assert (mine["model"], mine["strategy"], mine["requests"]) == (MODEL, "pass_through", "1")
+    assert int(mine["eflops"]) == server.spent(key)["pass_through"]
+    alone = run_command("usage", "--csv", "--tenant", "csv", "--ledger", server.ledger)
+    assert len(alone.splitlines()) == 2
+
+
+def test_usage_can_be_asked_by_day(server: FrontEnd) -> None:
+    key = server.key("days")
+    server.ask(key, QUESTION)
+    url = f"{server.url}/v1/kinetics/usage"
+    assert httpx.get(url, params={"until": "2020-01-01"}, headers=bearer(key)).json()["data"] == []
+    assert httpx.get(url, params={"since": "2020-01-01"}, headers=bearer(key)).json()["data"] != []
+    check_error(httpx.get(url, params={"since": "yesterday"}, headers=bearer(key)), 400, "invalid_request")
