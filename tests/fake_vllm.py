@@ -40,12 +40,14 @@ CONFIG = {
 class FakeVllm:
     """A running one. token_s: seconds per token; tokens: what a sample generates, up to its max_tokens.
 
-    requests: the bodies that it was sent, in order. aborted: requests whose client left.
+    events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
+    requests whose client left.
     """
 
     url: str
     token_s: float = 0.0
     tokens: int = 8
+    events: list[str] | None = None
     requests: list[Json] = field(default_factory=list)
     aborted: int = 0
 
@@ -100,6 +102,10 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
         return JSONResponse({"id": "x", "model": body["model"], "choices": choices, "usage": usage(n * tokens)})
 
     async def stream(body: Json, chat: bool, n: int, tokens: int) -> AsyncIterator[str]:
+        if fake.events is not None:
+            for line in fake.events:
+                yield f"data: {line}\n\n"
+            return
         options = body.get("stream_options") or {}
         done = False
         try:
