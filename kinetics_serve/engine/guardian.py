@@ -61,7 +61,9 @@ def guard(command: Sequence[str]) -> int:
     statuses: dict[int, int] = {}
     while process.pid not in statuses and not _must_end(parent, wakeup):
         _reap(statuses)
-    _end_tree(process.pid, statuses, spared=witness)
+    # What a command that ended by itself leaves behind has nothing to finish, and a restart waits for its end.
+    signals = (signal.SIGKILL,) if process.pid in statuses else (signal.SIGTERM, signal.SIGKILL)
+    _end_tree(process.pid, statuses, signals, spared=witness)
     os.write(goodbye, b".")
     process.returncode = os.waitstatus_to_exitcode(statuses.get(process.pid, signal.SIGKILL))
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -100,9 +102,9 @@ def _reap(statuses: dict[int, int]) -> None:
         statuses[pid] = status
 
 
-def _end_tree(group: int, statuses: dict[int, int], spared: int) -> None:
-    """SIGTERM to every process of the tree but one, then SIGKILL to those still there after GRACE_S."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def _end_tree(group: int, statuses: dict[int, int], signals: tuple[int, ...], spared: int) -> None:
+    """Each signal in turn to every process of the tree but one, while some are still there, GRACE_S apart."""
+    for number in signals:
         deadline = time.monotonic() + GRACE_S
         told: set[int] = set()
         while time.monotonic() < deadline:
