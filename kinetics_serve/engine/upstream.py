@@ -30,7 +30,7 @@ class EngineUnavailable(Exception):
 
 
 class EngineLost(EngineUnavailable):
-    """The connection failed or broke off: the server should not be used before it passes a health check."""
+    """The connection failed or broke off, or generation did: not to be used before it passes a health check."""
 
 
 class EngineRejected(Exception):
@@ -156,7 +156,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[Json]:
             code = error.get("code") if isinstance(error, dict) else None
             if isinstance(code, int) and 400 <= code < 500:  # vLLM checks some parameters only when it generates
                 raise EngineRejected(code, _message(chunk))
-            raise EngineUnavailable(f"the engine failed: {_message(chunk)}")
+            raise EngineLost(f"the engine failed: {_message(chunk)}")
         yield chunk
     raise EngineLost("the engine broke off in the middle of a sample")
 

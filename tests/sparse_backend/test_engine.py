@@ -88,7 +88,7 @@ def run_engines(folder: Path, engines: dict[str, Any], runs: dict[str, Any], **v
             check=False,
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        assert lines, done.stderr[-3000:]
+        assert lines, done.stdout + done.stderr
         results |= json.loads(lines[-1].removeprefix("RESULT "))
     return results
 
