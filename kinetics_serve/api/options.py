@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kinetics_serve.api.errors import ApiError, from_validation, invalid
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
@@ -89,6 +89,13 @@ class KineticsOptions(Strict):
     stop_confidence: Probability = 0.95
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     include_samples: Annotated[bool, Field(strict=True)] = False
+
+    @field_validator("kv_budget", mode="before")
+    @classmethod
+    def known_kv_budget(cls, value: Any) -> Any:
+        if value in ("auto", "dense") or (type(value) is int and value >= MIN_KV_BUDGET):
+            return value
+        raise ValueError(f"state auto, dense or a number of tokens from {MIN_KV_BUDGET}")
 
 
 def options_of(
