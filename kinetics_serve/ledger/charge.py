@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.ledger.limits import Tenant
+from kinetics_serve.ledger.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from kinetics_serve.ledger.ledger import Ledger
@@ -41,7 +42,7 @@ class Charge:
     async def __aenter__(self) -> "Charge":
         try:
             await self._ledger.reserve(self._id, self._tenant, self._model, self._strategy, self._eflops)
-        except asyncio.CancelledError:  # it may or may not have been committed
+        except asyncio.CancelledError:  # the reservation was made nevertheless, or refused
             await self._settle(0)
             raise
         self._renewing = asyncio.create_task(self._renew(), name=f"lease-{self._id}")
@@ -50,14 +51,14 @@ class Charge:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._leave()
+
+    @uninterrupted
+    async def _leave(self) -> None:
+        """A client that disconnects at this moment has to pay too."""
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
-        settling = asyncio.create_task(self._settle(self._spent()))
-        try:
-            await asyncio.shield(settling)
-        except asyncio.CancelledError:  # a client that leaves now has to pay too
-            await settling
-            raise
+        await self._settle(self._spent())
 
     async def _renew(self) -> None:
         while True:

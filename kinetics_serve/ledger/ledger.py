@@ -9,6 +9,7 @@ from kinetics_serve.ledger import keys, quotas, reservations, tenants, usage
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.ledger.quotas import Standing
+from kinetics_serve.ledger.uninterrupted import uninterrupted
 from kinetics_serve.ledger.usage import Spending
 
 DEFAULT_LEASE_S = 60
@@ -17,7 +18,7 @@ DEFAULT_LEASE_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Every method but the constructor raises LedgerUnavailable where the database gives no answer.
+    """Every method raises LedgerUnavailable where the database gives no answer, and runs to its end once it has begun.
 
     clock: seconds since 1970. Front-ends on one ledger need clocks that agree well within `lease_s` seconds.
     """
@@ -30,11 +31,13 @@ class Ledger:
     def now(self) -> int:
         return int(self.clock())
 
+    @uninterrupted
     async def owner(self, key: str) -> Tenant | None:
         """Whose API key it is, if anybody's."""
         async with self.database.read() as connection:
             return await keys.owner(connection, key)
 
+    @uninterrupted
     async def reserve(self, id: str, tenant: Tenant, model: str, strategy: str, eflops: int) -> None:
         """Sets `eflops` aside for a request, for as long as its lease is renewed. id: 32 hexadecimal digits.
 
@@ -51,17 +54,20 @@ class Ledger:
         if refusal is not None:
             raise refusal
 
+    @uninterrupted
     async def renew(self, id: str, spent: int) -> None:
         """Keeps a running request's reservation, and notes the eFLOPs that it has spent so far."""
         async with self.database.write() as connection:
             await reservations.renew(connection, id, spent, self.now + self.lease_s)
 
+    @uninterrupted
     async def settle(self, id: str, tenant: Tenant, spent: int) -> None:
         """Books the eFLOPs that a request has spent and frees the rest of its reservation, if it has one."""
         async with self.database.write() as connection:
             current = await tenants.lock(connection, tenant.id)
             await reservations.settle(connection, id, current, spent, self.now)
 
+    @uninterrupted
     async def expire(self) -> None:
         """Settles what crashed front-ends left behind, of every tenant. `reserve` does it for its own."""
         async with self.database.read() as connection:
@@ -70,12 +76,14 @@ class Ledger:
             async with self.database.write() as connection:
                 await reservations.expire(connection, await tenants.lock(connection, tenant_id), self.now)
 
+    @uninterrupted
     async def standing(self, tenant: Tenant) -> Standing:
         """What counts against the tenant's quotas now."""
         async with self.database.write() as connection:
             current = await tenants.lock(connection, tenant.id)
             return await reservations.standing(connection, current, self.now)
 
+    @uninterrupted
     async def usage(
         self, since: date | None = None, until: date | None = None, tenant: Tenant | None = None
     ) -> list[Spending]:

@@ -1,10 +1,12 @@
 """What becomes of reservations that nobody settles."""
 
 import asyncio
+import time
 
 import pytest
 
 from kinetics_serve.ledger.charge import Charge
+from kinetics_serve.ledger.database import LOCK_TIMEOUT_S
 from kinetics_serve.ledger.errors import QuotaExceeded
 from kinetics_serve.ledger.ledger import Ledger
 from tests.ledger.conftest import Clock, tenant, with_lease
@@ -101,16 +103,21 @@ async def test_a_charge_settles_when_its_request_fails(ledger: Ledger) -> None:
     assert (await ledger.standing(owner)).running == 0
 
 
-async def test_a_charge_whose_client_leaves_while_it_reserves_holds_nothing(ledger: Ledger) -> None:
+async def test_clients_that_leave_at_any_moment_hold_nothing_and_block_nobody(ledger: Ledger) -> None:
     owner = await tenant(ledger)
-    for delay in (0, 0.001, 0.003, 0.01):
+    quick = with_lease(ledger, 1)
 
-        async def enter() -> None:
-            async with Charge(ledger, owner, "m", "auto", 100, lambda: 0):
-                await asyncio.sleep(60)
+    async def ask() -> None:
+        async with Charge(quick, owner, "m", "auto", 100, lambda: 1):
+            await asyncio.sleep(0.4)  # long enough for a renewal to be interrupted too
 
-        task = asyncio.create_task(enter())
-        await asyncio.sleep(delay)
+    started = time.monotonic()
+    for number in range(30):
+        task = asyncio.create_task(ask())
+        await asyncio.sleep(number * 0.0007 if number % 3 else 0.33 + number * 0.001)
+        task.cancel()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert (await ledger.standing(owner)).running == 0
+        standing = await quick.standing(owner)
+        assert (standing.running, standing.reserved) == (0, 0)
+    assert time.monotonic() - started < LOCK_TIMEOUT_S, "a transaction was left open"
