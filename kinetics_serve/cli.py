@@ -81,6 +81,14 @@ def serve(
     upstream: Annotated[
         list[str] | None, typer.Option(help="URL of a vLLM server that runs already; repeat for several.")
     ] = None,
+    upstream_api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="KINETICS_UPSTREAM_API_KEY",
+            show_envvar=True,
+            help="What the upstreams know this server by. Better set in the environment than in the process list.",
+        ),
+    ] = None,
     architecture: Annotated[
         str | None,
         typer.Option(help="Folder or Hugging Face name of the upstreams' model, where they don't tell."),
@@ -126,6 +134,8 @@ def serve(
         raise fail("--model starts an embedded engine and --upstream uses running ones: give one of them")
     if upstream and engine_args:
         raise fail(f"arguments after -- are for the embedded engine, which --upstream replaces: {engine_args}")
+    if upstream_api_key and not (upstream_api_key.isascii() and upstream_api_key.isprintable()):
+        raise fail("--upstream-api-key has characters that a header can't carry")
     for url in upstream or ():
         if not url.startswith(("http://", "https://")):
             raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {url!r}")
@@ -153,7 +163,8 @@ def serve(
         errors.print(
             f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
         )
-        fastapi = create_app(urls, profile.intensity, architecture, settings, sparse.kv_policy(tokens), tenants)
+        kv = sparse.kv_policy(tokens)
+        fastapi = create_app(urls, profile.intensity, architecture, settings, kv, tenants, upstream_api_key)
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
             runner.run(server.serve(fastapi, listener, supervisor))
     except EngineError as error:

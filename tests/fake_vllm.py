@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 Json = dict[str, Any]
@@ -41,7 +41,8 @@ class FakeVllm:
     """A running one. token_s: seconds per token; tokens: what a sample generates, up to its max_tokens.
 
     events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
-    requests whose client left.
+    requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
+    status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
     """
 
     url: str
@@ -50,13 +51,22 @@ class FakeVllm:
     events: list[str] | None = None
     requests: list[Json] = field(default_factory=list)
     aborted: int = 0
+    first_token_s: float = 0.0
+    api_key: str | None = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    breaks_after: int | None = None
 
     def sent(self, path: str) -> list[Json]:
         return [body for body in self.requests if body["path"] == path]
 
 
 def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
-    app = FastAPI()
+    async def authenticate(request: Request) -> None:
+        if fake.api_key is not None and request.headers.get("authorization") != f"Bearer {fake.api_key}":
+            raise HTTPException(401, "Unauthorized")
+
+    app = FastAPI(dependencies=[Depends(authenticate)])
 
     @app.get("/health")
     async def health() -> Response:
@@ -83,6 +93,9 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
     async def complete(request: Request, path: str) -> Response:
         body = await request.json()
         fake.requests.append({"path": path, **body})
+        if fake.status != 200:
+            message = {"error": {"message": "as it was told", "code": fake.status}}
+            return JSONResponse(message, fake.status, fake.headers)
         if body.get("temperature", 0) > 2:
             return JSONResponse({"error": {"message": "temperature must be at most 2", "code": 400}}, 400)
         n = body.get("n") or 1
@@ -91,6 +104,7 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
         chat = path.startswith("/v1/chat")
         if body.get("stream"):
             return StreamingResponse(stream(body, chat, n, tokens), media_type="text/event-stream")
+        await asyncio.sleep(fake.first_token_s)
         for _ in range(tokens):
             await asyncio.sleep(fake.token_s)
             if await request.is_disconnected():
@@ -109,7 +123,10 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
         options = body.get("stream_options") or {}
         done = False
         try:
+            await asyncio.sleep(fake.first_token_s)
             for number in range(1, tokens + 1):
+                if fake.breaks_after is not None and number > fake.breaks_after:
+                    raise ConnectionError("as it was told")
                 await asyncio.sleep(fake.token_s)
                 for index in range(n):
                     content: Json = {"delta": {"content": "word "}} if chat else {"text": "word "}

@@ -27,19 +27,20 @@ def create_app(
     settings: Settings | None = None,
     kv: KVPolicy = DENSE,
     ledger: "Ledger | None" = None,
+    upstream_api_key: str | None = None,
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
     intensity: FLOPs per byte of their hardware. architecture: the folder or Hugging Face name of their model, where
     the servers don't tell. kv: how they attend. ledger: tenants and quotas, closed with the app; without one,
-    everybody may do everything.
+    everybody may do everything. upstream_api_key: what the servers know us by.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics = Metrics()
         math_pool = MathPool()
-        async with new_client() as client:
+        async with new_client(upstream_api_key) as client:
             pool = Pool(
                 [Upstream(url, client) for url in upstreams],
                 intensity,

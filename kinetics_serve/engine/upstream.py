@@ -33,6 +33,14 @@ class EngineLost(EngineUnavailable):
     """The connection failed or broke off, or generation did: not to be used before it passes a health check."""
 
 
+class EngineOverloaded(EngineUnavailable):
+    """The server answered 429. `retry_after_s`: what it asks for, None where it doesn't say."""
+
+    def __init__(self, message: str, retry_after_s: int | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class EngineRejected(Exception):
     """The server refused the request as it is: `status` is its 4xx, `message` its own words."""
 
@@ -52,13 +60,19 @@ class ModelCard:
     raw: Json
 
 
-def new_client() -> httpx.AsyncClient:
-    """The connections that all upstreams share. Generation may take its time; connecting may not."""
+def new_client(api_key: str | None = None) -> httpx.AsyncClient:
+    """The connections that all upstreams share. Generation may take its time; connecting may not.
+
+    api_key: what the upstreams know us by.
+    """
     transport = httpx.AsyncHTTPTransport(
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=256), socket_options=KEEPALIVE
     )
     return httpx.AsyncClient(
-        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S), transport=transport, trust_env=False
+        headers={"authorization": f"Bearer {api_key}"} if api_key else None,
+        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+        transport=transport,
+        trust_env=False,
     )
 
 
@@ -109,7 +123,9 @@ class Upstream:
     async def open(
         self, method: str, path: str, body: Json | bytes | None = None, headers: dict[str, str] | None = None
     ) -> AsyncIterator[httpx.Response]:
-        """A response whose body has not been read. Raises EngineUnavailable."""
+        """A response whose body has not been read. Raises EngineUnavailable, also for what isn't the client's fault:
+        too many requests, a key of ours that the server does not take.
+        """
         content = json.dumps(body).encode() if isinstance(body, dict) else body
         headers = {"content-type": "application/json", **(headers or {})}
         self.outstanding += 1
@@ -117,6 +133,7 @@ class Upstream:
             request = self.client.build_request(method, self.url + path, content=content, headers=headers)
             response = await self.client.send(request, stream=True)
             try:
+                _raise_for_our_fault(response)
                 yield response
             finally:
                 await response.aclose()
@@ -131,6 +148,16 @@ class Upstream:
             return _object(await response.aread())
 
 
+def _raise_for_our_fault(response: httpx.Response) -> None:
+    if response.status_code == 429:
+        wait = response.headers.get("retry-after", "")
+        raise EngineOverloaded("the engine has too much to do", int(wait) if wait.isdecimal() else None)
+    if response.status_code in (401, 403):
+        raise EngineUnavailable(
+            "the engine does not take this server's key: its administrator sets it with KINETICS_UPSTREAM_API_KEY"
+        )
+
+
 async def _raise_for_status(response: httpx.Response) -> None:
     if response.status_code < 400:
         return
@@ -138,7 +165,7 @@ async def _raise_for_status(response: httpx.Response) -> None:
         message = _message(json.loads(await response.aread()))
     except ValueError:
         message = f"HTTP {response.status_code}"
-    if response.status_code < 500 and response.status_code not in (408, 429):
+    if response.status_code < 500 and response.status_code != 408:
         raise EngineRejected(response.status_code, message)
     raise EngineUnavailable(f"the engine answered {response.status_code}: {message}")
 

@@ -3,13 +3,15 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from kinetics_serve.api.app import create_app
-from tests.fake_vllm import FakeVllm, running_fake_vllm
+from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 
 USAGE = {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}
 BUDGETED = {
@@ -25,16 +27,22 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
         yield fake
 
 
-@pytest.fixture
-async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
-    fake.events = None
-    app = create_app([fake.url], 562.5)
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app, which is ready."""
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=30) as client,
     ):
         while (await client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.01)
+        yield client
+
+
+@pytest.fixture
+async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
+    fake.events, fake.api_key, fake.status, fake.headers = None, None, 200, {}
+    async with serving(create_app([fake.url], 562.5)) as client:
         yield client
 
 
@@ -140,3 +148,26 @@ async def test_a_plan_checks_its_options_without_a_budget_too(client: httpx.Asyn
     response = await client.post("/v1/kinetics/plan", json=BUDGETED | {"kinetics": kinetics})
     assert response.status_code == 400
     assert len(response.text) < 1000
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"kinetics": None}, {"kinetics": None, "stream": True}])
+async def test_an_overloaded_server_is_reported_with_its_own_retry_after(
+    client: httpx.AsyncClient, fake: FakeVllm, fields: dict[str, Any]
+) -> None:
+    fake.status, fake.headers = 429, {"retry-after": "7"}
+    response = await ask(client, **fields)
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "overloaded")
+    assert response.headers["retry-after"] == "7"
+    assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_clients_own_key_stays_here(fake: FakeVllm) -> None:
+    fake.events, fake.status, fake.api_key = None, 200, "ours"
+    async with serving(create_app([fake.url], 562.5, upstream_api_key="ours")) as client:
+        for fields in ({}, {"kinetics": None}):
+            response = await client.post(
+                "/v1/chat/completions",
+                json={"model": MODEL} | BUDGETED | fields,
+                headers={"authorization": "Bearer theirs"},
+            )
+            assert response.status_code == 200
