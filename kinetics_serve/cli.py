@@ -47,6 +47,20 @@ def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, f
     return efforts
 
 
+def chosen_verifiers(stated: list[str]) -> frozenset[str]:
+    """Hosts with their ports."""
+    from kinetics_serve.scorers.verifier import host_of
+
+    for host in stated:
+        try:
+            complete = host_of(f"http://{host}") == host.lower()
+        except ValueError:
+            complete = False
+        if not complete:
+            raise fail(f"--verifier takes HOST:PORT, such as verifier.example:443; given: {host!r}")
+    return frozenset(host.lower() for host in stated)
+
+
 def chosen_kv_budget(stated: str | None, embedded: bool, engine_args: list[str]) -> int | None:
     """KV tokens that the engine attends to; None is dense."""
     from kinetics_serve.engine.sparse import MIN_KV_BUDGET
@@ -108,6 +122,10 @@ def serve(
         typer.Option(help="Samples' worth that a reasoning_effort buys, such as high=16; repeat for several."),
     ] = None,
     calibration: CalibrationOption = None,
+    verifier: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST:PORT of a program that requests may have their samples scored by; repeat for several."),
+    ] = None,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 8,
     ledger: Annotated[
         str | None,
@@ -143,7 +161,12 @@ def serve(
     for library in ("httpx", "aiosqlite", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)
     tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
-    settings = Settings(chosen_efforts(effort or [], DEFAULT_EFFORTS), max_body_mb << 20, loaded(calibration))
+    settings = Settings(
+        chosen_efforts(effort or [], DEFAULT_EFFORTS),
+        max_body_mb << 20,
+        loaded(calibration),
+        chosen_verifiers(verifier or []),
+    )
     profile = chosen_hardware(hardware_name)
     tenants = opened_ledger(ledger, lease_s) if ledger is not None else None
     supervisor = None

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +43,15 @@ class FakeVllm:
     events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
     requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
     status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
+    word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     """
 
     url: str
     token_s: float = 0.0
     tokens: int = 8
     events: list[str] | None = None
+    word: Callable[[int], str] = lambda seed: "word "
+    score: Callable[[str], float] = lambda text: 1.0
     requests: list[Json] = field(default_factory=list)
     aborted: int = 0
     first_token_s: float = 0.0
@@ -110,7 +113,9 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
             if await request.is_disconnected():
                 fake.aborted += 1
                 break
-        text = "word " * tokens
+        if "structured_outputs" in body:
+            return JSONResponse(judged(body))
+        text = fake.word(body.get("seed") or 0) * tokens
         content: Json = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         choices = [{"index": index, "finish_reason": "stop", **content} for index in range(n)]
         return JSONResponse({"id": "x", "model": body["model"], "choices": choices, "usage": usage(n * tokens)})
@@ -121,6 +126,7 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
                 yield f"data: {line}\n\n"
             return
         options = body.get("stream_options") or {}
+        word = fake.word(body.get("seed") or 0)
         done = False
         try:
             await asyncio.sleep(fake.first_token_s)
@@ -129,7 +135,7 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
                     raise ConnectionError("as it was told")
                 await asyncio.sleep(fake.token_s)
                 for index in range(n):
-                    content: Json = {"delta": {"content": "word "}} if chat else {"text": "word "}
+                    content: Json = {"delta": {"content": word}} if chat else {"text": word}
                     reason = "stop" if number == tokens else None
                     chunk: Json = {"choices": [{"index": index, **content, "finish_reason": reason}]}
                     if options.get("include_usage") and options.get("continuous_usage_stats"):
@@ -142,6 +148,23 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
             done = True
         finally:
             fake.aborted += not done
+
+    def judged(body: Json) -> Json:
+        grade = str(round(fake.score(body["messages"][0]["content"])))
+        token = {"token": grade, "logprob": 0.0, "top_logprobs": [{"token": grade, "logprob": 0.0}]}
+        choice = {"message": {"content": grade}, "logprobs": {"content": [token]}, "finish_reason": "length"}
+        return {"choices": [choice], "usage": usage(1)}
+
+    @app.post("/classify")
+    @app.post("/pooling")
+    @app.post("/score")
+    async def score(request: Request) -> Json:
+        body = await request.json()
+        path = request.url.path
+        fake.requests.append({"path": path, **body})
+        value = fake.score(body["documents"] if path == "/score" else body["messages"][-1]["content"])
+        data = {"/classify": {"probs": [value]}, "/pooling": {"data": [[0.0], [value]]}, "/score": {"score": value}}
+        return {"data": [data[path]], "usage": {"prompt_tokens": PROMPT_TOKENS + 5}}
 
     def event(body: Json, chunk: Json) -> str:
         data = {"id": "x", "object": "chunk", "created": 1, "model": body["model"], **chunk}

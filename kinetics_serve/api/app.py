@@ -48,7 +48,7 @@ def create_app(
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
             )
-            app.state.services = Services(settings or Settings(), pool, metrics, math_pool, ledger)
+            app.state.services = Services(settings or Settings(), pool, metrics, math_pool, client, ledger)
             watching = asyncio.create_task(pool.watch())
             try:
                 yield

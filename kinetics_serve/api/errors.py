@@ -15,6 +15,7 @@ from kinetics_serve.engine.upstream import EngineOverloaded, EngineRejected, Eng
 from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
 from kinetics_serve.planner.choose import AccuracyOutOfReach
 from kinetics_serve.planner.plan import BudgetTooSmall
+from kinetics_serve.scorers.scorer import ScorerFailed
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, EngineUnavailable):
         message = f"{error}; try again in a few seconds"
         return ApiError(503, "engine_unavailable", message, headers={"retry-after": str(RETRY_AFTER_S)})
+    if isinstance(error, ScorerFailed):
+        return ApiError(502, "scorer_failed", str(error), "kinetics.scorer")
     if isinstance(error, RequestTooLarge):
         return invalid(str(error))
     if isinstance(error, QuotaExceeded):
@@ -117,7 +120,7 @@ def install(app: FastAPI) -> None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
-    request = (BudgetTooSmall, AccuracyOutOfReach, ModelNotFound, EngineRejected, EngineUnavailable)
+    request = (BudgetTooSmall, AccuracyOutOfReach, ModelNotFound, EngineRejected, EngineUnavailable, ScorerFailed)
     ledger = (RequestTooLarge, QuotaExceeded, LedgerUnavailable)
     for kind in (ApiError, *request, *ledger, Exception):
         app.add_exception_handler(kind, handle)

@@ -11,11 +11,12 @@ from fastapi.responses import JSONResponse, Response
 
 from kinetics_serve.api import body as request_body
 from kinetics_serve.api import metered
-from kinetics_serve.api.access import restricted, tenant_of
+from kinetics_serve.api.access import check_model, restricted, tenant_of
 from kinetics_serve.api.disconnect import CancellingStream, while_request_connected
 from kinetics_serve.api.errors import as_api_error, invalid
 from kinetics_serve.api.job import Job
 from kinetics_serve.api.options import BUDGET_HEADER, options_of
+from kinetics_serve.api.scoring import scorer_model
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.completion import ChatCompletion, Completion, TextCompletion
 from kinetics_serve.engine.upstream import Json
@@ -54,6 +55,9 @@ async def _complete(request: Request, completion: type[Completion]) -> Response:
             return await while_request_connected(request, metered.pass_through(request, tenant, completion, body))
         return await while_request_connected(request, _pass_through(request, completion, body, content))
     _check_finite(body)
+    judge = scorer_model(options)
+    if judge is not None:
+        check_model(tenant, judge)
     job = await while_request_connected(request, Job.create(body, options, completion, services))
     if job.prompt.stream:
         return await _stream(request, job, tenant)

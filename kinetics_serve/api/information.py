@@ -1,6 +1,6 @@
 """The routes that generate nothing: models, plans, usage, metrics, health."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from kinetics_serve.api.access import check_model, restricted, tenant_of
 from kinetics_serve.api.errors import ApiError, invalid
 from kinetics_serve.api.job import plan_of, terms_of
 from kinetics_serve.api.options import BUDGET_HEADER, options_of
+from kinetics_serve.api.scoring import scorer_model, scorer_of
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.completion import ChatCompletion, TextCompletion
 from kinetics_serve.engine.upstream import EngineUnavailable
@@ -67,7 +68,13 @@ async def plan(request: Request) -> dict[str, Any]:
     header = request.headers.get(BUDGET_HEADER)
     options = options_of(body, header, services.settings.efforts, budget_needed=False)
     assert options is not None
+    judge = scorer_model(options)
+    if judge is not None:
+        check_model(tenant, judge)
     _, served, prompt, terms = await terms_of(body, options, completion, services)
+    scorer = await scorer_of(options, prompt, served, services)
+    if scorer is not None:
+        terms = replace(terms, scoring=scorer.worst_case)
     answer = {
         "model": served.name,
         "kv_budget": terms.kv.budget or "dense",

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from kinetics_serve.api.errors import ApiError, invalid
-from kinetics_serve.api.options import KineticsOptions
+from kinetics_serve.api.options import ConfidenceScorer, KineticsOptions
 from kinetics_serve.api.prompt import Prompt, prompt_of
+from kinetics_serve.api.scoring import scorer_of
 from kinetics_serve.api.services import Services
+from kinetics_serve.cost import Cost
 from kinetics_serve.engine import sparse
 from kinetics_serve.engine.completion import ChatCompletion, Completion
 from kinetics_serve.engine.live_source import LiveSource
@@ -20,8 +22,10 @@ from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget, fitting
 from kinetics_serve.planner.plan import Plan, plan
 from kinetics_serve.runner.answer_groups import AnswerGroups
-from kinetics_serve.runner.live import drive
+from kinetics_serve.runner.live import Source, drive
 from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.scorers.scored_source import ScoredSource
+from kinetics_serve.scorers.scorer import Scorer
 from kinetics_serve.strategies.answers import extractor
 from kinetics_serve.strategies.state import Sample, Status
 from kinetics_serve.strategies.votes import tally
@@ -111,6 +115,7 @@ class Job:
         prompt: Prompt,
         plan: Plan,
         arrived: float,
+        scorer: Scorer | None = None,
     ) -> None:
         self.prompt = prompt
         self.run = Run(plan.policy, plan.terms, plan.budget)
@@ -130,8 +135,11 @@ class Job:
             lambda: prompt.completion(prompt.top_logprobs),
             extractor(options.answer.extractor, options.answer.pattern),
             AnswerGroups(options.answer.equivalence, services.math_pool.equal),
-            options.scorer.statistic,
+            options.scorer.statistic if isinstance(options.scorer, ConfidenceScorer) else "mean",
         )
+        self._samples: Source = self._source
+        if scorer is not None:
+            self._samples = ScoredSource(self._source, scorer, lambda index: self._source.completions[index].text)
 
     @classmethod
     async def create(
@@ -140,8 +148,11 @@ class Job:
         """Raises what api.errors knows; nothing is spent by then."""
         arrived = time.monotonic()
         upstream, model, prompt, terms = await terms_of(body, options, completion, services)
+        scorer = await scorer_of(options, prompt, model, services)
+        if scorer is not None:
+            terms = replace(terms, scoring=scorer.worst_case)
         chosen = plan_of(options, prompt, model, terms, services.settings.calibration)
-        return cls(services, options, upstream, model, prompt, chosen, arrived)
+        return cls(services, options, upstream, model, prompt, chosen, arrived, scorer)
 
     @property
     def model(self) -> str:
@@ -177,11 +188,11 @@ class Job:
         finally:
             self._book(outcome)
 
-    async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
         """The source's sample, counted while it runs."""
         gauge = self._services.metrics.inflight.labels(**self._labels)
         with gauge.track_inprogress():
-            async with aclosing(self._source.sample(sample)) as events:
+            async with aclosing(self._samples.sample(sample)) as events:
                 async for event in events:
                     yield event
 
@@ -232,7 +243,7 @@ class Job:
         assert run.finish is not None
         winner = run.finish.winner
         intensity = run.terms.price.intensity
-        bill = {
+        bill: Json = {
             "strategy": run.policy.name,
             "model": self._model,
             "kv_budget": run.terms.kv.budget or "dense",
@@ -248,6 +259,9 @@ class Job:
             "confidence": run.finish.confidence,
             "votes": self._votes(),
         }
+        if self._options.scorer.kind != "confidence":
+            eflops = run.terms.eflops(run.scoring_cost)
+            bill["scorer"] = {"kind": self._options.scorer.kind, "spent_eflops": eflops}
         if self._options.include_samples:
             bill["samples"] = [self._sample_report(sample) for sample in run.samples]
         return bill

@@ -2,11 +2,23 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from kinetics_serve.api.errors import ApiError, from_validation, invalid
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.planner.plan import Budget, StrategyName
+from kinetics_serve.scorers.judge import CRITERIA
+from kinetics_serve.scorers.reward_model import Api
+from kinetics_serve.scorers.verifier import host_of
 from kinetics_serve.strategies.answers import PatternError, extractor
 from kinetics_serve.strategies.equivalence import EquivalenceKind
 
@@ -15,6 +27,7 @@ MAX_BUDGET = 1e30
 """eFLOPs. More than any machine does in a lifetime, and far from where doubles end."""
 
 MAX_SAMPLES = 1024
+MAX_VERIFIER_TIMEOUT_S = 300.0
 
 Positive = Annotated[float, Field(gt=0, le=MAX_BUDGET, allow_inf_nan=False, strict=True)]
 Probability = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -70,11 +83,57 @@ class AnswerOption(Strict):
         return self
 
 
-class ScorerOption(Strict):
-    """Best-of-N's score: the model's confidence, over the whole sample or its least confident stretch."""
+class ConfidenceScorer(Strict):
+    """The model's confidence, over the whole sample or its least confident stretch. Costs nothing."""
 
     kind: Literal["confidence"] = "confidence"
     statistic: Literal["mean", "worst_window"] = "mean"
+
+
+class RewardModelScorer(Strict):
+    """A reward model that one of the upstreams serves, by vLLM's route of that name."""
+
+    kind: Literal["reward_model"]
+    model: str
+    api: Api = "classify"
+
+
+class JudgeScorer(Strict):
+    """A language model grades the answer; by default, the one that gave it."""
+
+    kind: Literal["judge"]
+    model: str | None = None
+    criteria: Annotated[str, Field(min_length=1, max_length=4000)] = CRITERIA
+
+
+class HttpScorer(Strict):
+    """A program at a URL whose host the server's administrator allows."""
+
+    kind: Literal["http"]
+    url: str
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_VERIFIER_TIMEOUT_S, strict=True)] = 10.0
+
+    @field_validator("url")
+    @classmethod
+    def leads_somewhere(cls, value: str) -> str:
+        host_of(value)
+        return value
+
+
+def _kind(value: Any) -> Any:
+    return value.get("kind", "confidence") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+ScorerOption = Annotated[
+    Annotated[ConfidenceScorer, Tag("confidence")]
+    | Annotated[RewardModelScorer, Tag("reward_model")]
+    | Annotated[JudgeScorer, Tag("judge")]
+    | Annotated[HttpScorer, Tag("http")],
+    Discriminator(_kind),
+]
+
+SCORED: tuple[StrategyName, ...] = ("best_of_n", "weighted_vote")
+"""The strategies that score decides: the others would pay a scorer for nothing."""
 
 
 class KineticsOptions(Strict):
@@ -85,10 +144,19 @@ class KineticsOptions(Strict):
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] = 32
     kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=MIN_KV_BUDGET, strict=True)] = "auto"
     answer: AnswerOption = AnswerOption()
-    scorer: ScorerOption = ScorerOption()
+    scorer: ScorerOption = ConfidenceScorer()
     stop_confidence: Probability = 0.95
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     include_samples: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def score_decides(self) -> Self:
+        if self.scorer.kind != "confidence" and self.strategy not in SCORED:
+            raise ValueError(
+                f"the scorer {self.scorer.kind!r} costs, and the strategy {self.strategy!r} does not choose by scores: "
+                f"state a strategy of {', '.join(SCORED)}"
+            )
+        return self
 
     @field_validator("kv_budget", mode="before")
     @classmethod

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import httpx
+
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
@@ -19,11 +21,14 @@ DEFAULT_MAX_BODY_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an administrator sets. efforts: samples' worth per `reasoning_effort`. calibration: what plans follow."""
+    """What an administrator sets. efforts: samples' worth per `reasoning_effort`. calibration: what plans follow.
+    verifier_hosts: `host:port` of the programs that requests may name as their scorer.
+    """
 
     efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     calibration: Calibration | None = None
+    verifier_hosts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,4 +37,5 @@ class Services:
     pool: Pool
     metrics: Metrics
     math_pool: MathPool
+    client: httpx.AsyncClient
     ledger: "Ledger | None" = None

@@ -109,6 +109,10 @@ class Upstream:
                 raise EngineUnavailable(f"{self.url} has no /tokenize, which budgets need") from None
             raise
 
+    async def post(self, path: str, body: Json) -> Json:
+        """The whole answer. Raises EngineRejected (4xx) and EngineUnavailable."""
+        return await self._json("POST", path, body)
+
     @asynccontextmanager
     async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Json]]:
         """The chunks of a streamed completion that the server has accepted. Leaving makes vLLM abort it.

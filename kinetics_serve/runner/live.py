@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
+from kinetics_serve.cost import Cost
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.state import Finish, Sample
 
@@ -13,11 +14,11 @@ class Source(Protocol):
     """Where samples come from.
 
     The generator yields 0 when the sample has been accepted, from where on it costs, then the number of tokens so
-    far as they come, then how the sample ended. It raises when the server refuses or fails. Closing it must stop the
-    sample's generation.
+    far as they come, then the most that its score will cost, where something scores it, then how the sample ended. It
+    raises when the server refuses or fails. Closing it must stop the sample's generation.
     """
 
-    def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]: ...
+    def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]: ...
 
 
 async def drive(
@@ -32,7 +33,7 @@ async def drive(
     However it ends (an answer, the deadline in seconds, an exception of the source's, cancellation), every
     sample has been stopped and settled by then. `on_change` is called after every event.
     """
-    events: asyncio.Queue[tuple[int, int | Ended | Exception]] = asyncio.Queue()
+    events: asyncio.Queue[tuple[int, int | Cost | Ended | Exception]] = asyncio.Queue()
     prompt_cached = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -51,9 +52,11 @@ async def drive(
         finally:
             prompt_cached.set()
 
-    def record(index: int, event: int | Ended) -> None:
+    def record(index: int, event: int | Cost | Ended) -> None:
         if isinstance(event, Ended):
             run.ended(index, event)
+        elif isinstance(event, Cost):
+            run.scoring(index, event)
         elif event == 0:
             run.opened(index)
         else:

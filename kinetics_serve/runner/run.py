@@ -4,6 +4,7 @@ Synchronous and without I/O, so that what is served is what is simulated.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple
@@ -18,21 +19,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for every sample of a request. `max_tokens` is a sample's cap, in tokens."""
+    """What holds for every sample of a request. `max_tokens` is a sample's cap, in tokens.
+
+    scoring: the most that scoring a sample of so many tokens costs, where something but its confidence scores it.
+    """
 
     price: Price
     prompt_tokens: int
     max_tokens: int
     max_samples: int
     kv: KVPolicy = DENSE
+    scoring: Callable[[int], Cost] | None = None
     _worst_cases: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _samples: dict[tuple[int, int], Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def worst_case(self, max_tokens: int) -> int:
-        """eFLOPs to reserve for a sample: nothing cached, nothing shared, max_tokens generated."""
+        """eFLOPs to reserve for a sample: nothing cached, nothing shared, max_tokens generated, and then scored."""
         known = self._worst_cases.get(max_tokens)
         if known is None:
-            known = self._worst_cases[max_tokens] = self.eflops(self.sample(max_tokens))
+            cost = self.sample(max_tokens)
+            if self.scoring is not None:
+                cost += self.scoring(max_tokens)
+            known = self._worst_cases[max_tokens] = self.eflops(cost)
         return known
 
     def sample(self, tokens: int, cached_tokens: int = 0) -> Cost:
@@ -54,7 +62,8 @@ class Terms:
 class Ended(NamedTuple):
     """How a sample ended, by whoever ran it.
 
-    cached_tokens: the prompt tokens that the server reported as found in its prefix cache. See Sample for the rest.
+    cached_tokens: the prompt tokens that the server reported as found in its prefix cache. scoring: what its score
+    cost. See Sample for the rest.
     """
 
     status: Status
@@ -63,6 +72,7 @@ class Ended(NamedTuple):
     answer: str | None = None
     score: float = 0.0
     empty: bool = True
+    scoring: Cost = ZERO
 
 
 class Run:
@@ -73,6 +83,7 @@ class Run:
         self.terms = terms
         self.account = Account(budget)
         self.cost = ZERO
+        self.scoring_cost = ZERO
         self.shared_prefix_eflops = 0
         self.sparse_eflops = 0
         self.cached_tokens: dict[int, int] = {}
@@ -82,6 +93,7 @@ class Run:
         self._tally = Tally()
         self._prompt = SharedPrompt()
         self._starts: dict[int, int] = {}
+        self._scoring: dict[int, Cost] = {}
 
     @property
     def state(self) -> State:
@@ -127,8 +139,14 @@ class Run:
         sample = self.samples[index]
         self.samples[index] = Sample(index, sample.max_tokens, sample.status, tokens, empty=False)
 
+    def scoring(self, index: int, cost: Cost) -> None:
+        """The sample is being scored, which costs so much at most: its charge, should the request end meanwhile."""
+        self._scoring[index] = cost
+
     def ended(self, index: int, end: Ended) -> None:
         """The sample is over: charges what it cost and frees the rest of its reservation."""
+        if end.scoring != ZERO or self._scoring:
+            self._scoring[index] = end.scoring
         self._settle(index, end.tokens, end.cached_tokens)
         answer = end.answer if end.status is Status.FINISHED else None
         max_tokens = self.samples[index].max_tokens
@@ -169,6 +187,12 @@ class Run:
         others_pay = terms.price.reads_others_pay(terms.prompt_tokens, tokens, terms.kv, steps)
         cost = terms.sample(tokens, cached_tokens) - others_pay
         eflops = terms.eflops(cost)
+        self.shared_prefix_eflops += terms.eflops(terms.sample(tokens)) - eflops
+        scoring = self._scoring.pop(index, None)
+        if scoring is not None:
+            cost += scoring
+            eflops = terms.eflops(cost)
+            self.scoring_cost += scoring
         try:
             self.account.settle(index, eflops)
         except OverBudget as error:  # only a server that generates more than it was asked for gets here
@@ -176,7 +200,5 @@ class Run:
             self.account.settle(index, self.account.reservation(index))
         self.cost += cost
         self.cached_tokens[index] = cached_tokens
-        alone = terms.worst_case(tokens)
-        self.shared_prefix_eflops += alone - eflops
         if terms.kv != DENSE:
-            self.sparse_eflops += max(0, terms.dense_worst_case(tokens) - alone)
+            self.sparse_eflops += max(0, terms.dense_worst_case(tokens) - terms.eflops(terms.sample(tokens)))

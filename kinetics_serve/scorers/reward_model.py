@@ -1,0 +1,64 @@
+"""A reward model that a vLLM server runs: it reads the conversation with the sample as its last turn."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal
+
+from kinetics_serve.cost import Cost
+from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, Json, Upstream
+from kinetics_serve.scorers.scorer import Score, ScorerFailed, ScorerPrompt
+
+Api = Literal["classify", "pooling", "score"]
+"""vLLM's routes: `classify` for sequence classifiers, `pooling` for reward heads, `score` for cross-encoders."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """messages: the conversation up to the sample. fields: of every request, such as a cache_salt."""
+
+    upstream: Upstream
+    model: str
+    api: Api
+    messages: list[Json]
+    prompt: ScorerPrompt
+    fields: Json
+
+    def worst_case(self, tokens: int) -> Cost:
+        return self.prompt.worst_case(tokens)
+
+    async def score(self, text: str, answer: str | None, tokens: int) -> Score:
+        body = {"model": self.model, **self.fields, **self.prompt.truncation(tokens), **self._input(text)}
+        try:
+            response = await self.upstream.post(f"/{self.api}", body)
+        except (EngineRejected, EngineUnavailable) as error:
+            raise ScorerFailed(f"the reward model {self.model!r} gave no score: {error}") from error
+        try:
+            value = self._value(response["data"][0])
+            read = int(response["usage"]["prompt_tokens"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ScorerFailed(f"the reward model {self.model!r} does not answer as vLLM's /{self.api}") from error
+        return Score(value, self.prompt.settle(tokens, read))
+
+    def _input(self, text: str) -> Json:
+        if self.api == "score":
+            return {"queries": question(self.messages), "documents": text}
+        return {"messages": [*self.messages, {"role": "assistant", "content": text}], "add_generation_prompt": False}
+
+    def _value(self, data: Json) -> float:
+        """A classifier's last class, a reward head's last token: where there is but one, that."""
+        found: Any = {"classify": data.get("probs"), "pooling": data.get("data"), "score": data.get("score")}[self.api]
+        while isinstance(found, list):
+            found = found[-1]
+        value = float(found)
+        if not isfinite(value):
+            raise ValueError(f"a score of {value}")
+        return value
+
+
+def question(messages: list[Json]) -> str:
+    """The text of the last message that a user wrote."""
+    last = next((message for message in reversed(messages) if message["role"] == "user"), messages[-1])
+    content = last.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content)

@@ -1,0 +1,36 @@
+"""Samples that are scored as they finish."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from kinetics_serve.cost import Cost
+from kinetics_serve.runner.live import Source
+from kinetics_serve.runner.run import Ended
+from kinetics_serve.scorers.scorer import Scorer
+from kinetics_serve.strategies.answers import after_thinking
+from kinetics_serve.strategies.state import Sample, Status
+
+
+class ScoredSource:
+    """A source whose samples' scores come from a scorer. text: of the sample with an index.
+
+    What was cut off or says nothing is not worth a scorer's money: it loses to every other sample anyway.
+    """
+
+    def __init__(self, source: Source, scorer: Scorer, text: Callable[[int], str]) -> None:
+        self._source = source
+        self._scorer = scorer
+        self._text = text
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
+        async with aclosing(self._source.sample(sample)) as events:
+            async for event in events:
+                if not isinstance(event, Ended):
+                    yield event
+                elif event.status is not Status.FINISHED or event.empty:
+                    yield event._replace(score=0.0)
+                else:
+                    yield self._scorer.worst_case(event.tokens)  # until it is known, should the request end meanwhile
+                    text = after_thinking(self._text(sample.index))
+                    score = await self._scorer.score(text, event.answer, event.tokens)
+                    yield event._replace(score=score.value, scoring=score.cost)

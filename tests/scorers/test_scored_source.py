@@ -1,0 +1,83 @@
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinetics_serve.cost import Cost, Price
+from kinetics_serve.runner.live import drive
+from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.scorers.scored_source import ScoredSource
+from kinetics_serve.scorers.scorer import Score, ScorerPrompt
+from kinetics_serve.strategies.best_of_n import BestOfN
+from kinetics_serve.strategies.state import Sample, Status
+from tests.synthetic import ARCHITECTURE
+
+PRICE = Price(ARCHITECTURE, 300.0)
+
+
+class Texts:
+    """Samples of random lengths; the even ones are cut off."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+        yield 0
+        tokens = self.chance.randint(1, sample.max_tokens)
+        await asyncio.sleep(0)
+        yield tokens
+        status = Status.FINISHED if sample.index % 2 else Status.TRUNCATED
+        yield Ended(status, tokens, 0, "a", 5.0, False)
+
+
+class LengthScorer:
+    """Prefers long texts. slow_from: the first sample that it never gets done with."""
+
+    def __init__(self, prompt: ScorerPrompt, slow_from: int) -> None:
+        self.prompt = prompt
+        self.slow_from = slow_from
+        self.spent: list[Cost] = []
+        self.calls = 0
+
+    def worst_case(self, tokens: int) -> Cost:
+        return self.prompt.worst_case(tokens)
+
+    async def score(self, text: str, answer: str | None, tokens: int) -> Score:
+        self.calls += 1
+        await asyncio.sleep(0 if self.calls < self.slow_from else 60)
+        self.spent.append(self.prompt.settle(tokens, tokens))
+        return Score(float(tokens), self.spent[-1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), worth=st.floats(0.5, 9), generated=st.integers(0, 4), slow_from=st.integers(1, 6))
+def test_scores_are_paid_for_within_the_budget_even_where_a_deadline_ends_them(
+    seed: int, worth: float, generated: int, slow_from: int
+) -> None:
+    scorer = LengthScorer(ScorerPrompt(PRICE, 70, generated, 8192), slow_from)
+    terms = Terms(PRICE, 50, 40, 8, scoring=scorer.worst_case)
+    budget = int(worth * terms.worst_case(40))
+    run = Run(BestOfN(), terms, budget)
+    asyncio.run(drive(run, ScoredSource(Texts(seed), scorer, lambda index: "text"), deadline_s=0.05))
+    assert run.account.spent <= budget
+    assert run.account.reserved == 0
+    total = sum(scorer.spent, Cost())
+    assert run.scoring_cost.compute_flops >= total.compute_flops
+    if scorer.calls < slow_from:
+        assert run.scoring_cost == total
+    else:
+        assert run.scoring_cost != total  # what was being scored is charged at its most
+    assert run.finish is not None
+
+
+def test_a_sample_that_was_cut_off_is_not_scored_and_the_highest_score_wins() -> None:
+    scorer = LengthScorer(ScorerPrompt(PRICE, 70, 1, 8192), 99)
+    terms = Terms(PRICE, 50, 40, 8, scoring=scorer.worst_case)
+    run = Run(BestOfN(), terms, 8 * terms.worst_case(40))
+    finish = asyncio.run(drive(run, ScoredSource(Texts(1), scorer, lambda index: "text")))
+    finished = [sample for sample in run.samples if sample.status is Status.FINISHED]
+    assert scorer.calls == len(finished) == 4
+    assert finish.winner == max(finished, key=lambda sample: sample.tokens).index
+    assert [sample.score for sample in finished] == [float(sample.tokens) for sample in finished]
