@@ -128,14 +128,17 @@ class Job:
         self._chat = prompt.completion is ChatCompletion
         self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._created = int(time.time())
+        answer = options.answer.for_format(prompt.body.get("response_format"))
+        ignored = frozenset(answer.ignored_fields)
         self._source = LiveSource(
             upstream,
             prompt.body,
             plan.terms.prompt_tokens,
             lambda: prompt.completion(prompt.top_logprobs),
-            extractor(options.answer.extractor, options.answer.pattern),
-            AnswerGroups(options.answer.equivalence, services.math_pool.equal),
+            extractor(answer.extractor, answer.pattern, ignored),
+            AnswerGroups(answer.equivalence, services.math_pool.equal),
             options.scorer.statistic if isinstance(options.scorer, ConfidenceScorer) else "mean",
+            ignored,
         )
         self._samples: Source = self._source
         if scorer is not None:

@@ -70,9 +70,10 @@ class BudgetOption(Strict):
 class AnswerOption(Strict):
     """Where the answer stands in a sample, and when two answers are the same."""
 
-    extractor: Literal["auto", "boxed", "number", "choice", "regex", "json_pointer", "last_line"] = "auto"
+    extractor: Literal["auto", "boxed", "number", "choice", "regex", "json", "json_pointer", "last_line"] = "auto"
     pattern: str | None = None
     equivalence: EquivalenceKind = "auto"
+    ignored_fields: Annotated[list[str], Field(max_length=100)] = []
 
     @model_validator(mode="after")
     def usable(self) -> Self:
@@ -80,6 +81,15 @@ class AnswerOption(Strict):
             extractor(self.extractor, self.pattern)
         except PatternError as error:
             raise ValueError(str(error)) from None
+        return self
+
+    def for_format(self, response_format: Any) -> Self:
+        """The same, or where the client asks for JSON and does not say where the answer stands in it: all of it."""
+        kind = response_format.get("type") if isinstance(response_format, dict) else None
+        if self.extractor == "auto" and kind in ("json_schema", "json_object"):
+            return self.model_copy(update={"extractor": "json", "equivalence": "exact"})
+        if self.extractor == "json" and self.equivalence == "auto":
+            return self.model_copy(update={"equivalence": "exact"})
         return self
 
 

@@ -52,6 +52,11 @@ class Completion:
         """What the sample says, without its reasoning."""
         raise NotImplementedError
 
+    @property
+    def tool_calls(self) -> list[Json]:
+        """The functions that it calls, as in an OpenAI message."""
+        return []
+
     def choice(self) -> Json:
         """The sample as `choices[0]` of a response that is not streamed."""
         raise NotImplementedError
@@ -86,6 +91,10 @@ class ChatCompletion(Completion):
     def text(self) -> str:
         return "".join(self._content)
 
+    @property
+    def tool_calls(self) -> list[Json]:
+        return [call for _, call in sorted(self._tool_calls.items())]
+
     def choice(self) -> Json:
         return {
             "index": 0,
@@ -108,7 +117,7 @@ class ChatCompletion(Completion):
         if self._reasoning:
             message["reasoning"] = message["reasoning_content"] = "".join(self._reasoning)
         if self._tool_calls:
-            message["tool_calls"] = [dict(call) for _, call in sorted(self._tool_calls.items())]
+            message["tool_calls"] = [dict(call) for call in self.tool_calls]
             message["content"] = self.text or None
         return message
 

@@ -9,6 +9,7 @@ from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.strategies.answers import Extractor
 from kinetics_serve.strategies.state import Sample, Status
+from kinetics_serve.strategies.structured import tool_calls
 
 Json = dict[str, Any]
 
@@ -24,7 +25,7 @@ class LiveSource:
 
     prompt_tokens: what the prompt was priced at. body: the client's request, as it may be sent on, without streaming
     and length fields. Each sample is a request of its own, so that it can be cancelled; a client's seed gives
-    sample i the seed + i.
+    sample i the seed + i. ignored: fields of tool calls' arguments that don't make another answer.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class LiveSource:
         extract: Extractor,
         groups: AnswerGroups,
         statistic: str,
+        ignored: frozenset[str] = frozenset(),
     ) -> None:
         self.completions: dict[int, Completion] = {}
         self._upstream = upstream
@@ -45,6 +47,7 @@ class LiveSource:
         self._extract = extract
         self._groups = groups
         self._statistic = statistic
+        self._ignored = ignored
 
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
         completion = self.completions[sample.index] = self._new_completion()
@@ -90,12 +93,18 @@ class LiveSource:
 
     async def _ended(self, completion: Completion) -> Ended:
         whole = completion.finish_reason in WHOLE
-        answer = self._extract(completion.text) if whole else None
         return Ended(
             status=Status.FINISHED if whole else Status.TRUNCATED,
             tokens=completion.tokens,
             cached_tokens=completion.cached_tokens,
-            answer=await self._groups.label(answer) if answer is not None else None,
+            answer=await self._answer(completion) if whole else None,
             score=getattr(completion.confidence, self._statistic),
-            empty=not completion.text.strip() and completion.finish_reason != "tool_calls",
+            empty=not completion.text.strip() and not completion.tool_calls,
         )
+
+    async def _answer(self, completion: Completion) -> str | None:
+        """The label of its answer: its tool calls where it makes some, else what the extractor finds in its text."""
+        if completion.tool_calls:
+            return tool_calls(completion.tool_calls, self._ignored).encode(errors="replace").decode()
+        answer = self._extract(completion.text)
+        return await self._groups.label(answer) if answer is not None else None

@@ -6,6 +6,8 @@ from typing import Any
 
 import re2
 
+from kinetics_serve.strategies.structured import json_text
+
 _NUMBER = r"[-+−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?%?"
 NUMBER = re2.compile(_NUMBER)
 LEADING_NUMBER = re2.compile(rf"({_NUMBER})(?:$|[.,;:!?)\]*]|\s+[A-Za-z(])")
@@ -168,10 +170,10 @@ EXTRACTORS: dict[str, Extractor] = {
 PATTERN_EXTRACTORS: dict[str, Callable[[str], Extractor]] = {"regex": regex, "json_pointer": json_pointer}
 
 
-def extractor(name: str, pattern: str | None) -> Extractor:
+def extractor(name: str, pattern: str | None, ignored: frozenset[str] = frozenset()) -> Extractor:
     """The extractor of that name; `regex` and `json_pointer` need a pattern, the others take none.
 
-    Raises PatternError.
+    ignored: fields that `json` leaves out. Raises PatternError.
     """
     if name in PATTERN_EXTRACTORS:
         if pattern is None:
@@ -180,7 +182,7 @@ def extractor(name: str, pattern: str | None) -> Extractor:
     else:
         if pattern is not None:
             raise PatternError(f"the extractor {name!r} takes no pattern; only regex and json_pointer do")
-        extract = EXTRACTORS[name]
+        extract = json_text(ignored) if name == "json" else EXTRACTORS[name]
 
     def extract_text(text: str) -> str | None:
         answer = extract(after_thinking(text))

@@ -5,7 +5,7 @@ import unicodedata
 from fractions import Fraction
 from typing import Literal
 
-EquivalenceKind = Literal["auto", "math", "text"]
+EquivalenceKind = Literal["auto", "math", "text", "exact"]
 
 MAX_MATH_LENGTH = 500
 """Longer answers are compared as text: no formula that a person reads is longer."""
@@ -50,6 +50,8 @@ def looks_mathematical(answer: str) -> bool:
 
 def quickly_equal(a: str, b: str, kind: EquivalenceKind) -> bool | None:
     """Whether a and b are the same, where that needs no computer algebra; None where it does."""
+    if kind == "exact":
+        return a == b
     if normalised(a) == normalised(b):
         return True
     if kind == "text":
