@@ -103,6 +103,12 @@ def serve(
             help="What the upstreams know this server by. Better set in the environment than in the process list.",
         ),
     ] = None,
+    first_token_timeout: Annotated[
+        float, typer.Option(help="Seconds that an engine may take to a stream's first token.", min=0.001)
+    ] = 600,
+    token_timeout: Annotated[
+        float, typer.Option(help="Seconds that an engine may take from one token to the next.", min=0.001)
+    ] = 300,
     architecture: Annotated[
         str | None,
         typer.Option(help="Folder or Hugging Face name of the upstreams' model, where they don't tell."),
@@ -147,6 +153,7 @@ def serve(
     from kinetics_serve.api.services import DEFAULT_EFFORTS, Settings
     from kinetics_serve.engine import bundled_model, sparse
     from kinetics_serve.engine.supervisor import EngineError, Supervisor
+    from kinetics_serve.engine.upstream import Patience
 
     if model is not None and upstream:
         raise fail("--model starts an embedded engine and --upstream uses running ones: give one of them")
@@ -167,6 +174,7 @@ def serve(
         loaded(calibration),
         chosen_verifiers(verifier or []),
     )
+    patience = Patience(first_token_timeout, token_timeout)
     profile = chosen_hardware(hardware_name)
     tenants = opened_ledger(ledger, lease_s) if ledger is not None else None
     supervisor = None
@@ -187,7 +195,7 @@ def serve(
             f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
         )
         kv = sparse.kv_policy(tokens)
-        fastapi = create_app(urls, profile.intensity, architecture, settings, kv, tenants, upstream_api_key)
+        fastapi = create_app(urls, profile.intensity, architecture, settings, kv, tenants, upstream_api_key, patience)
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
             runner.run(server.serve(fastapi, listener, supervisor))
     except EngineError as error:

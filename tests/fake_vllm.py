@@ -44,6 +44,7 @@ class FakeVllm:
     requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
     status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
+    clients: the connections that it was sent requests on. shut_down: ends it before its time.
     """
 
     url: str
@@ -59,6 +60,8 @@ class FakeVllm:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     breaks_after: int | None = None
+    clients: set[Any] = field(default_factory=set)
+    shut_down: Callable[[], None] = lambda: None
 
     def sent(self, path: str) -> list[Json]:
         return [body for body in self.requests if body["path"] == path]
@@ -66,6 +69,7 @@ class FakeVllm:
 
 def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
     async def authenticate(request: Request) -> None:
+        fake.clients.add(request.client)
         if fake.api_key is not None and request.headers.get("authorization") != f"Bearer {fake.api_key}":
             raise HTTPException(401, "Unauthorized")
 
@@ -192,8 +196,13 @@ def running_fake_vllm(folder: Path) -> Iterator[FakeVllm]:
         assert thread.is_alive(), "the stand-in did not start"
         time.sleep(0.01)
     fake.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    def shut_down() -> None:
+        server.should_exit = True
+        thread.join(30)
+
+    fake.shut_down = shut_down
     try:
         yield fake
     finally:
-        server.should_exit = True
-        thread.join(30)
+        shut_down()

@@ -12,7 +12,7 @@ from kinetics_serve.api.access import authenticate
 from kinetics_serve.api.services import Services, Settings
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
-from kinetics_serve.engine.upstream import Upstream, new_client
+from kinetics_serve.engine.upstream import Patience, Upstream, new_client
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.runner.math_pool import MathPool
 
@@ -28,12 +28,14 @@ def create_app(
     kv: KVPolicy = DENSE,
     ledger: "Ledger | None" = None,
     upstream_api_key: str | None = None,
+    patience: Patience | None = None,
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
     intensity: FLOPs per byte of their hardware. architecture: the folder or Hugging Face name of their model, where
     the servers don't tell. kv: how they attend. ledger: tenants and quotas, closed with the app; without one,
-    everybody may do everything. upstream_api_key: what the servers know us by.
+    everybody may do everything. upstream_api_key: what the servers know us by. patience: how long
+    they may take.
     """
 
     @asynccontextmanager
@@ -42,7 +44,7 @@ def create_app(
         math_pool = MathPool()
         async with new_client(upstream_api_key) as client:
             pool = Pool(
-                [Upstream(url, client) for url in upstreams],
+                [Upstream(url, client, patience) for url in upstreams],
                 intensity,
                 architecture,
                 kv,

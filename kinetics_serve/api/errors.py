@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from kinetics_serve.engine.pool import ModelNotFound
-from kinetics_serve.engine.upstream import EngineOverloaded, EngineRejected, EngineUnavailable
+from kinetics_serve.engine.upstream import EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
 from kinetics_serve.planner.choose import AccuracyOutOfReach
 from kinetics_serve.planner.plan import BudgetTooSmall
@@ -83,6 +83,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, EngineOverloaded):
         seconds = error.retry_after_s if error.retry_after_s is not None else RETRY_AFTER_S
         return ApiError(429, "overloaded", f"{error}; try again later", headers={"retry-after": str(seconds)})
+    if isinstance(error, EngineSilent):
+        return ApiError(504, "engine_timeout", f"{error}, so it was given up")
     if isinstance(error, EngineUnavailable):
         message = f"{error}; try again in a few seconds"
         return ApiError(503, "engine_unavailable", message, headers={"retry-after": str(RETRY_AFTER_S)})

@@ -19,6 +19,7 @@ from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.scoring import scorer_model
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.completion import ChatCompletion, Completion, TextCompletion
+from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
@@ -81,16 +82,18 @@ async def _pass_through(request: Request, completion: type[Completion], body: Js
     """vLLM's own answer, byte for byte."""
     services: Services = request.app.state.services
     model = body.get("model")
-    upstream, _ = services.pool.pick(model if isinstance(model, str) else None)
+    route = Route(services.pool, model if isinstance(model, str) else None, body)
     # httpx would ask for a compressed answer on its own account.
     headers = {"accept-encoding": "identity"}
     headers |= {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     stack = AsyncExitStack()
     async with stack:
-        response = await stack.enter_async_context(upstream.open("POST", completion.path, content, headers))
+        streamed = body.get("stream") is True
+        opening = route.open(completion.path, content, headers, streamed=streamed, raw=True)
+        response, pieces = await stack.enter_async_context(opening)
         opened = stack.pop_all()
     answered = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
-    return CancellingStream(response.aiter_raw(), opened.aclose, status_code=response.status_code, headers=answered)
+    return CancellingStream(pieces, opened.aclose, status_code=response.status_code, headers=answered)
 
 
 async def _stream(request: Request, job: Job, tenant: Tenant | None) -> Response:

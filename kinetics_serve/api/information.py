@@ -71,7 +71,8 @@ async def plan(request: Request) -> dict[str, Any]:
     judge = scorer_model(options)
     if judge is not None:
         check_model(tenant, judge)
-    _, served, prompt, terms = await terms_of(body, options, completion, services)
+    route, prompt, terms = await terms_of(body, options, completion, services)
+    served = route.served
     scorer = await scorer_of(options, prompt, served, services)
     if scorer is not None:
         terms = replace(terms, scoring=scorer.worst_case)

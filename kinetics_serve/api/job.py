@@ -17,7 +17,8 @@ from kinetics_serve.engine import sparse
 from kinetics_serve.engine.completion import ChatCompletion, Completion
 from kinetics_serve.engine.live_source import LiveSource
 from kinetics_serve.engine.pool import ServedModel
-from kinetics_serve.engine.upstream import EngineLost, Json, Upstream
+from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget, fitting
 from kinetics_serve.planner.plan import Plan, plan
@@ -33,12 +34,13 @@ from kinetics_serve.strategies.votes import tally
 
 async def terms_of(
     body: Json, options: KineticsOptions, completion: type[Completion], services: Services
-) -> tuple[Upstream, ServedModel, Prompt, Terms]:
-    """Checks a budgeted request and prices its prompt. Raises what api.errors knows."""
+) -> tuple[Route, Prompt, Terms]:
+    """Checks a budgeted request, chooses its server, and prices its prompt. Raises what api.errors knows."""
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise invalid(f"model must be a text, given: {model!r:.100}", "model")
-    upstream, served = services.pool.pick(model)
+    route = Route(services.pool, model, body)
+    served = route.served
     if served.price is None:
         raise ApiError(
             503,
@@ -61,7 +63,7 @@ async def terms_of(
         )
     kv = sparse.requested(options.kv_budget, served.kv)
     prompt = replace(prompt, body=prompt.body | sparse.request_fields(prompt.body, kv, served.kv))
-    prompt_tokens = await prompt.count_tokens(upstream)
+    prompt_tokens = await route.ask(prompt.count_tokens)
     context = served.card.max_model_len or served.price.architecture.max_context
     room = context - prompt_tokens if context is not None else 2**31
     if room < 1:
@@ -71,7 +73,7 @@ async def terms_of(
             "messages" if completion is ChatCompletion else "prompt",
         )
     max_tokens = min(prompt.max_tokens or room, room)
-    return upstream, served, prompt, Terms(served.price, prompt_tokens, max_tokens, options.max_samples, kv)
+    return route, prompt, Terms(served.price, prompt_tokens, max_tokens, options.max_samples, kv)
 
 
 def plan_of(
@@ -110,8 +112,7 @@ class Job:
         self,
         services: Services,
         options: KineticsOptions,
-        upstream: Upstream,
-        model: ServedModel,
+        route: Route,
         prompt: Prompt,
         plan: Plan,
         arrived: float,
@@ -121,8 +122,7 @@ class Job:
         self.run = Run(plan.policy, plan.terms, plan.budget)
         self._services = services
         self._options = options
-        self._upstream = upstream
-        self._model = model.name
+        self._model = route.served.name
         self._arrived = arrived
         self._first_token_s: float | None = None
         self._chat = prompt.completion is ChatCompletion
@@ -131,7 +131,7 @@ class Job:
         answer = options.answer.for_format(prompt.body.get("response_format"))
         ignored = frozenset(answer.ignored_fields)
         self._source = LiveSource(
-            upstream,
+            route,
             prompt.body,
             plan.terms.prompt_tokens,
             lambda: prompt.completion(prompt.top_logprobs),
@@ -150,12 +150,12 @@ class Job:
     ) -> "Job":
         """Raises what api.errors knows; nothing is spent by then."""
         arrived = time.monotonic()
-        upstream, model, prompt, terms = await terms_of(body, options, completion, services)
-        scorer = await scorer_of(options, prompt, model, services)
+        route, prompt, terms = await terms_of(body, options, completion, services)
+        scorer = await scorer_of(options, prompt, route.served, services)
         if scorer is not None:
             terms = replace(terms, scoring=scorer.worst_case)
-        chosen = plan_of(options, prompt, model, terms, services.settings.calibration)
-        return cls(services, options, upstream, model, prompt, chosen, arrived, scorer)
+        chosen = plan_of(options, prompt, route.served, terms, services.settings.calibration)
+        return cls(services, options, route, prompt, chosen, arrived, scorer)
 
     @property
     def model(self) -> str:
@@ -182,9 +182,6 @@ class Job:
         try:
             await drive(self.run, self, deadline_s=self._options.deadline_s, on_change=changed)
             outcome = "completed"
-        except EngineLost:
-            self._services.pool.down(self._upstream)
-            raise
         except BaseException as error:
             outcome = "failed" if isinstance(error, Exception) else "cancelled"
             raise

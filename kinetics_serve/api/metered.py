@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -17,8 +16,8 @@ from kinetics_serve.api.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
 from kinetics_serve.engine.completion import ChatCompletion, Completion
-from kinetics_serve.engine.pool import ServedModel
-from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
+from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.upstream import EngineUnavailable, Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
 
@@ -50,9 +49,9 @@ async def pass_through(request: Request, tenant: Tenant, completion: type[Comple
     """Raises what api.errors knows."""
     services: Services = request.app.state.services
     assert services.ledger is not None, "only a ledger has tenants"
-    upstream, served = services.pool.pick(body["model"])
+    route = Route(services.pool, body["model"], body)
     stream = boolean(body, "stream")
-    meter = await _meter(upstream, served, tenant, completion, body)
+    meter = await _meter(route, tenant, completion, body)
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise invalid(f"stream_options must be an object, given: {options!r:.100}", "stream_options")
@@ -62,32 +61,32 @@ async def pass_through(request: Request, tenant: Tenant, completion: type[Comple
     forwarded = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     forwarded["accept-encoding"] = "identity"
     async with AsyncExitStack() as stack:
-        charge = Charge(services.ledger, tenant, served.name, STRATEGY, meter.reserved, meter.spent)
+        charge = Charge(services.ledger, tenant, route.served.name, STRATEGY, meter.reserved, meter.spent)
         await stack.enter_async_context(charge)
         try:
-            response = await stack.enter_async_context(upstream.open("POST", completion.path, sent, forwarded))
+            opening = route.open(completion.path, sent, forwarded, streamed=stream)
+            response, pieces = await stack.enter_async_context(opening)
             headers = {key: value for key, value in response.headers.items() if key.lower() not in OWN_HEADERS}
             media_type = response.headers.get("content-type")
             if response.status_code >= 400:
                 meter.refused()
             if not stream or response.status_code >= 400:
-                content = await response.aread()
+                content = b"".join([piece async for piece in pieces])
                 meter.read_total(content)
                 return Response(content, response.status_code, headers, media_type)
-        except (EngineUnavailable, httpx.HTTPError):
+        except EngineUnavailable:
             meter.refused()
             raise
         meter.accepted()
         resources = stack.pop_all()
-    events = _events(response, meter, options, resources)
+    events = _events(pieces, meter, options, resources)
     status = response.status_code
     return CancellingStream(events, resources.aclose, status_code=status, headers=headers, media_type=media_type)
 
 
-async def _meter(
-    upstream: Upstream, served: ServedModel, tenant: Tenant, completion: type[Completion], body: Json
-) -> Meter:
+async def _meter(route: Route, tenant: Tenant, completion: type[Completion], body: Json) -> Meter:
     """Prices a request's worst case: its prompt as the engine counts it, and all the tokens that it may generate."""
+    served = route.served
     if served.price is None and tenant.limits.priced:
         raise ApiError(
             503, "engine_unavailable", f"requests to {served.name!r} can't be priced, so no quota covers them"
@@ -99,7 +98,7 @@ async def _meter(
     elif "max_tokens" not in body:
         stated = DEFAULT_COMPLETION_TOKENS
     context = served.card.max_model_len or (served.price.architecture.max_context if served.price else None) or 2**31
-    prompts = await _prompts(upstream, completion, body, context)
+    prompts = await _prompts(route, completion, body, context)
     room = context - min(prompt.least for prompt in prompts)
     max_tokens = room if stated is None else min(stated, room)
     # A prompt and its completion fit the context together, and a token costs more in the completion.
@@ -126,13 +125,14 @@ class _Length:
     most: int
 
 
-async def _prompts(upstream: Upstream, completion: type[Completion], body: Json, context: int) -> list[_Length]:
+async def _prompts(route: Route, completion: type[Completion], body: Json, context: int) -> list[_Length]:
     """How long each of the request's prompts is: counted by the engine where it is one text, bounded elsewhere."""
     unknown = _Length(1, context)
     prompt = body.get("prompt")
     chat = completion is ChatCompletion
     if (chat and not _has_media(body.get("messages"))) or (not chat and isinstance(prompt, str)):
-        tokens = min(await Prompt(completion, body, None, None, False, False, False).count_tokens(upstream), context)
+        counted = Prompt(completion, body, None, None, False, False, False)
+        tokens = min(await route.ask(counted.count_tokens), context)
         return [_Length(tokens, tokens)]
     if chat or body.get("prompt_embeds") is not None or not isinstance(prompt, list):
         return [unknown]
@@ -157,12 +157,12 @@ def _has_media(messages: Any) -> bool:
 
 
 async def _events(
-    response: httpx.Response, meter: Meter, options: Json, resources: AsyncExitStack
+    pieces: AsyncIterator[bytes], meter: Meter, options: Json, resources: AsyncExitStack
 ) -> AsyncGenerator[bytes, None]:
     """The stream's events with as much usage as the client asked for. Settled before the client sees the end."""
     wanted, continuous = bool(options.get("include_usage")), bool(options.get("continuous_usage_stats"))
     end = b""
-    async for event in _split(response.aiter_bytes()):
+    async for event in _split(pieces):
         meter.read(event)
         if NO_CHOICES.search(event):
             if not wanted:

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from kinetics_serve.engine.completion import Completion
-from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, Upstream
+from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.strategies.answers import Extractor
@@ -26,11 +27,12 @@ class LiveSource:
     prompt_tokens: what the prompt was priced at. body: the client's request, as it may be sent on, without streaming
     and length fields. Each sample is a request of its own, so that it can be cancelled; a client's seed gives
     sample i the seed + i. ignored: fields of tool calls' arguments that don't make another answer.
+    A sample that failed before its first token is tried again where `route` leads.
     """
 
     def __init__(
         self,
-        upstream: Upstream,
+        route: Route,
         body: Json,
         prompt_tokens: int,
         new_completion: Callable[[], Completion],
@@ -40,7 +42,7 @@ class LiveSource:
         ignored: frozenset[str] = frozenset(),
     ) -> None:
         self.completions: dict[int, Completion] = {}
-        self._upstream = upstream
+        self._route = route
         self._body = body
         self._prompt_tokens = prompt_tokens
         self._new_completion = new_completion
@@ -50,15 +52,25 @@ class LiveSource:
         self._ignored = ignored
 
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
-        completion = self.completions[sample.index] = self._new_completion()
-        body = self._sample_body(sample, completion)
-        async with self._upstream.stream(completion.path, body) as chunks:
-            yield 0
-            async for chunk in chunks:
-                before = completion.tokens
-                self._add(completion, chunk)
-                if completion.tokens > before:
-                    yield completion.tokens
+        opened = False
+        while True:
+            completion = self.completions[sample.index] = self._new_completion()
+            upstream = self._route.upstream
+            try:
+                async with upstream.stream(completion.path, self._sample_body(sample, completion)) as chunks:
+                    if not opened:
+                        yield 0
+                        opened = True
+                    async for chunk in chunks:
+                        before = completion.tokens
+                        self._add(completion, chunk)
+                        if completion.tokens > before:
+                            yield completion.tokens
+                break
+            except EngineUnavailable as error:
+                if completion.tokens:  # another server would begin again, and cost again
+                    raise
+                self._route.move(upstream, error)
         if completion.prompt_tokens == 0:
             raise EngineUnavailable("the engine reports no usage in its streams, so nothing can be billed")
         yield await self._ended(completion)

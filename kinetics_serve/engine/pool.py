@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy, Price, UnsupportedArchitecture, load_architecture
+from kinetics_serve.engine.routing import choose, prefix_of
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, ModelCard, Upstream
 
 logger = logging.getLogger(__name__)
@@ -59,31 +62,45 @@ class Pool:
 
     @property
     def ready(self) -> bool:
-        return any(self._models.values())
+        return any(self._serving(upstream) for upstream in self.upstreams)
 
     def models(self) -> list[ServedModel]:
         """Every model that is served now, each once, in the upstreams' order."""
         found: dict[str, ServedModel] = {}
         for upstream in self.upstreams:
-            for model in self._models.get(upstream, {}).values():
+            for model in self._serving(upstream).values():
                 found.setdefault(model.name, model)
         return list(found.values())
 
-    def pick(self, model: str | None) -> tuple[Upstream, ServedModel]:
-        """The least busy server of a model, by default of the first model there is.
+    def pick(
+        self, model: str | None, body: Mapping[str, Any] | None = None, without: Collection[Upstream] = ()
+    ) -> tuple[Upstream, ServedModel]:
+        """The server for a request to a model, by default to the first model there is: see `routing.choose`.
 
+        body: the request, where it is one that generates. without: servers that it has been to already.
         Raises EngineUnavailable where no server is up, ModelNotFound where none that is up has the model.
         """
         served = self.models()
         if not served:
             raise EngineUnavailable("no engine is up at the moment")
         name = served[0].name if model is None else model
-        holders = [upstream for upstream in self.upstreams if name in self._models.get(upstream, {})]
+        holders = {each.url: each for each in self.upstreams if name in self._serving(each)}
         if not holders:
             names = ", ".join(repr(each.name) for each in served)
             raise ModelNotFound(f"the model {name!r} is not served here; there is {names}")
-        upstream = min(holders, key=lambda each: each.outstanding)
+        holders = {url: each for url, each in holders.items() if each not in without}
+        if not holders:
+            raise EngineUnavailable("no other engine is up at the moment")
+        now = time.monotonic()
+        usable = {url: each for url, each in holders.items() if not each.circuit.on_trial(now) or not each.outstanding}
+        usable = usable or holders  # rather than refuse, more than one request goes to a server that is on trial
+        prefix = prefix_of(body) if body is not None and len(usable) > 1 else None
+        upstream = usable[choose({url: each.outstanding for url, each in usable.items()}, prefix)]
         return upstream, self._models[upstream][name]
+
+    def _serving(self, upstream: Upstream) -> dict[str, ServedModel]:
+        """What it serves now, by name."""
+        return {} if upstream.circuit.is_open(time.monotonic()) else self._models.get(upstream, {})
 
     async def watch(self) -> None:
         """Checks every upstream's health until cancelled."""
@@ -100,7 +117,7 @@ class Pool:
     async def check(self, upstream: Upstream) -> None:
         """Brings what is known of an upstream up to date."""
         was_up = bool(self._models.get(upstream))
-        up = await upstream.healthy()
+        up = not upstream.circuit.is_open(time.monotonic()) and await upstream.healthy()
         if up and not was_up:
             try:
                 cards = await upstream.models()
@@ -114,12 +131,6 @@ class Pool:
         if up != was_up:
             logger.info("%s is %s", upstream.url, "up" if up else "down")
         self._on_health(upstream, up)
-
-    def down(self, upstream: Upstream) -> None:
-        """The upstream has just failed a request: not to be used before it passes a check."""
-        if self._models.pop(upstream, None) is not None:
-            logger.warning("%s failed a request", upstream.url)
-            self._on_health(upstream, False)
 
     def _served(self, card: ModelCard) -> ServedModel:
         """The model with its price. Reads its config.json: from disk, or from the Hugging Face hub."""

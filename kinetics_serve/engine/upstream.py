@@ -1,13 +1,17 @@
 """One vLLM server, over its public HTTP API."""
 
+import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from kinetics_serve.engine.circuit import Circuit
 
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
@@ -30,7 +34,7 @@ class EngineUnavailable(Exception):
 
 
 class EngineLost(EngineUnavailable):
-    """The connection failed or broke off, or generation did: not to be used before it passes a health check."""
+    """The connection failed or broke off, or generation did: its circuit is open."""
 
 
 class EngineOverloaded(EngineUnavailable):
@@ -48,6 +52,18 @@ class EngineRejected(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+class EngineSilent(EngineUnavailable):
+    """The server took longer than it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a stream may take to its first token, and from one token to the next."""
+
+    first_token_s: float = 600.0
+    token_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +93,14 @@ def new_client(api_key: str | None = None) -> httpx.AsyncClient:
 
 
 class Upstream:
-    """A server at `url`. `outstanding`: requests of ours in flight there."""
+    """A server at `url`. `outstanding`: requests of ours in flight there. `circuit`: knows how they ended."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, patience: Patience | None = None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.client = client
+        self.patience = patience or Patience()
         self.outstanding = 0
+        self.circuit = Circuit()
 
     async def healthy(self) -> bool:
         try:
@@ -119,83 +137,134 @@ class Upstream:
 
         Raises EngineRejected (4xx) and EngineUnavailable, also when the stream ends before its `[DONE]`.
         """
-        async with self.open("POST", path, body) as response:
-            await _raise_for_status(response)
-            yield _chunks(response)
+        async with self.open("POST", path, body, streamed=True) as response:
+            if response.status_code >= 400:
+                raise EngineRejected(response.status_code, await _reason(response))
+            yield self._chunks(response)
 
     @asynccontextmanager
     async def open(
-        self, method: str, path: str, body: Json | bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Json | bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        streamed: bool = False,
     ) -> AsyncIterator[httpx.Response]:
-        """A response whose body has not been read. Raises EngineUnavailable, also for what isn't the client's fault:
-        too many requests, a key of ours that the server does not take.
+        """A response whose body has not been read: vLLM's answer, or its refusal (4xx).
+
+        streamed: the server is expected to answer when it has a token, not when it has them all. Raises
+        EngineUnavailable, also for what isn't the client's fault: the server's own failures (5xx), too many requests,
+        a key of ours that it doesn't take.
         """
         content = json.dumps(body).encode() if isinstance(body, dict) else body
         headers = {"content-type": "application/json", **(headers or {})}
         self.outstanding += 1
         try:
             request = self.client.build_request(method, self.url + path, content=content, headers=headers)
-            response = await self.client.send(request, stream=True)
+            limit = self.patience.first_token_s
             try:
-                _raise_for_our_fault(response)
+                async with asyncio.timeout(limit if streamed else None):
+                    response = await self.client.send(request, stream=True)
+            except TimeoutError:
+                raise self._silent(limit) from None
+            try:
+                await self._raise_for_our_fault(response)
                 yield response
             finally:
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise EngineLost(f"no connection to the engine: {type(error).__name__}") from error
+            raise self._lost(f"no connection to the engine: {type(error).__name__}") from error
         finally:
             self.outstanding -= 1
 
+    async def pieces(self, response: httpx.Response, *, raw: bool = False) -> AsyncGenerator[bytes, None]:
+        """The body of a streamed response as it comes; raw: as it was sent, be it compressed. Raises EngineUnavailable.
+
+        Reading it to its end tells that the server works.
+        """
+        async for piece in self._pieces(response.aiter_raw() if raw else response.aiter_bytes()):
+            yield piece
+        self.circuit.succeeded()
+
+    async def _pieces(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        limit = self.patience.first_token_s
+        while True:
+            try:
+                async with asyncio.timeout(limit):
+                    piece = await anext(pieces, None)
+            except TimeoutError:
+                raise self._silent(limit) from None
+            except httpx.HTTPError as error:
+                raise self._lost(f"the engine broke off: {type(error).__name__}") from error
+            if piece is None:
+                return
+            yield piece
+            limit = self.patience.token_s
+
+    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[Json, None]:
+        done = False  # what follows is read too, so that the connection can be used again
+        async for line in _lines(self._pieces(response.aiter_bytes())):
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                done = True
+                continue
+            chunk = _object(data)
+            error = chunk.get("error")
+            if error:
+                code = error.get("code") if isinstance(error, dict) else None
+                if isinstance(code, int) and 400 <= code < 500:  # vLLM checks some parameters only when it generates
+                    raise EngineRejected(code, _message(chunk))
+                raise self._lost(f"the engine failed: {_message(chunk)}")
+            yield chunk
+        if not done:
+            raise self._lost("the engine broke off in the middle of a sample")
+        self.circuit.succeeded()
+
+    def _silent(self, seconds: float) -> EngineSilent:
+        self.circuit.failed(time.monotonic(), lost=False)
+        return EngineSilent(f"the engine generated nothing for {seconds:g} s")
+
+    async def _raise_for_our_fault(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status == 429:
+            wait = response.headers.get("retry-after", "")
+            raise EngineOverloaded("the engine has too much to do", int(wait) if wait.isdecimal() else None)
+        if status in (401, 403):
+            raise EngineUnavailable(
+                "the engine does not take this server's key: its administrator sets it with KINETICS_UPSTREAM_API_KEY"
+            )
+        if status >= 500 or status == 408:
+            if status != 500:  # that can be the request's own doing
+                self.circuit.failed(time.monotonic(), lost=False)
+            raise EngineUnavailable(f"the engine answered {status}: {await _reason(response)}")
+
+    def _lost(self, message: str) -> EngineLost:
+        self.circuit.failed(time.monotonic(), lost=True)
+        return EngineLost(message)
+
     async def _json(self, method: str, path: str, body: Json | None = None) -> Json:
         async with self.open(method, path, body) as response:
-            await _raise_for_status(response)
+            if response.status_code >= 400:
+                raise EngineRejected(response.status_code, await _reason(response))
             return _object(await response.aread())
 
 
-def _raise_for_our_fault(response: httpx.Response) -> None:
-    if response.status_code == 429:
-        wait = response.headers.get("retry-after", "")
-        raise EngineOverloaded("the engine has too much to do", int(wait) if wait.isdecimal() else None)
-    if response.status_code in (401, 403):
-        raise EngineUnavailable(
-            "the engine does not take this server's key: its administrator sets it with KINETICS_UPSTREAM_API_KEY"
-        )
-
-
-async def _raise_for_status(response: httpx.Response) -> None:
-    if response.status_code < 400:
-        return
+async def _reason(response: httpx.Response) -> str:
+    """Why the server refuses, in its own words."""
     try:
-        message = _message(json.loads(await response.aread()))
+        return _message(json.loads(await response.aread()))
     except ValueError:
-        message = f"HTTP {response.status_code}"
-    if response.status_code < 500 and response.status_code != 408:
-        raise EngineRejected(response.status_code, message)
-    raise EngineUnavailable(f"the engine answered {response.status_code}: {message}")
+        return f"HTTP {response.status_code}"
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[Json]:
-    async for line in _lines(response):
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            return
-        chunk = _object(data)
-        error = chunk.get("error")
-        if error:
-            code = error.get("code") if isinstance(error, dict) else None
-            if isinstance(code, int) and 400 <= code < 500:  # vLLM checks some parameters only when it generates
-                raise EngineRejected(code, _message(chunk))
-            raise EngineLost(f"the engine failed: {_message(chunk)}")
-        yield chunk
-    raise EngineLost("the engine broke off in the middle of a sample")
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The lines of a stream of events, which end in a line feed and nothing else: text may hold Unicode's others."""
     rest = b""
-    async for piece in response.aiter_bytes():
+    async for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             yield line

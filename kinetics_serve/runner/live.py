@@ -52,8 +52,10 @@ async def drive(
         finally:
             prompt_cached.set()
 
-    def record(index: int, event: int | Cost | Ended) -> None:
-        if isinstance(event, Ended):
+    def record(index: int, event: int | Cost | Ended | Exception) -> None:
+        if isinstance(event, Exception):
+            run.failed(index)
+        elif isinstance(event, Ended):
             run.ended(index, event)
         elif isinstance(event, Cost):
             run.scoring(index, event)
@@ -70,9 +72,9 @@ async def drive(
         launch_decided()
         while run.finish is None:
             index, event = await events.get()
+            record(index, event)
             if isinstance(event, Exception):
                 raise event
-            record(index, event)
             if isinstance(event, Ended):
                 launch_decided()
             on_change()
@@ -93,9 +95,7 @@ async def drive(
         finally:
             try:
                 while not events.empty():  # tokens that arrived while the samples were being stopped cost too
-                    index, event = events.get_nowait()
-                    if not isinstance(event, Exception):
-                        record(index, event)
+                    record(*events.get_nowait())
             finally:
                 run.cancel_running()
     assert run.finish is not None

@@ -155,6 +155,11 @@ class Run:
         self._running -= 1
         self._tally.add(sample)
 
+    def failed(self, index: int) -> None:
+        """The server failed the sample, or refused it. If that had generated nothing yet, it costs nothing."""
+        if self.samples[index].tokens == 0:
+            self._starts.pop(index, None)
+
     def cancel_running(self) -> None:
         """Settles what still runs for the tokens seen. Its cached tokens were never reported: none are assumed."""
         for sample in self.samples:

@@ -1,17 +1,16 @@
 """What clients see when a server answers in ways that a real one can't be made to."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from kinetics_serve.api.app import create_app
+from kinetics_serve.engine.upstream import Patience
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
+from tests.serving import metric, serving
 
 USAGE = {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}
 BUDGETED = {
@@ -25,18 +24,6 @@ BUDGETED = {
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
     with running_fake_vllm(tmp_path_factory.mktemp("model")) as fake:
         yield fake
-
-
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app, which is ready."""
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=30) as client,
-    ):
-        while (await client.get("/ready")).status_code != 200:
-            await asyncio.sleep(0.01)
-        yield client
 
 
 @pytest.fixture
@@ -53,11 +40,6 @@ def chunk(text: str, finish: str | None = "stop", usage: dict[str, int] | None =
 
 async def ask(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
     return await client.post("/v1/chat/completions", json=BUDGETED | fields)
-
-
-async def metric(client: httpx.AsyncClient, name: str) -> float:
-    lines = (await client.get("/metrics")).text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0] == name)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -171,3 +153,13 @@ async def test_a_clients_own_key_stays_here(fake: FakeVllm) -> None:
                 headers={"authorization": "Bearer theirs"},
             )
             assert response.status_code == 200
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"kinetics": None, "stream": True}])
+async def test_a_server_that_takes_too_long_is_given_up(fake: FakeVllm, fields: dict[str, Any]) -> None:
+    fake.events, fake.api_key, fake.status, fake.first_token_s = None, None, 200, 0.5
+    async with serving(create_app([fake.url], 562.5, patience=Patience(first_token_s=0.1))) as client:
+        response = await client.post("/v1/chat/completions", json={"model": MODEL} | BUDGETED | fields)
+    fake.first_token_s = 0
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "engine_timeout")
+    assert "nothing for 0.1 s" in response.json()["error"]["message"]

@@ -1,10 +1,18 @@
 """A client of a server that has its own ideas, over a real socket."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from kinetics_serve.engine.upstream import EngineOverloaded, EngineUnavailable, Upstream, new_client
+from kinetics_serve.engine.upstream import (
+    EngineOverloaded,
+    EngineSilent,
+    EngineUnavailable,
+    Patience,
+    Upstream,
+    new_client,
+)
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -22,23 +30,26 @@ async def upstream(fake: FakeVllm) -> AsyncIterator[Upstream]:
         yield Upstream(fake.url, client)
 
 
-async def generate(upstream: Upstream) -> int:
-    """The chunks of a completion."""
-    async with upstream.stream("/v1/chat/completions", CHAT) as chunks:
-        return len([chunk async for chunk in chunks])
+async def generate(upstream: Upstream, chunks: list[object]) -> None:
+    """Adds the chunks of a completion."""
+    async with upstream.stream("/v1/chat/completions", CHAT) as stream:
+        async for chunk in stream:
+            chunks.append(chunk)
 
 
 async def test_the_servers_key_is_sent_with_everything(fake: FakeVllm, upstream: Upstream) -> None:
     fake.api_key = "secret"
     assert await upstream.healthy()
     assert (await upstream.models())[0].name == MODEL
-    assert await generate(upstream) == fake.tokens
+    chunks: list[object] = []
+    await generate(upstream, chunks)
+    assert len(chunks) == fake.tokens
 
 
 async def test_a_key_that_a_server_does_not_take_is_no_fault_of_the_clients(fake: FakeVllm, upstream: Upstream) -> None:
     fake.api_key = "another"
     with pytest.raises(EngineUnavailable, match="KINETICS_UPSTREAM_API_KEY") as raised:
-        await generate(upstream)
+        await generate(upstream, [])
     assert "secret" not in str(raised.value)
 
 
@@ -48,6 +59,28 @@ async def test_a_server_with_too_much_to_do_says_when_to_come_back(
 ) -> None:
     fake.status, fake.headers = 429, headers
     with pytest.raises(EngineOverloaded) as raised:
-        await generate(upstream)
+        await generate(upstream, [])
     assert raised.value.retry_after_s == wait
     assert upstream.outstanding == 0
+
+
+@pytest.mark.parametrize(("first_token_s", "token_s", "chunks"), [(0.1, 5, 0), (5, 0.1, 1)])
+async def test_a_server_that_falls_silent_is_given_up(
+    fake: FakeVllm, upstream: Upstream, first_token_s: float, token_s: float, chunks: int
+) -> None:
+    fake.token_s = 0.4
+    upstream.patience = Patience(first_token_s, token_s)
+    seen: list[object] = []
+    with pytest.raises(EngineSilent, match=r"nothing for 0\.1 s"):
+        await generate(upstream, seen)
+    assert len(seen) == chunks
+    assert upstream.outstanding == 0
+    async with asyncio.timeout(5):
+        while not fake.aborted:
+            await asyncio.sleep(0.01)
+
+
+async def test_connections_are_used_again(fake: FakeVllm, upstream: Upstream) -> None:
+    for _ in range(3):
+        await generate(upstream, [])
+    assert len(fake.clients) == 1

@@ -1,0 +1,79 @@
+"""The way of one request to a server, and to another when that one fails before it has generated anything."""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx
+
+from kinetics_serve.engine.pool import ModelNotFound, Pool
+from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
+
+logger = logging.getLogger(__name__)
+
+MAX_RETRIES = 2
+"""More would hand a request that breaks servers to all of them."""
+
+T = TypeVar("T")
+
+
+class Route:
+    """All samples of a request share one server, and so its prefix cache, until that one fails.
+
+    model, body: see `Pool.pick`, whose errors this raises too. upstream: the server to use now. served: the model;
+    servers that give one name to different models are an administrator's mistake.
+    """
+
+    def __init__(self, pool: Pool, model: str | None, body: Mapping[str, Any]) -> None:
+        self._pool = pool
+        self._body = body
+        self._failed: set[Upstream] = set()
+        self.upstream, self.served = pool.pick(model, body)
+
+    def move(self, failed: Upstream, error: EngineUnavailable) -> None:
+        """From a server that failed the request to another. Raises `error` where there is none, or too many failed."""
+        if failed is not self.upstream:  # another sample of the request has moved it already
+            return
+        self._failed.add(failed)
+        if len(self._failed) > MAX_RETRIES:
+            raise error
+        try:
+            self.upstream, _ = self._pool.pick(self.served.name, self._body, without=self._failed)
+        except (EngineUnavailable, ModelNotFound):
+            raise error from None
+        logger.warning("%s failed a request, which goes to %s: %s", failed.url, self.upstream.url, error)
+
+    async def ask(self, question: Callable[[Upstream], Awaitable[T]]) -> T:
+        """What a server answers; `question` can be asked again."""
+        while True:
+            upstream = self.upstream
+            try:
+                return await question(upstream)
+            except EngineUnavailable as error:
+                self.move(upstream, error)
+
+    @asynccontextmanager
+    async def open(
+        self, path: str, body: Json | bytes, headers: dict[str, str], *, streamed: bool, raw: bool = False
+    ) -> AsyncIterator[tuple[httpx.Response, AsyncGenerator[bytes, None]]]:
+        """A response whose body has begun, and the pieces of that: see `Upstream.open` and `Upstream.pieces`."""
+        async with AsyncExitStack() as stack:
+
+            async def begin(upstream: Upstream) -> tuple[httpx.Response, bytes, AsyncGenerator[bytes, None]]:
+                async with AsyncExitStack() as attempt:
+                    opening = upstream.open("POST", path, body, headers, streamed=streamed)
+                    response = await attempt.enter_async_context(opening)
+                    pieces = await attempt.enter_async_context(aclosing(upstream.pieces(response, raw=raw)))
+                    first = await anext(pieces, b"")
+                    stack.push_async_callback(attempt.pop_all().aclose)
+                return response, first, pieces
+
+            response, first, rest = await self.ask(begin)
+            yield response, _joined(first, rest)
+
+
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for piece in rest:
+        yield piece

@@ -1,0 +1,153 @@
+"""Requests to several servers of which some fail, through the front-end and over real sockets to them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from kinetics_serve.api.app import create_app
+from kinetics_serve.engine.route import MAX_RETRIES
+from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
+from tests.serving import metric, serving
+
+CHAT = "/v1/chat/completions"
+PLAIN = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
+VOTE = {"budget": {"samples": 6}, "strategy": "best_of_n", "max_samples": 6, "include_samples": True}
+ONE_SAMPLE = {"budget": {"samples": 1}, "strategy": "single", "include_samples": True}
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
+    "plain stream": PLAIN | {"stream": True},
+    "budgeted": PLAIN | {"kinetics": VOTE},
+    "budgeted stream": PLAIN | {"kinetics": VOTE, "stream": True},
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+def fakes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FakeVllm]]:
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("model")
+        yield [stack.enter_context(running_fake_vllm(folder)) for _ in range(3)]
+
+
+@pytest.fixture
+async def client(fakes: list[FakeVllm]) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(create_app([fake.url for fake in fakes], 562.5)) as client:
+        while await metric(client, "kinetics_upstream_up") < len(fakes):
+            await asyncio.sleep(0.01)
+        yield client
+
+
+def users(fakes: list[FakeVllm]) -> list[FakeVllm]:
+    """Those that were asked to generate."""
+    return [fake for fake in fakes if fake.sent(CHAT)]
+
+
+def bill_of(response: httpx.Response) -> dict[str, Any]:
+    if "event-stream" not in response.headers["content-type"]:
+        return dict(response.json()["kinetics"])
+    chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    return dict(next(chunk["kinetics"] for chunk in reversed(chunks) if "stop_reason" in chunk.get("kinetics", {})))
+
+
+async def home(client: httpx.AsyncClient, fakes: list[FakeVllm]) -> FakeVllm:
+    """The server that gets the prompt while all are well."""
+    assert (await client.post(CHAT, json=PLAIN)).status_code == 200
+    (fake,) = users(fakes)
+    fake.requests.clear()
+    return fake
+
+
+async def test_all_samples_and_later_turns_of_a_prompt_meet_in_one_server(
+    client: httpx.AsyncClient, fakes: list[FakeVllm]
+) -> None:
+    expected = await home(client, fakes)
+    for body in KINDS.values():
+        assert (await client.post(CHAT, json=body)).status_code == 200
+        turns = [*PLAIN["messages"], {"role": "assistant", "content": "x"}, {"role": "user", "content": "more"}]  # type: ignore[misc]
+        assert (await client.post(CHAT, json=body | {"messages": turns})).status_code == 200
+    assert users(fakes) == [expected]
+
+
+async def test_many_prompts_at_once_use_all_servers(client: httpx.AsyncClient, fakes: list[FakeVllm]) -> None:
+    for fake in fakes:
+        fake.token_s = 0.02
+    prompts = [PLAIN | {"messages": [{"role": "user", "content": str(number)}]} for number in range(30)]
+    responses = await asyncio.gather(*(client.post(CHAT, json=prompt) for prompt in prompts))
+    assert {response.status_code for response in responses} == {200}
+    assert max(len(fake.sent(CHAT)) for fake in fakes) <= 13  # 1.25 times the mean
+
+
+@each_kind
+@pytest.mark.parametrize("fault", ["502", "429", "breaks before its first token"])
+async def test_a_request_that_a_server_fails_is_answered_by_another(
+    client: httpx.AsyncClient, fakes: list[FakeVllm], kind: str, fault: str
+) -> None:
+    body = KINDS[kind] | ({"kinetics": ONE_SAMPLE} if "budgeted" in kind else {})
+    broken = await home(client, fakes)
+    whole = await client.post(CHAT, json=body)
+    if fault.isdigit():
+        broken.status = int(fault)
+    else:
+        broken.breaks_after = 0
+    response = await client.post(CHAT, json=body)
+    assert response.status_code == 200
+    if "budgeted" in kind:
+        bill = bill_of(response)
+        assert bill["spent_eflops"] == bill_of(whole)["spent_eflops"]  # the failed try costs nothing
+        assert {sample["status"] for sample in bill["samples"]} == {"finished"}
+    else:
+        assert response.text == whole.text
+    assert len(users(fakes)) == 2 or fault.startswith("breaks")  # only streams break
+
+
+@each_kind
+async def test_a_server_that_is_gone_costs_nobody_anything(
+    client: httpx.AsyncClient, fakes: list[FakeVllm], kind: str
+) -> None:
+    gone = await home(client, fakes)
+    gone.shut_down()
+    response = await client.post(CHAT, json=KINDS[kind])
+    assert response.status_code == 200
+    assert await metric(client, "kinetics_inflight_samples") == 0
+
+
+async def test_a_sample_that_breaks_off_after_its_first_token_is_not_begun_again(
+    client: httpx.AsyncClient, fakes: list[FakeVllm]
+) -> None:
+    for fake in fakes:
+        fake.breaks_after = 3
+    response = await client.post(CHAT, json=KINDS["budgeted"])
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert len(users(fakes)) == 1
+
+
+@each_kind
+async def test_a_request_that_every_server_fails_costs_nothing(
+    client: httpx.AsyncClient, fakes: list[FakeVllm], kind: str
+) -> None:
+    for fake in fakes:
+        fake.status = 500
+    response = await client.post(CHAT, json=KINDS[kind])
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert sum(len(fake.sent(CHAT)) for fake in fakes) == 1 + MAX_RETRIES
+    assert await metric(client, "kinetics_eflops_total") == 0
+
+
+async def test_a_server_that_lost_a_request_is_left_alone_until_it_cooled_down(
+    client: httpx.AsyncClient, fakes: list[FakeVllm]
+) -> None:
+    broken = await home(client, fakes)
+    broken.breaks_after = 0
+    for _ in range(5):
+        assert (await client.post(CHAT, json=KINDS["plain stream"])).status_code == 200
+    assert len(broken.sent(CHAT)) == 1
+    broken.breaks_after = None
+    async with asyncio.timeout(5):
+        while len(broken.sent(CHAT)) == 1:
+            assert (await client.post(CHAT, json=KINDS["plain stream"])).status_code == 200
+            await asyncio.sleep(0.1)
