@@ -42,9 +42,9 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics = Metrics()
         math_pool = MathPool()
-        async with new_client(upstream_api_key) as client:
+        async with new_client() as client:
             pool = Pool(
-                [Upstream(url, client, patience) for url in upstreams],
+                [Upstream(url, client, patience, upstream_api_key) for url in upstreams],
                 intensity,
                 architecture,
                 kv,

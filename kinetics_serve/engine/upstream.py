@@ -76,35 +76,37 @@ class ModelCard:
     raw: Json
 
 
-def new_client(api_key: str | None = None) -> httpx.AsyncClient:
-    """The connections that all upstreams share. Generation may take its time; connecting may not.
-
-    api_key: what the upstreams know us by.
-    """
+def new_client() -> httpx.AsyncClient:
+    """The connections that all upstreams share. Generation may take its time; connecting may not."""
     transport = httpx.AsyncHTTPTransport(
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=256), socket_options=KEEPALIVE
     )
     return httpx.AsyncClient(
-        headers={"authorization": f"Bearer {api_key}"} if api_key else None,
-        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-        transport=transport,
-        trust_env=False,
+        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S), transport=transport, trust_env=False
     )
 
 
 class Upstream:
-    """A server at `url`. `outstanding`: requests of ours in flight there. `circuit`: knows how they ended."""
+    """A server at `url`. `outstanding`: requests of ours in flight there. `circuit`: knows how they ended.
 
-    def __init__(self, url: str, client: httpx.AsyncClient, patience: Patience | None = None) -> None:
+    api_key: what it knows us by.
+    """
+
+    def __init__(
+        self, url: str, client: httpx.AsyncClient, patience: Patience | None = None, api_key: str | None = None
+    ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.client = client
         self.patience = patience or Patience()
+        self._authorization = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self.outstanding = 0
         self.circuit = Circuit()
 
     async def healthy(self) -> bool:
         try:
-            response = await self.client.get(f"{self.url}/health", timeout=HEALTH_TIMEOUT_S)
+            response = await self.client.get(
+                f"{self.url}/health", headers=self._authorization, timeout=HEALTH_TIMEOUT_S
+            )
         except httpx.HTTPError:
             return False
         return response.status_code == 200
@@ -159,7 +161,7 @@ class Upstream:
         a key of ours that it doesn't take.
         """
         content = json.dumps(body).encode() if isinstance(body, dict) else body
-        headers = {"content-type": "application/json", **(headers or {})}
+        headers = {"content-type": "application/json", **(headers or {}), **self._authorization}
         self.outstanding += 1
         try:
             request = self.client.build_request(method, self.url + path, content=content, headers=headers)

@@ -26,8 +26,8 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 
 @pytest.fixture
 async def upstream(fake: FakeVllm) -> AsyncIterator[Upstream]:
-    async with new_client("secret") as client:
-        yield Upstream(fake.url, client)
+    async with new_client() as client:
+        yield Upstream(fake.url, client, api_key="secret")
 
 
 async def generate(upstream: Upstream, chunks: list[object]) -> None:
