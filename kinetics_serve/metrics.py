@@ -1,5 +1,8 @@
 """Every Prometheus metric of the front-end."""
 
+import time
+from types import TracebackType
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kinetics_serve.runner.run import Run
@@ -8,6 +11,9 @@ from kinetics_serve.strategies.state import Status
 _RATIOS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 _SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
 _LABELS = ["model", "strategy"]
+
+PASS_THROUGH = "pass_through"
+"""The strategy that a request without a budget is counted and booked under."""
 
 
 class Metrics:
@@ -59,6 +65,10 @@ class Metrics:
         if run.finish is not None and run.finish.confidence is not None:
             self.confidence.labels(**labels).observe(run.finish.confidence)
 
+    def passed_through(self, model: str) -> "PassedThrough":
+        """To be entered while a request without a budget is with vLLM."""
+        return PassedThrough(self, model)
+
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, [*_LABELS, *labels], registry=self.registry)
 
@@ -76,3 +86,38 @@ def _early_stop_eflops(run: Run) -> float:
     mean = run.account.spent / len(ended)
     further = run.terms.max_samples - len(ended)
     return min(run.account.available, further * mean)
+
+
+class PassedThrough:
+    """One request without a budget. Counted as cancelled unless something else is said before it is left."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._labels = {"model": model, "strategy": PASS_THROUGH}
+        self._arrived = time.monotonic()
+        self._began = False
+        self._outcome = "cancelled"
+
+    def began(self) -> None:
+        """Something of the answer is there."""
+        if not self._began:
+            self._began = True
+            self._metrics.first_token.labels(**self._labels).observe(time.monotonic() - self._arrived)
+
+    def answered(self, status: int) -> None:
+        """The whole answer is there, with this HTTP status."""
+        self._outcome = "completed" if status < 400 else "rejected" if status < 500 else "failed"
+
+    def failed(self) -> None:
+        self._outcome = "failed"
+
+    def __enter__(self) -> "PassedThrough":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            self.failed()
+        self._metrics.requests.labels(**self._labels, outcome=self._outcome).inc()
+        self._metrics.duration.labels(**self._labels).observe(time.monotonic() - self._arrived)

@@ -14,6 +14,8 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from tests import fake_apis
+
 Json = dict[str, Any]
 
 MODEL = "fake"
@@ -181,6 +183,7 @@ def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
             "completion_tokens": tokens,
         }
 
+    app.include_router(fake_apis.router(fake, PROMPT_TOKENS))
     return app
 
 

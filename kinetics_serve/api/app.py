@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 
-from kinetics_serve.api import errors, generation, information
+from kinetics_serve.api import errors, generation, information, vllm_routes
 from kinetics_serve.api.access import authenticate
 from kinetics_serve.api.services import Services, Settings
 from kinetics_serve.cost import DENSE, KVPolicy
@@ -68,7 +68,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (generation.router, information.router):
+    for router in (generation.router, vllm_routes.router, information.router):
         app.include_router(router, dependencies=[Depends(authenticate)])
     app.include_router(information.open_router)
     errors.install(app)

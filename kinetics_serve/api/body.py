@@ -1,5 +1,6 @@
 """Reading a request's body: bounded, strict JSON."""
 
+import json
 from typing import Any
 
 import pydantic_core
@@ -34,3 +35,8 @@ def parse(content: bytes) -> Json:
     if not isinstance(body, dict):
         raise invalid(f"the body must be a JSON object, not {type(body).__name__}")
     return body
+
+
+def dump(body: Json) -> bytes:
+    """`body` as bytes to send on."""
+    return json.dumps(body).encode()

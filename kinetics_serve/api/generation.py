@@ -1,34 +1,37 @@
-"""The routes that generate: chat completions and completions, with a budget or without."""
+"""The routes that generate with a budget or without: chat completions, completions, responses."""
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from kinetics_serve.api import body as request_body
-from kinetics_serve.api import metered
+from kinetics_serve.api import metered, response_input, streams
 from kinetics_serve.api.access import check_model, restricted, tenant_of
 from kinetics_serve.api.disconnect import CancellingStream, while_request_connected
-from kinetics_serve.api.errors import as_api_error, invalid
+from kinetics_serve.api.errors import invalid
+from kinetics_serve.api.forward import forward
 from kinetics_serve.api.job import Job
-from kinetics_serve.api.options import BUDGET_HEADER, options_of
+from kinetics_serve.api.options import BUDGET_HEADER, KineticsOptions, options_of
+from kinetics_serve.api.response_output import ResponseOutput
 from kinetics_serve.api.scoring import scorer_model
 from kinetics_serve.api.services import Services
+from kinetics_serve.api.streams import CompletionStream, ResponseStream, Stream
 from kinetics_serve.engine.completion import ChatCompletion, Completion, TextCompletion
-from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
 
 router = APIRouter()
 
-PROGRESS_INTERVAL_S = 0.25
-FORWARDED_HEADERS = ("accept", "accept-encoding", "x-request-id")
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+SILENCES_BEFORE_A_STREAM = 3
+"""A stream begins at the first token, so that what fails before gets the status that it deserves; but no later than
+after so many keep-alive intervals, as proxies give up on a server that says nothing."""
 
 
 @router.post("/v1/chat/completions")
@@ -43,27 +46,72 @@ async def completions(request: Request) -> Response:
     return await _complete(request, TextCompletion)
 
 
+@router.post("/v1/responses")
+async def responses(request: Request) -> Response:
+    """OpenAI's responses, plus an optional `kinetics` object with a budget. Nothing is stored."""
+    asked = await _asked(request, response_input.effort_of)
+    if asked.options is None:
+        if asked.tenant is not None:
+            work = metered.pass_response_through(request, asked.tenant, asked.body)
+            return await while_request_connected(request, work)
+        return await while_request_connected(request, _pass_through(request, asked, "/v1/responses"))
+    job = await _job(request, response_input.chat_body(asked.body), asked.options, ChatCompletion)
+    output = ResponseOutput(asked.body, job.model, int(time.time()))
+    if job.prompt.stream:
+        return await _stream(request, job, asked.tenant, ResponseStream(job, output))
+    await _run(request, job, asked.tenant)
+    return JSONResponse(output.response(job.response()))
+
+
 async def _complete(request: Request, completion: type[Completion]) -> Response:
+    asked = await _asked(request, lambda body: body.get("reasoning_effort"))
+    if asked.options is None:
+        if asked.tenant is not None:
+            work = metered.pass_through(request, asked.tenant, completion, asked.body)
+            return await while_request_connected(request, work)
+        return await while_request_connected(request, _pass_through(request, asked, completion.path))
+    job = await _job(request, asked.body, asked.options, completion)
+    if job.prompt.stream:
+        return await _stream(request, job, asked.tenant, CompletionStream(job))
+    await _run(request, job, asked.tenant)
+    return JSONResponse(job.response())
+
+
+class _Asked(NamedTuple):
+    """A request as it came. content: its body's bytes. options: None where it states no budget."""
+
+    content: bytes
+    body: Json
+    tenant: Tenant | None
+    options: KineticsOptions | None
+
+
+async def _asked(request: Request, effort_of: Callable[[Json], object]) -> _Asked:
     services: Services = request.app.state.services
     content = await request_body.read(request, services.settings.max_body_bytes)
     body = request_body.parse(content)
     tenant = tenant_of(request)
     if tenant is not None:
         body = restricted(body, tenant, services.pool.pick(None)[1].name)
-    options = options_of(body, request.headers.get(BUDGET_HEADER), services.settings.efforts)
-    if options is None:
-        if tenant is not None:
-            return await while_request_connected(request, metered.pass_through(request, tenant, completion, body))
-        return await while_request_connected(request, _pass_through(request, completion, body, content))
+    stated = {"kinetics": body.get("kinetics"), "reasoning_effort": effort_of(body)}
+    options = options_of(stated, request.headers.get(BUDGET_HEADER), services.settings.efforts)
+    return _Asked(content, body, tenant, options)
+
+
+async def _pass_through(request: Request, asked: _Asked, path: str) -> Response:
+    return await forward(request, path, asked.content, asked.body)
+
+
+async def _job(request: Request, body: Json, options: KineticsOptions, completion: type[Completion]) -> Job:
     _check_finite(body)
     judge = scorer_model(options)
     if judge is not None:
-        check_model(tenant, judge)
-    job = await while_request_connected(request, Job.create(body, options, completion, services))
-    if job.prompt.stream:
-        return await _stream(request, job, tenant)
-    await while_request_connected(request, _work(services, job, tenant))
-    return JSONResponse(job.response())
+        check_model(tenant_of(request), judge)
+    return await while_request_connected(request, Job.create(body, options, completion, request.app.state.services))
+
+
+async def _run(request: Request, job: Job, tenant: Tenant | None) -> None:
+    await while_request_connected(request, _work(request.app.state.services, job, tenant))
 
 
 async def _work(
@@ -78,28 +126,11 @@ async def _work(
         await job.work(on_change)
 
 
-async def _pass_through(request: Request, completion: type[Completion], body: Json, content: bytes) -> Response:
-    """vLLM's own answer, byte for byte."""
+async def _stream(request: Request, job: Job, tenant: Tenant | None, stream: Stream) -> Response:
     services: Services = request.app.state.services
-    model = body.get("model")
-    route = Route(services.pool, model if isinstance(model, str) else None, body)
-    # httpx would ask for a compressed answer on its own account.
-    headers = {"accept-encoding": "identity"}
-    headers |= {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
-    stack = AsyncExitStack()
-    async with stack:
-        streamed = body.get("stream") is True
-        opening = route.open(completion.path, content, headers, streamed=streamed, raw=True)
-        response, pieces = await stack.enter_async_context(opening)
-        opened = stack.pop_all()
-    answered = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
-    return CancellingStream(pieces, opened.aclose, status_code=response.status_code, headers=answered)
-
-
-async def _stream(request: Request, job: Job, tenant: Tenant | None) -> Response:
-    """A budgeted stream. It begins at the first token, so that what fails before gets the status that it deserves."""
+    keep_alive_s = services.settings.keep_alive_s
     changed = asyncio.Event()
-    work = asyncio.create_task(_work(request.app.state.services, job, tenant, changed.set))
+    work = asyncio.create_task(_work(services, job, tenant, changed.set))
     work.add_done_callback(lambda _: changed.set())
 
     async def begun() -> None:
@@ -109,38 +140,26 @@ async def _stream(request: Request, job: Job, tenant: Tenant | None) -> Response
         if work.done():
             await work
 
+    async def begun_or_late() -> None:
+        timer = asyncio.timeout(SILENCES_BEFORE_A_STREAM * keep_alive_s)
+        try:
+            async with timer:
+                await begun()
+        except TimeoutError:
+            if not timer.expired():
+                raise
+
     async def stop() -> None:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 
     try:
-        await while_request_connected(request, begun())
+        await while_request_connected(request, begun_or_late())
     except BaseException:
         await stop()
         raise
-    return CancellingStream(_events(job, work, changed), stop, media_type="text/event-stream")
-
-
-async def _events(job: Job, work: "asyncio.Task[None]", changed: asyncio.Event) -> AsyncGenerator[str, None]:
-    """The server-sent events of a budgeted stream: progress, the winner, the bill."""
-    try:
-        yield _event(job.progress())
-        while not work.done():
-            await changed.wait()
-            changed.clear()
-            if not work.done():
-                yield _event(job.progress())
-                await asyncio.wait({work}, timeout=PROGRESS_INTERVAL_S)
-        await work
-        for chunk in job.chunks():
-            yield _event(chunk)
-    except Exception as error:
-        yield _event(as_api_error(error).envelope)
-    yield "data: [DONE]\n\n"
-
-
-def _event(data: Any) -> str:
-    return f"data: {json.dumps(data, separators=(',', ':'), ensure_ascii=False)}\n\n"
+    events = streams.events(stream, work, changed, job.reports_progress, keep_alive_s)
+    return CancellingStream(events, stop, media_type="text/event-stream")
 
 
 def _check_finite(body: Json) -> None:

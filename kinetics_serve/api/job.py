@@ -162,6 +162,10 @@ class Job:
         return self._model
 
     @property
+    def reports_progress(self) -> bool:
+        return self._options.progress
+
+    @property
     def strategy(self) -> str:
         return self.run.policy.name
 
@@ -220,6 +224,7 @@ class Job:
             "reserved_eflops": self.run.account.reserved,
             "budget_eflops": self.run.account.budget,
             "samples_started": len(self.run.samples),
+            "samples_running": self.run.state.running,
             "samples_finished": self._samples_finished,
             "completion_tokens": self._completion_tokens,
             "votes": self._votes(),

@@ -67,10 +67,14 @@ class Meter:
         """Takes in a whole response, or the event with a stream's total."""
         tokens, prompt, cached = (each.findall(data) for each in (_COMPLETION_TOKENS, _PROMPT_TOKENS, _CACHED_TOKENS))
         if tokens and prompt:
-            self._completion_tokens = {0: int(tokens[-1])}
-            self._prompt_tokens = int(prompt[-1])
-            self._cached_tokens = int(cached[-1]) if cached else 0
-            self._known = True
+            self.total(int(prompt[-1]), int(tokens[-1]), int(cached[-1]) if cached else 0)
+
+    def total(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
+        """Takes in what the whole request has used."""
+        self._completion_tokens = {0: completion_tokens}
+        self._prompt_tokens = prompt_tokens
+        self._cached_tokens = cached_tokens
+        self._known = True
 
     def _eflops(self, completion_tokens: int) -> int:
         """Tokens are taken as spread evenly over the completions, whose single lengths vLLM does not report."""

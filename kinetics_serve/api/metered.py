@@ -8,21 +8,22 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
 from kinetics_serve.api.disconnect import CancellingStream
 from kinetics_serve.api.errors import ApiError, invalid
-from kinetics_serve.api.meter import NO_CHOICES, USAGE, Meter
+from kinetics_serve.api.meter import Meter
 from kinetics_serve.api.prompt import Prompt, boolean, integer
+from kinetics_serve.api.response_input import chat_body
 from kinetics_serve.api.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
 from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
-
-STRATEGY = "pass_through"
-"""What a request without a budget is booked under."""
+from kinetics_serve.metrics import PASS_THROUGH, PassedThrough
 
 DEFAULT_COMPLETION_TOKENS = 16
 """What vLLM generates for /v1/completions where max_tokens is left out."""
@@ -46,25 +47,65 @@ OWN_HEADERS = {
 
 
 async def pass_through(request: Request, tenant: Tenant, completion: type[Completion], body: Json) -> Response:
-    """Raises what api.errors knows."""
+    """A chat completion or completion. Raises what api.errors knows."""
     services: Services = request.app.state.services
-    assert services.ledger is not None, "only a ledger has tenants"
     route = Route(services.pool, body["model"], body)
-    stream = boolean(body, "stream")
-    meter = await _meter(route, tenant, completion, body)
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise invalid(f"stream_options must be an object, given: {options!r:.100}", "stream_options")
-    sent = body
-    if stream:
-        sent = body | {"stream_options": options | {"include_usage": True, "continuous_usage_stats": True}}
+    meter = await _meter(route, tenant, completion, body)
+    if boolean(body, "stream"):
+        body = body | {"stream_options": options | {"include_usage": True, "continuous_usage_stats": True}}
+    return await _exchange(request, tenant, route, completion.path, body, meter, Completions(options))
+
+
+async def pass_response_through(request: Request, tenant: Tenant, body: Json) -> Response:
+    """A request of the Responses API, priced as the chat completion that it stands for."""
+    services: Services = request.app.state.services
+    route = Route(services.pool, body["model"], body)
+    meter = await _meter(route, tenant, ChatCompletion, chat_body(body))
+    # Another tenant could read what vLLM stores.
+    body = body | {"store": False}
+    return await _exchange(request, tenant, route, "/v1/responses", body, meter, Responses())
+
+
+async def pass_message_through(request: Request, tenant: Tenant, body: Json) -> Response:
+    """A request of Anthropic's Messages API. Raises what api.errors knows."""
+    services: Services = request.app.state.services
+    route = Route(services.pool, body["model"], body)
+    max_tokens = integer(body, "max_tokens", 1, 2**31)
+    if max_tokens is None:
+        raise invalid("max_tokens is missing", "max_tokens")
+    counted: Json = {key: body[key] for key in ("model", "messages", "system", "tools", "tool_choice") if key in body}
+    answer = await route.ask(lambda upstream: upstream.post("/v1/messages/count_tokens", counted))
+    prompt = _Length(1, _context(route.served))
+    if isinstance(tokens := answer.get("input_tokens"), int):
+        prompt = _Length(tokens, tokens)
+    meter = _priced(route.served, tenant, [prompt], 1, max_tokens, route.served.kv)
+    return await _exchange(request, tenant, route, "/v1/messages", body, meter, Messages())
+
+
+async def _exchange(
+    request: Request,
+    tenant: Tenant,
+    route: Route,
+    path: str,
+    body: Json,
+    meter: Meter,
+    dialect: Dialect,
+) -> Response:
+    """Sends `body`; reserves before and settles after."""
+    services: Services = request.app.state.services
+    assert services.ledger is not None, "only a ledger has tenants"
+    stream = boolean(body, "stream")
     forwarded = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     forwarded["accept-encoding"] = "identity"
     async with AsyncExitStack() as stack:
-        charge = Charge(services.ledger, tenant, route.served.name, STRATEGY, meter.reserved, meter.spent)
+        passed = stack.enter_context(services.metrics.passed_through(route.served.name))
+        charge = Charge(services.ledger, tenant, route.served.name, PASS_THROUGH, meter.reserved, meter.spent)
         await stack.enter_async_context(charge)
         try:
-            opening = route.open(completion.path, sent, forwarded, streamed=stream)
+            opening = route.open(path, body, forwarded, streamed=stream)
             response, pieces = await stack.enter_async_context(opening)
             headers = {key: value for key, value in response.headers.items() if key.lower() not in OWN_HEADERS}
             media_type = response.headers.get("content-type")
@@ -72,38 +113,53 @@ async def pass_through(request: Request, tenant: Tenant, completion: type[Comple
                 meter.refused()
             if not stream or response.status_code >= 400:
                 content = b"".join([piece async for piece in pieces])
-                meter.read_total(content)
+                dialect.read_answer(content, meter)
+                passed.began()
+                passed.answered(response.status_code)
                 return Response(content, response.status_code, headers, media_type)
         except EngineUnavailable:
             meter.refused()
             raise
-        meter.accepted()
+        if dialect.counts_tokens:
+            meter.accepted()
         resources = stack.pop_all()
-    events = _events(pieces, meter, options, resources)
     status = response.status_code
+    events = _events(pieces, status, meter, dialect, passed, resources)
     return CancellingStream(events, resources.aclose, status_code=status, headers=headers, media_type=media_type)
 
 
 async def _meter(route: Route, tenant: Tenant, completion: type[Completion], body: Json) -> Meter:
     """Prices a request's worst case: its prompt as the engine counts it, and all the tokens that it may generate."""
-    served = route.served
-    if served.price is None and tenant.limits.priced:
-        raise ApiError(
-            503, "engine_unavailable", f"requests to {served.name!r} can't be priced, so no quota covers them"
-        )
     n = max(integer(body, field, 1, 2**31) or 1 for field in ("n", "best_of"))
     stated = integer(body, "max_tokens", 0, 2**31)
     if completion is ChatCompletion:
         stated = max(stated or 0, integer(body, "max_completion_tokens", 1, 2**31) or 0) or None
     elif "max_tokens" not in body:
         stated = DEFAULT_COMPLETION_TOKENS
-    context = served.card.max_model_len or (served.price.architecture.max_context if served.price else None) or 2**31
-    prompts = await _prompts(route, completion, body, context)
+    served = route.served
+    prompts = await _prompts(route, completion, body, _context(served))
+    return _priced(served, tenant, prompts, n, stated, _kv_policy(body, served.kv))
+
+
+def _context(served: ServedModel) -> int:
+    return served.card.max_model_len or (served.price.architecture.max_context if served.price else None) or 2**31
+
+
+def _priced(
+    served: ServedModel, tenant: Tenant, prompts: list["_Length"], n: int, stated: int | None, kv: KVPolicy
+) -> Meter:
+    """stated: the client's limit for each of a prompt's n completions, in tokens."""
+    if served.price is None and tenant.limits.priced:
+        raise ApiError(
+            503, "engine_unavailable", f"requests to {served.name!r} can't be priced, so no quota covers them"
+        )
+    context = _context(served)
+    prompts = [_Length(min(prompt.least, context), min(prompt.most, context)) for prompt in prompts]
     room = context - min(prompt.least for prompt in prompts)
     max_tokens = room if stated is None else min(stated, room)
     # A prompt and its completion fit the context together, and a token costs more in the completion.
     prompt_tokens = sum(min(prompt.most, context - max_tokens) for prompt in prompts)
-    return Meter(served.price, _kv_policy(body, served.kv), len(prompts), prompt_tokens, n, max_tokens)
+    return Meter(served.price, kv, len(prompts), prompt_tokens, n, max_tokens)
 
 
 def _kv_policy(body: Json, engine: KVPolicy) -> KVPolicy:
@@ -157,22 +213,29 @@ def _has_media(messages: Any) -> bool:
 
 
 async def _events(
-    pieces: AsyncIterator[bytes], meter: Meter, options: Json, resources: AsyncExitStack
+    pieces: AsyncIterator[bytes],
+    status: int,
+    meter: Meter,
+    dialect: Dialect,
+    passed: PassedThrough,
+    resources: AsyncExitStack,
 ) -> AsyncGenerator[bytes, None]:
-    """The stream's events with as much usage as the client asked for. Settled before the client sees the end."""
-    wanted, continuous = bool(options.get("include_usage")), bool(options.get("continuous_usage_stats"))
+    """The stream's events. Settled before the client sees the end."""
     end = b""
-    async for event in _split(pieces):
-        meter.read(event)
-        if NO_CHOICES.search(event):
-            if not wanted:
-                continue
-        elif not (wanted and continuous):
-            event = USAGE.sub(b"", event)
-        if event.startswith(b"data: [DONE]"):
-            end = event
-        else:
-            yield event
+    try:
+        async for event in _split(pieces):
+            passed.began()
+            event = dialect.read_event(event, meter)
+            if dialect.is_last(event):
+                end = event
+            elif event:
+                yield event
+    except EngineUnavailable:
+        passed.failed()
+        if not dialect.counts_tokens:
+            meter.refused()
+        raise
+    passed.answered(status)
     await resources.aclose()
     if end:
         yield end

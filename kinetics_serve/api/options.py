@@ -158,6 +158,7 @@ class KineticsOptions(Strict):
     stop_confidence: Probability = 0.95
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     include_samples: Annotated[bool, Field(strict=True)] = False
+    progress: Annotated[bool, Field(strict=True)] = True
 
     @model_validator(mode="after")
     def score_decides(self) -> Self:

@@ -17,18 +17,23 @@ DEFAULT_EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
 """Samples' worth that OpenAI's `reasoning_effort` buys."""
 
 DEFAULT_MAX_BODY_BYTES = 8 << 20
+DEFAULT_KEEP_ALIVE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an administrator sets. efforts: samples' worth per `reasoning_effort`. calibration: what plans follow.
-    verifier_hosts: `host:port` of the programs that requests may name as their scorer.
+    """What an administrator sets.
+
+    efforts: samples' worth per `reasoning_effort`. calibration: what plans follow. verifier_hosts: `host:port` of the
+    programs that requests may name as their scorer. keep_alive_s: seconds of silence after which a stream sends a
+    comment.
     """
 
     efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     calibration: Calibration | None = None
     verifier_hosts: frozenset[str] = frozenset()
+    keep_alive_s: float = DEFAULT_KEEP_ALIVE_S
 
 
 @dataclass(frozen=True, slots=True)

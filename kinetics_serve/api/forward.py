@@ -1,0 +1,46 @@
+"""Requests that go to vLLM as they are, and its own answer, byte for byte."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from kinetics_serve.api.disconnect import CancellingStream
+from kinetics_serve.api.services import Services
+from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.upstream import EngineUnavailable
+from kinetics_serve.metrics import PassedThrough
+
+FORWARDED_HEADERS = ("accept", "accept-encoding", "content-type", "x-request-id")
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+
+
+async def forward(request: Request, path: str, content: bytes, body: Mapping[str, Any]) -> Response:
+    """vLLM's answer at `path`. body: what `content` says, as far as it is known. Raises what api.errors knows."""
+    services: Services = request.app.state.services
+    model = body.get("model")
+    route = Route(services.pool, model if isinstance(model, str) else None, body)
+    # httpx would ask for a compressed answer on its own account.
+    headers = {"accept-encoding": "identity"}
+    headers |= {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
+    async with AsyncExitStack() as stack:
+        passed = stack.enter_context(services.metrics.passed_through(route.served.name))
+        opening = route.open(path, content, headers, streamed=body.get("stream") is True, raw=True)
+        response, pieces = await stack.enter_async_context(opening)
+        resources = stack.pop_all()
+    answered = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
+    watched = _watched(pieces, response.status_code, passed)
+    return CancellingStream(watched, resources.aclose, status_code=response.status_code, headers=answered)
+
+
+async def _watched(pieces: AsyncIterator[bytes], status: int, passed: PassedThrough) -> AsyncGenerator[bytes, None]:
+    passed.began()
+    try:
+        async for piece in pieces:
+            yield piece
+    except EngineUnavailable:
+        passed.failed()
+        raise
+    passed.answered(status)

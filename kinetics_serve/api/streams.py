@@ -1,0 +1,115 @@
+"""What a budgeted stream sends: progress while samples run, comments while nothing happens, then the answer."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterable
+from typing import Protocol
+
+from kinetics_serve.api.errors import ApiError, as_api_error
+from kinetics_serve.api.job import Job
+from kinetics_serve.api.response_output import ResponseOutput
+from kinetics_serve.engine.upstream import Json
+
+PROGRESS_INTERVAL_S = 0.25
+KEEP_ALIVE = ": keep-alive\n\n"
+"""A comment to every reader of server-sent events, and traffic to the proxies in between."""
+
+
+class Stream(Protocol):
+    """The events of a budgeted stream, in one API's words."""
+
+    def opening(self) -> Iterable[str]: ...
+
+    def progress(self) -> str: ...
+
+    def ending(self) -> Iterable[str]: ...
+
+    def failure(self, error: ApiError) -> Iterable[str]: ...
+
+
+class CompletionStream:
+    """Chat completions and completions: chunks, and `[DONE]`."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def opening(self) -> Iterable[str]:
+        return ()
+
+    def progress(self) -> str:
+        return _event(self._job.progress())
+
+    def ending(self) -> Iterable[str]:
+        yield from map(_event, self._job.chunks())
+        yield "data: [DONE]\n\n"
+
+    def failure(self, error: ApiError) -> Iterable[str]:
+        return _event(error.envelope), "data: [DONE]\n\n"
+
+
+class ResponseStream:
+    """The Responses API: events with a type and a number."""
+
+    def __init__(self, job: Job, output: ResponseOutput) -> None:
+        self._job = job
+        self._output = output
+
+    def opening(self) -> Iterable[str]:
+        return map(_named_event, self._output.opening())
+
+    def progress(self) -> str:
+        return _named_event(self._output.progress(self._job.progress()["kinetics"]))
+
+    def ending(self) -> Iterable[str]:
+        return map(_named_event, self._output.events(self._job.response()))
+
+    def failure(self, error: ApiError) -> Iterable[str]:
+        return (_named_event(self._output.failed(error.envelope["error"])),)
+
+
+async def events(
+    stream: Stream, work: "asyncio.Task[None]", changed: asyncio.Event, progress: bool, keep_alive_s: float
+) -> AsyncGenerator[str, None]:
+    """The server-sent events until `work` is done and its answer told.
+
+    changed: set whenever there is something new to report. progress: whether the client wants to see it.
+    keep_alive_s: seconds of silence after which a comment is sent.
+    """
+    try:
+        for event in stream.opening():
+            yield event
+        if progress:
+            yield stream.progress()
+        while not work.done():
+            if not progress:
+                await asyncio.wait({work}, timeout=keep_alive_s)
+                if not work.done():
+                    yield KEEP_ALIVE
+            elif not await _set_within(changed, keep_alive_s):
+                yield KEEP_ALIVE
+            elif not work.done():
+                changed.clear()
+                yield stream.progress()
+                await asyncio.wait({work}, timeout=PROGRESS_INTERVAL_S)
+        await work
+        for event in stream.ending():
+            yield event
+    except Exception as error:
+        for event in stream.failure(as_api_error(error)):
+            yield event
+
+
+async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await changed.wait()
+    except TimeoutError:
+        return False
+
+
+def _event(data: Json) -> str:
+    return f"data: {json.dumps(data, separators=(',', ':'), ensure_ascii=False)}\n\n"
+
+
+def _named_event(data: Json) -> str:
+    return f"event: {data['type']}\n{_event(data)}"

@@ -1,0 +1,75 @@
+"""What a client of a budgeted stream sees while samples run."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fake_vllm import MODEL, FakeVllm
+
+VOTE = {"budget": {"samples": 3}, "strategy": "majority_vote", "answer": {"extractor": "last_line"}}
+ASKS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}),
+    ("/v1/completions", {"prompt": "hi", "max_tokens": 20}),
+    ("/v1/responses", {"input": "hi", "max_output_tokens": 20}),
+]
+
+
+def stream(url: str, path: str, body: dict[str, Any], **kinetics: Any) -> list[str]:
+    """The blocks of the stream."""
+    answer = httpx.post(url + path, json={"model": MODEL, "stream": True, "kinetics": VOTE | kinetics} | body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return answer.text.removesuffix("\n\n").split("\n\n")
+
+
+def objects(blocks: list[str]) -> list[dict[str, Any]]:
+    lines = [line for block in blocks for line in block.split("\n")]
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+
+def progress(blocks: list[str]) -> list[dict[str, Any]]:
+    states = [event["kinetics"] for event in objects(blocks) if "kinetics" in event]
+    return [state for state in states if "stop_reason" not in state]
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS)
+def test_progress_says_who_leads_what_is_spent_and_how_many_run(
+    url: str, vllm: FakeVllm, path: str, body: dict[str, Any]
+) -> None:
+    vllm.token_s = 0.05
+    states = progress(stream(url, path, body))
+    assert len(states) >= 3
+    assert {"spent_eflops", "budget_eflops", "samples_running", "votes"} <= set(states[0])
+    assert states[0]["samples_running"] > 0
+    spent = [state["spent_eflops"] for state in states]
+    assert spent == sorted(spent)
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS)
+def test_a_client_can_do_without_progress(url: str, vllm: FakeVllm, path: str, body: dict[str, Any]) -> None:
+    vllm.token_s = 0.05
+    blocks = stream(url, path, body, progress=False)
+    assert progress(blocks) == []
+    assert ": keep-alive" in blocks
+    assert "word word" in json.dumps(objects(blocks))
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS)
+@pytest.mark.parametrize("progress", [False, True])
+def test_silence_is_filled_with_comments(
+    url: str, vllm: FakeVllm, path: str, body: dict[str, Any], progress: bool
+) -> None:
+    vllm.token_s, vllm.tokens = 0.7, 2  # the front-end of these tests sends a comment after 0.2 s
+    blocks = stream(url, path, body, strategy="single", progress=progress)
+    assert blocks.count(": keep-alive") >= 2
+
+
+def test_a_stream_begins_even_if_no_token_comes(url: str, vllm: FakeVllm) -> None:
+    vllm.first_token_s = 5
+    path, body = ASKS[0]
+    body = body | {"stream": True, "kinetics": VOTE}
+    with httpx.stream("POST", url + path, json=body, timeout=3) as answer:
+        assert answer.status_code == 200
+        assert next(answer.iter_text())
