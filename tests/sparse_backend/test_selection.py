@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sparse_backend.selection import get_selector
-from sparse_backend.selection.low_rank import LowRank, pack_int4, unpack, unpack_int4
+from sparse_backend.selection.low_rank import LowRank, both_nibbles, nibbles, unpack
 
 SELECTORS = ["low_rank", "block_mean", "quest", "exact"]
 
@@ -34,8 +34,10 @@ def test_low_rank_summaries_cost_an_eighth_of_the_keys() -> None:
 
 
 def test_four_bit_codes_survive_packing() -> None:
-    codes = torch.randint(-7, 8, (5, 64)).float()
-    assert torch.equal(unpack_int4(pack_int4(codes)), codes)
+    low, high = torch.randint(-7, 8, (2, 5, 64)).float()
+    restored = both_nibbles(nibbles(low, high).to(torch.uint8))
+    assert torch.equal(restored[0], low)
+    assert torch.equal(restored[1], high)
 
 
 def test_keys_of_rank_two_are_restored() -> None:

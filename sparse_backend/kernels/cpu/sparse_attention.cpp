@@ -24,7 +24,9 @@ namespace {
 
 constexpr int BLOCK = 128;  // tokens a tile summarises
 constexpr int LANES = 16;
-constexpr int RANK = 2;     // directions of a low-rank page summary
+constexpr int RANK = 2;     // directions of a low-rank page summary: one a nibble
+constexpr int VECTOR = 64;  // bytes
+constexpr float LOG2_E = 1.44269504f;
 
 enum DType : int32_t { BF16 = 0, FP16 = 1, FP32 = 2 };
 enum Selector : int32_t { EXACT = 0, BLOCK_MEAN = 1, QUEST = 2, LOW_RANK = 3 };
@@ -35,6 +37,7 @@ typedef uint32_t vu __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t vu16 __attribute__((vector_size(32), aligned(2)));
 typedef int8_t vi8 __attribute__((vector_size(16), aligned(1)));
 typedef uint8_t vu8 __attribute__((vector_size(16), aligned(1)));
+typedef uint8_t vbytes __attribute__((vector_size(64), aligned(1)));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -83,15 +86,16 @@ INLINE vf rotate(vf v) {
   vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   return __builtin_shuffle(v, (lane + SHIFT) & (LANES - 1));
 }
-// lanes i, i + pages, i + 2 pages ... summed, in every lane
-INLINE vf fold(vf v, int pages) {
-  if (pages <= 8) v += rotate<8>(v);
-  if (pages <= 4) v += rotate<4>(v);
-  if (pages <= 2) v += rotate<2>(v);
-  if (pages <= 1) v += rotate<1>(v);
+// lanes i, i + PAGES, i + 2 PAGES ... summed, in every lane
+template <int PAGES>
+INLINE vf fold(vf v) {
+  if (PAGES <= 8) v += rotate<8>(v);
+  if (PAGES <= 4) v += rotate<4>(v);
+  if (PAGES <= 2) v += rotate<2>(v);
+  if (PAGES <= 1) v += rotate<1>(v);
   return v;
 }
-INLINE float hsum(vf v) { return fold(v, 1)[0]; }
+INLINE float hsum(vf v) { return fold<1>(v)[0]; }
 INLINE float hmax(vf v) {
   v = vmax(v, rotate<8>(v));
   v = vmax(v, rotate<4>(v));
@@ -100,17 +104,6 @@ INLINE float hmax(vf v) {
 }
 
 // Sixteen bytes as integers. GCC 12 converts them one by one if left to itself.
-INLINE vi widen(vi8 x) {
-#if defined(__AVX512F__)
-  return (vi)_mm512_cvtepi8_epi32((__m128i)x);
-#elif defined(__AVX2__)
-  __m128i bytes = (__m128i)x;
-  __m256i halves[2] = {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
-  return load_as<vi>(halves);
-#else
-  return __builtin_convertvector(x, vi);
-#endif
-}
 INLINE vi widen(vu8 x) {
 #if defined(__AVX512F__)
   return (vi)_mm512_cvtepu8_epi32((__m128i)x);
@@ -123,22 +116,42 @@ INLINE vi widen(vu8 x) {
 #endif
 }
 
-// e^x within 2 ulp for |x| <= 87, clamped beyond.
-INLINE vf vexp(vf x) {
-  x = vmin(vmax(x, splat(-87.0f)), splat(87.0f));
+// Every lane: sum + the dot product of its four unsigned bytes of `codes` with its four signed bytes of `query`.
+INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
+#if defined(__AVX512VNNI__)
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)query);
+#elif defined(__AVX2__)
+  __m256i c[2], q[2], total[2];
+  std::memcpy(c, &codes, sizeof(c));
+  std::memcpy(q, &query, sizeof(q));
+  std::memcpy(total, &sum, sizeof(total));
+  for (int i = 0; i < 2; i++) {
+    __m256i even = _mm256_madd_epi16(_mm256_and_si256(c[i], _mm256_set1_epi16(255)),
+                                     _mm256_srai_epi16(_mm256_slli_epi16(q[i], 8), 8));
+    __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(c[i], 8), _mm256_srai_epi16(q[i], 8));
+    total[i] = _mm256_add_epi32(total[i], _mm256_add_epi32(even, odd));
+  }
+  return load_as<vi>(total);
+#else
+  vu c = (vu)codes;
+  vi q = (vi)query;
+  sum += (vi)(c & 255) * (q << 24 >> 24) + (vi)(c >> 8 & 255) * (q << 16 >> 24);
+  return sum + (vi)(c >> 16 & 255) * (q << 8 >> 24) + (vi)(c >> 24) * (q >> 24);
+#endif
+}
+
+// 2^x within 2 ulp for |x| <= 126, clamped beyond. Logits are to the base 2 throughout, which saves a multiplication each.
+INLINE vf exp2(vf x) {
+  x = vmin(vmax(x, splat(-126.0f)), splat(126.0f));
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
-  vf t = x * 1.44269504f + magic;
-  vi n = (vi)t;
-  vf k = t - magic;
-  vf r = x - k * 0.693359375f;
-  r = r + k * 2.12194440e-4f;
-  vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return (vf)((vi)p + (n << 23));
+  vf t = x + magic;
+  vf r = x - (t - magic);
+  vf p = r * 1.33908634e-3f + 9.67603192e-3f;
+  p = p * r + 5.55035711e-2f;
+  p = p * r + 2.40221075e-1f;
+  p = p * r + 6.93147188e-1f;
+  p = p * r + 1.0f;
+  return (vf)((vi)p + ((vi)t << 23));
 }
 
 }  // namespace
@@ -166,6 +179,7 @@ namespace {
 
 struct Scratch {
   std::vector<float> query, expanded, estimate, score, logits, weight, packed, out, residual;
+  std::vector<int8_t> codes;
   std::vector<int32_t> pages, tokens;
   template <class T>
   static T* grow(std::vector<T>& v, size_t n) {
@@ -175,19 +189,24 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
+// Element (d, page) of the codes of a tile: integer dot products sum four neighbouring bytes, so a page has four in turn.
+INLINE int64_t in_fours(int d, int p, int pages) { return ((int64_t)(d / 4) * pages + p) * 4 + d % 4; }
+
 struct TileLayout {
-  int64_t basis, coefficients, mean_scale, product_scale, value_mean, end;
+  int64_t codes;  // bytes of the mean, and of the directions: a byte for each dimension and page, in whole vectors
+  int64_t directions, coefficients, mean_scale, product_scale, value_mean, end;
   TileLayout(int selector, int head_size, int pages) {
     int64_t n = (int64_t)head_size * pages;
+    codes = directions = coefficients = mean_scale = product_scale = 0;
     if (selector == LOW_RANK) {
-      basis = n;
-      coefficients = basis + RANK * n / 2;
-      mean_scale = coefficients + RANK * BLOCK / 2;
+      codes = (n + VECTOR - 1) / VECTOR * VECTOR;
+      directions = codes;
+      coefficients = directions + codes;
+      mean_scale = coefficients + BLOCK;
       product_scale = mean_scale + 4 * pages;
       value_mean = product_scale + RANK * 4 * pages;
       end = value_mean + 2 * head_size;
     } else {
-      basis = coefficients = mean_scale = product_scale = 0;
       value_mean = end = selector == QUEST ? 4 * n : selector == BLOCK_MEAN ? 2 * n : 0;
     }
   }
@@ -217,7 +236,8 @@ int32_t kth_largest(const float* x, int n, int k) {
   return low;
 }
 
-// Indices of the k largest, ascending; among equals the first ones win.
+// Indices of the k largest, ascending; among equals the first ones win. x is padded to a multiple of LANES with zeros,
+// out has room for LANES more.
 int top_k(const float* x, int n, int k, int32_t* out) {
   if (k >= n) {
     for (int i = 0; i < n; i++) out[i] = i;
@@ -226,54 +246,75 @@ int top_k(const float* x, int n, int k, int32_t* out) {
   if (k <= 0) return 0;
   const int32_t* bits = (const int32_t*)x;
   int32_t threshold = kth_largest(x, n, k);
+  vi over = {};
+  for (int i = 0; i < n; i += LANES) over -= (load_as<vi>(bits + i) > threshold);
   int above = 0, count = 0;
-  for (int i = 0; i < n; i++) above += bits[i] > threshold;
+  for (int i = 0; i < LANES; i++) above += over[i];
   int ties = k - above;
+#if defined(__AVX512F__)
+  const __m512i limit = _mm512_set1_epi32(threshold);
+  for (int i = 0; i < n; i += LANES) {
+    __m512i v = _mm512_loadu_si512(bits + i);
+    uint32_t equal = _mm512_cmpeq_epi32_mask(v, limit), take = _mm512_cmpgt_epi32_mask(v, limit);
+    for (; equal && ties > 0; ties--, equal &= equal - 1) take |= equal & -equal;
+    __m512i index = _mm512_add_epi32(_mm512_set1_epi32(i), (__m512i)vi{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15});
+    _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32((__mmask16)take, index));
+    count += __builtin_popcount(take);
+  }
+#else
   for (int i = 0; i < n; i++) {
     bool take = bits[i] > threshold;
     if (bits[i] == threshold && ties > 0) { take = true; ties--; }
     out[count] = i;
     count += take;
   }
+#endif
   return count;
 }
 
 // ---- scoring ---------------------------------------------------------------------------------------------------
 
-// query[g][d] spread so that lane l of vector j is query[(j * LANES + l) / pages]: what a page-interleaved tile wants.
-void expand(const float* query, int group, int head_size, int pages, float* expanded) {
-  for (int g = 0; g < group; g++)
-    for (int d = 0; d < head_size; d++)
-      for (int p = 0; p < pages; p++) expanded[((int64_t)g * head_size + d) * pages + p] = query[g * head_size + d];
-}
+// What the query heads of one KV head are to the scoring of its tiles.
+struct Query {
+  const float* spread;  // [group][head_size * pages], page fastest: what a page-interleaved tile wants
+  const int8_t* codes;  // [group][layout.codes], in fours
+  float scale[64];      // codes * scale is the query
+  float code_sum[64];
+};
 
-template <int G>
-INLINE void dot_int8(const int8_t* codes, const float* q, int64_t n, vf* acc) {
-  vf other[G] = {};  // a second chain of additions, or their latency would set the pace
-  for (int64_t i = 0; i < n; i += 2 * LANES) {
-    vf c = __builtin_convertvector(widen(load_as<vi8>(codes + i)), vf);
-    vf e = __builtin_convertvector(widen(load_as<vi8>(codes + i + LANES)), vf);
-    for (int g = 0; g < G; g++) {
-      acc[g] += c * load16(q + g * n + i);
-      other[g] += e * load16(q + g * n + i + LANES);
-    }
+Query prepare(const Step& s, const TileLayout& at, const float* query, int pages) {
+  const int G = s.group, D = s.head_size;
+  Query out;
+  if (s.selector != LOW_RANK) {
+    float* spread = Scratch::grow(scratch.expanded, (size_t)G * D * pages);
+    for (int i = 0; i < G * D; i++)
+      for (int p = 0; p < pages; p++) spread[(int64_t)i * pages + p] = query[i];
+    out.spread = spread;
+    return out;
   }
-  for (int g = 0; g < G; g++) acc[g] += other[g];
-}
-
-// 32 four-bit codes in 16 bytes: elements 0..15 in the low nibbles, 16..31 in the high ones
-template <int G>
-INLINE void dot_int4(const uint8_t* codes, const float* q, int64_t n, vf* acc) {
-  vf other[G] = {};
-  for (int64_t i = 0; i < n; i += 2 * LANES) {
-    vi packed = widen(load_as<vu8>(codes + i / 2));
-    vf low = __builtin_convertvector(packed & 15, vf), high = __builtin_convertvector(packed >> 4, vf);
-    for (int g = 0; g < G; g++) {
-      acc[g] += low * load16(q + g * n + i);
-      other[g] += high * load16(q + g * n + i + LANES);
+  int8_t* codes = Scratch::grow(scratch.codes, (size_t)G * at.codes);
+  std::memset(codes, 0, (size_t)G * at.codes);
+  for (int g = 0; g < G; g++) {
+    vf top = splat(1e-20f);
+    for (int d = 0; d < D; d += LANES) {
+      vf q = load16(query + g * D + d);
+      top = vmax(top, vmax(q, -q));
     }
+    const float limit = hmax(top), inverse = 127 * (1 / limit);
+    out.scale[g] = limit / 127.0f;
+    int sum = 0;
+    for (int d = 0; d < D; d += 4) {
+      int8_t four[4];
+      for (int j = 0; j < 4; j++) {
+        four[j] = (int8_t)std::nearbyint(query[g * D + d + j] * inverse);
+        sum += four[j];
+      }
+      for (int p = 0; p < pages; p++) std::memcpy(codes + g * at.codes + in_fours(d, p, pages), four, 4);
+    }
+    out.code_sum[g] = (float)sum;
   }
-  for (int g = 0; g < G; g++) acc[g] += other[g];
+  out.codes = codes;
+  return out;
 }
 
 template <int G>
@@ -284,68 +325,96 @@ INLINE void dot_bf16(const bf16* x, const float* q, int64_t n, vf* acc) {
   }
 }
 
-INLINE vf per_page(const float* x, int pages) {
-  vf v;
-  for (int i = 0; i < LANES; i++) v[i] = x[i % pages];
-  return v;
+template <int PAGES>
+INLINE vf per_page(const float* x) {
+  float v[LANES];
+  for (int i = 0; i < LANES; i += PAGES) std::memcpy(v + i, x, PAGES * sizeof(float));
+  return load_as<vf>(v);
 }
 
-// Log-mass pieces of every page of one tile: logit[g][page], and mass[g][page] with page mass = mass * e^logit.
-template <int G>
-void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, int pages, const float* expanded,
-                const float* query_sum, float* logit, float* mass, int64_t stride) {
-  const int64_t n = (int64_t)s.head_size * pages;
-  vf m[G] = {};
-  if (s.selector == LOW_RANK) {
-    vf b[RANK][G] = {};
-    dot_int8<G>((const int8_t*)tile, expanded, n, m);
-    for (int k = 0; k < RANK; k++) dot_int4<G>(tile + at.basis + k * n / 2, expanded, n, b[k]);
-    const float* product_scale = (const float*)(tile + at.product_scale);
-    vf mean_scale = per_page((const float*)(tile + at.mean_scale), pages);
-    vf slope[RANK][G], sum[G] = {};
-    for (int k = 0; k < RANK; k++)
-      for (int g = 0; g < G; g++)
-        slope[k][g] = (fold(b[k][g], pages) - 8.0f * query_sum[g]) * per_page(product_scale + k * pages, pages);
-    for (int i = 0; i < BLOCK; i += 2 * LANES) {
-      vf low[RANK], high[RANK];
-      for (int k = 0; k < RANK; k++) {
-        vi packed = widen(load_as<vu8>(tile + at.coefficients + k * BLOCK / 2 + i / 2));
-        low[k] = __builtin_convertvector((packed & 15) - 8, vf);
-        high[k] = __builtin_convertvector((packed >> 4) - 8, vf);
-      }
-      for (int g = 0; g < G; g++) {
-        vf x = {}, y = {};
-        for (int k = 0; k < RANK; k++) {
-          x += slope[k][g] * low[k];
-          y += slope[k][g] * high[k];
-        }
-        sum[g] += vexp(x) + vexp(y);
-      }
-    }
+// Log-mass pieces of every page of one tile: logit[g][page], and mass[g][page] with page mass = mass * 2^logit.
+// `next` is the tile to be scored after this one.
+template <int G, int PAGES>
+void score_low_rank(const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query, int first,
+                    float* logit, float* mass, int64_t stride) {
+  vi m[G] = {}, b[RANK][G] = {};
+  const int8_t* codes = query.codes + first * at.codes;
+  for (int64_t i = 0; i < at.codes; i += VECTOR) {
+    __builtin_prefetch(next + i);
+    __builtin_prefetch(next + at.directions + i);
+    vbytes mean = load_as<vbytes>(tile + i), both = load_as<vbytes>(tile + at.directions + i);
+    vbytes low = both & 15, high = (vbytes)((vu)both >> 4) & 15;
     for (int g = 0; g < G; g++) {
-      vf mean = fold(m[g], pages) * mean_scale, mass_ = fold(sum[g], pages);
-      std::memcpy(logit + g * stride, &mean, pages * 4);
-      std::memcpy(mass + g * stride, &mass_, pages * 4);
+      vbytes q = load_as<vbytes>((const uint8_t*)codes + g * at.codes + i);
+      m[g] = dot4(m[g], mean, q);
+      b[0][g] = dot4(b[0][g], low, q);
+      b[1][g] = dot4(b[1][g], high, q);
     }
-    return;
   }
+  for (int64_t i = at.coefficients; i < at.end; i += VECTOR) __builtin_prefetch(next + i);
+  const vf mean_scale = per_page<PAGES>((const float*)(tile + at.mean_scale));
+  vf slope[RANK][G], offset[G], sum[G] = {};
+  for (int g = 0; g < G; g++) offset[g] = vf{};
+  for (int k = 0; k < RANK; k++) {
+    const vf product_scale = per_page<PAGES>((const float*)(tile + at.product_scale) + k * PAGES);
+    for (int g = 0; g < G; g++) {
+      slope[k][g] = (fold<PAGES>(__builtin_convertvector(b[k][g], vf)) - 8.0f * query.code_sum[first + g]) *
+                    (product_scale * (query.scale[first + g] * LOG2_E));
+      offset[g] -= 8.0f * slope[k][g];
+    }
+  }
+  for (int i = 0; i < BLOCK; i += LANES) {
+    vi both = widen(load_as<vu8>(tile + at.coefficients + i));
+    vf low = __builtin_convertvector(both & 15, vf), high = __builtin_convertvector(both >> 4, vf);
+    for (int g = 0; g < G; g++) sum[g] += exp2(offset[g] + slope[0][g] * low + slope[1][g] * high);
+  }
+  for (int g = 0; g < G; g++) {
+    vf mean = (fold<PAGES>(__builtin_convertvector(m[g], vf)) - 128.0f * query.code_sum[first + g]) *
+              (mean_scale * (query.scale[first + g] * LOG2_E));
+    vf mass_ = fold<PAGES>(sum[g]);
+    std::memcpy(logit + g * stride, &mean, PAGES * 4);
+    std::memcpy(mass + g * stride, &mass_, PAGES * 4);
+  }
+}
+
+template <int G, int PAGES>
+void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query,
+                int first, float* logit, float* mass, int64_t stride) {
+  if (s.selector == LOW_RANK) return score_low_rank<G, PAGES>(at, tile, next, query, first, logit, mass, stride);
+  const int64_t n = (int64_t)s.head_size * PAGES;
+  const float* spread = query.spread + first * n;
+  vf m[G] = {};
+  for (int64_t i = 0; i < at.end; i += VECTOR) __builtin_prefetch(next + i);
   if (s.selector == BLOCK_MEAN) {
-    dot_bf16<G>((const bf16*)tile, expanded, n, m);
+    dot_bf16<G>((const bf16*)tile, spread, n, m);
   } else {  // QUEST: the largest dot product a key inside the page's bounding box can have
     const bf16* low = (const bf16*)tile;
     const bf16* high = low + n;
     for (int64_t i = 0; i < n; i += LANES) {
       vf a = load16(low + i), b = load16(high + i);
       for (int g = 0; g < G; g++) {
-        vf q = load16(expanded + g * n + i);
+        vf q = load16(spread + g * n + i);
         m[g] += vmax(q * a, q * b);
       }
     }
   }
   for (int g = 0; g < G; g++) {
-    vf mean = fold(m[g], pages);
-    std::memcpy(logit + g * stride, &mean, pages * 4);
-    for (int p = 0; p < pages; p++) mass[g * stride + p] = 1.0f;
+    vf mean = fold<PAGES>(m[g]) * LOG2_E;
+    std::memcpy(logit + g * stride, &mean, PAGES * 4);
+    for (int p = 0; p < PAGES; p++) mass[g * stride + p] = 1.0f;
+  }
+}
+
+// All query heads of one KV head, four at a time: as many accumulators as there are registers for.
+template <int PAGES>
+void score_heads(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query,
+                 float* logit, float* mass, int64_t stride) {
+  int g = 0;
+  for (; g + 4 <= s.group; g += 4) score_tile<4, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride);
+  switch (s.group - g) {
+    case 3: score_tile<3, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
+    case 2: score_tile<2, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
+    case 1: score_tile<1, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
   }
 }
 
@@ -375,7 +444,7 @@ const float* load_query(const Step& s, const T* query, int row, int head) {
 }
 
 // Writes the logical numbers of the selected pages, ascending, and for every page dropped its estimated mass:
-// dropped[g][page] * e^(peak[g]) estimates the sum of e^logit over the page's tokens (0 for a page kept).
+// dropped[g][page] * 2^(peak[g]) estimates the sum of 2^logit over the page's tokens (0 for a page kept).
 // Returns the number of selected pages.
 int select_row(const Step& s, const uint8_t* tiles, const float* query, const Row& r, int head, int key_tokens,
                int32_t* selected, float* dropped, int64_t stride, float* peak) {
@@ -392,33 +461,19 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
   wanted = std::max(wanted, 0);
 
   const TileLayout at(s.selector, D, pages);
-  float* expanded = Scratch::grow(scratch.expanded, (size_t)s.group * D * pages);
-  expand(query, s.group, D, pages, expanded);
-  std::vector<float>& estimate = scratch.estimate;
-  float* logit = Scratch::grow(estimate, (size_t)s.group * stride);
-  float query_sum[64];
-  for (int g = 0; g < s.group; g++) {
-    query_sum[g] = 0;
-    for (int d = 0; d < D; d++) query_sum[g] += query[g * D + d];
-  }
+  const Query prepared = prepare(s, at, query, pages);
+  float* logit = Scratch::grow(scratch.estimate, (size_t)s.group * stride);
   const int first = r.sink / pages, last = (r.local + pages - 1) / pages;
+  auto tile_of = [&](int b) {
+    return tiles + ((int64_t)(r.table[b * pages] / pages) * s.kv_heads + head) * s.tile_stride;
+  };
   for (int b = first; b < last; b++) {
-    const uint8_t* tile = tiles + ((int64_t)(r.table[b * pages] / pages) * s.kv_heads + head) * s.tile_stride;
-    if (b + 1 < last) {
-      const uint8_t* next =
-          tiles + ((int64_t)(r.table[(b + 1) * pages] / pages) * s.kv_heads + head) * s.tile_stride;
-      for (int64_t i = 0; i < at.end; i += 64) __builtin_prefetch(next + i);
-    }
-    float* l = logit + b * pages;
-    float* d = dropped + b * pages;
-    const int64_t n = (int64_t)D * pages;
-    int g = 0;
-    for (; g + 4 <= s.group; g += 4)
-      score_tile<4>(s, at, tile, pages, expanded + g * n, query_sum + g, l + g * stride, d + g * stride, stride);
-    switch (s.group - g) {
-      case 3: score_tile<3>(s, at, tile, pages, expanded + g * n, query_sum + g, l + g * stride, d + g * stride, stride); break;
-      case 2: score_tile<2>(s, at, tile, pages, expanded + g * n, query_sum + g, l + g * stride, d + g * stride, stride); break;
-      case 1: score_tile<1>(s, at, tile, pages, expanded + g * n, query_sum + g, l + g * stride, d + g * stride, stride); break;
+    const uint8_t *tile = tile_of(b), *next = tile_of(std::min(b + 1, last - 1));
+    float *l = logit + b * pages, *d = dropped + b * pages;
+    switch (pages) {
+      case 8: score_heads<8>(s, at, tile, next, prepared, l, d, stride); break;
+      case 4: score_heads<4>(s, at, tile, next, prepared, l, d, stride); break;
+      case 2: score_heads<2>(s, at, tile, next, prepared, l, d, stride); break;
     }
   }
 
@@ -435,20 +490,22 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
     for (int i = 0; i < r.candidates; i++) score[i] -= low;  // top_k wants non-negative numbers
   } else {
     for (int g = 0; g < s.group; g++) {
-      const float* l = logit + g * stride + r.sink;
+      float* l = logit + g * stride + r.sink;
       float* d = dropped + g * stride + r.sink;
-      float top = -INFINITY, sum = 0;
-      for (int i = 0; i < r.candidates; i++) top = std::max(top, l[i]);
-      peak[g] = top;
-      int i = 0;
-      for (; i + LANES <= r.candidates; i += LANES) {
-        vf w = load16(d + i) * vexp(load16(l + i) - top);
-        store_as(d + i, w);
-        sum += hsum(w);
+      for (int i = r.candidates; i < padded; i++) {
+        l[i] = -INFINITY;
+        d[i] = 0.0f;
       }
-      for (; i < r.candidates; i++) sum += d[i] *= std::exp(std::max(-87.0f, l[i] - top));
-      float inverse = 1.0f / sum;
-      for (i = 0; i < r.candidates; i++) score[i] += d[i] * inverse;
+      vf top = splat(-INFINITY), sum = {};
+      for (int i = 0; i < padded; i += LANES) top = vmax(top, load16(l + i));
+      peak[g] = hmax(top);
+      for (int i = 0; i < padded; i += LANES) {
+        vf w = load16(d + i) * exp2(load16(l + i) - peak[g]);
+        store_as(d + i, w);
+        sum += w;
+      }
+      const float inverse = 1.0f / hsum(sum);
+      for (int i = 0; i < padded; i += LANES) store_as(score + i, load16(score + i) + load16(d + i) * inverse);
     }
   }
 
@@ -482,7 +539,7 @@ INLINE void page_logits(const T* keys, const T* next, const float* query, int he
         odd[g] += l * query[g * head_size + d + 1];
       }
     }
-    for (int g = 0; g < G; g++) store_as(out + g * stride + t, even[g] + odd[g]);
+    for (int g = 0; g < G; g++) store_as(out + g * stride + t, (even[g] + odd[g]) * LOG2_E);
   }
 }
 
@@ -523,14 +580,14 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
     vf sum = {};
     for (int t = 0; t < padded; t += LANES) {
       vf x = load16(l + t);
-      vf p = x == -INFINITY ? vf{} : vexp(x - m);
+      vf p = x == -INFINITY ? vf{} : exp2(x - m);
       store_as(l + t, p);
       sum += p;
     }
     denominator[g] = hsum(sum);
     float inverse = 1.0f / denominator[g];
     for (int t = 0; t < padded; t += LANES) store_as(score + t, load16(score + t) + load16(l + t) * inverse);
-    factor[g] = residual && peak[g] > -INFINITY ? std::exp(peak[g] - m) : 0.0f;
+    factor[g] = residual && peak[g] > -INFINITY ? std::exp2(peak[g] - m) : 0.0f;
   }
 
   // Values: the tokens that weigh most. The incomplete page always counts, since no tile holds its mean yet.
@@ -629,7 +686,7 @@ void decode_rows(const Step& s, const T* query, const T* cache, const uint8_t* t
     const float* q = load_query(s, query, i, head);
     const int64_t stride = (r.pages + LANES) / LANES * LANES + BLOCK / LANES;
     float* dropped = Scratch::grow(scratch.packed, s.group * stride);
-    int32_t* selected = Scratch::grow(scratch.pages, r.pages + 1);
+    int32_t* selected = Scratch::grow(scratch.pages, r.pages + LANES);
     float peak[64];
     int count = select_row(s, tiles, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
     attend_row(s, cache, tiles, q, r, head, s.value_tokens[i], selected, count, dropped, stride, peak,
@@ -639,10 +696,8 @@ void decode_rows(const Step& s, const T* query, const T* cache, const uint8_t* t
 
 // ---- summaries -------------------------------------------------------------------------------------------------
 
-INLINE void put_nibble(uint8_t* base, int64_t element, int code) {
-  int64_t chunk = element / (2 * LANES), within = element % (2 * LANES);
-  uint8_t& byte = base[chunk * LANES + within % LANES];
-  byte = within < LANES ? (uint8_t)((byte & 0xf0) | code) : (uint8_t)((byte & 0x0f) | (code << 4));
+INLINE void put_nibble(uint8_t& byte, int k, int code) {
+  byte = k == 0 ? (uint8_t)((byte & 0xf0) | code) : (uint8_t)((byte & 0x0f) | (code << 4));
 }
 
 INLINE int quantise(float x, float inverse, int limit) {
@@ -703,8 +758,8 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
   const float mean_scale = top / 127;
   ((float*)(tile + at.mean_scale))[p] = mean_scale;
   for (int d = 0; d < D; d++) {
-    int code = quantise(direction[d], 127 / top, 127);
-    ((int8_t*)tile)[(int64_t)d * pages + p] = (int8_t)code;
+    int code = quantise(direction[d], 127 * (1 / top), 127);
+    tile[in_fours(d, p, pages)] = (uint8_t)(code + 128);
     for (int t = 0; t < ps; t++) key[d * ps + t] -= code * mean_scale;
   }
   for (int k = 0; k < RANK; k++) {
@@ -713,8 +768,8 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
     for (int d = 0; d < D; d++) top = std::max(top, std::fabs(direction[d]));
     float length = TINY;
     for (int d = 0; d < D; d++) {
-      direction[d] = (float)quantise(direction[d], 7 / top, 7);
-      put_nibble(tile + at.basis, ((int64_t)k * D + d) * pages + p, (int)direction[d] + 8);
+      direction[d] = (float)quantise(direction[d], 7 * (1 / top), 7);
+      put_nibble(tile[at.directions + in_fours(d, p, pages)], k, (int)direction[d] + 8);
       length += direction[d] * direction[d];
     }
     std::memset(coefficient, 0, sizeof(float) * ps);
@@ -728,8 +783,8 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
     const float product_scale = top / 7;
     ((float*)(tile + at.product_scale))[k * pages + p] = product_scale;
     for (int t = 0; t < ps; t++) {
-      int code = quantise(coefficient[t], 7 / top, 7);
-      put_nibble(tile + at.coefficients, k * BLOCK + (int64_t)t * pages + p, code + 8);
+      int code = quantise(coefficient[t], 7 * (1 / top), 7);
+      put_nibble(tile[at.coefficients + t * pages + p], k, code + 8);
       coefficient[t] = code * product_scale;
     }
     for (int d = 0; d < D; d++)
@@ -814,7 +869,7 @@ void select_rows(const Step& s, const T* query, const uint8_t* tiles, int32_t* p
     const float* q = load_query(s, query, i, head);
     const int64_t stride = (r.pages + LANES) / LANES * LANES + BLOCK / LANES;
     float* dropped = Scratch::grow(scratch.packed, s.group * stride);
-    int32_t* selected = Scratch::grow(scratch.pages, r.pages + 1);
+    int32_t* selected = Scratch::grow(scratch.pages, r.pages + LANES);
     float peak[64];
     counts[task] = select_row(s, tiles, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
     std::memcpy(page_table + (int64_t)task * s.max_pages, selected, sizeof(int32_t) * counts[task]);
