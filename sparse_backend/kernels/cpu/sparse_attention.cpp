@@ -24,6 +24,9 @@ namespace {
 
 constexpr int BLOCK = 128;  // tokens a tile summarises
 constexpr int LANES = 16;
+// How far ahead pages and tiles are fetched into the L2 cache: they are scattered, so no hardware prefetcher finds the
+// next, and one takes less time to read than memory takes to answer.
+constexpr int PAGES_AHEAD = 4, TILES_AHEAD = 2;
 constexpr int RANK = 2;     // directions of a low-rank page summary: one a nibble
 constexpr int VECTOR = 64;  // bytes
 constexpr float LOG2_E = 1.44269504f;
@@ -52,10 +55,20 @@ struct fp16 { _Float16 value; };
 #endif
 
 INLINE vf load16(const float* p) { return load_as<vf>(p); }
-INLINE vf load16(const bf16* p) {
-  vu bits = __builtin_convertvector(load_as<vu16>(p), vu) << 16;
-  return (vf)bits;
+// GCC 12 widens 16 lanes in halves and puts them together again, if left to itself.
+INLINE vu widen(vu16 x) {
+#if defined(__AVX512F__)
+  return (vu)_mm512_cvtepu16_epi32((__m256i)x);
+#elif defined(__AVX2__)
+  __m128i parts[2];
+  std::memcpy(parts, &x, sizeof(parts));
+  __m256i halves[2] = {_mm256_cvtepu16_epi32(parts[0]), _mm256_cvtepu16_epi32(parts[1])};
+  return load_as<vu>(halves);
+#else
+  return __builtin_convertvector(x, vu);
+#endif
 }
+INLINE vf load16(const bf16* p) { return (vf)(widen(load_as<vu16>(p)) << 16); }
 INLINE void store1(float* p, float x) { *p = x; }
 INLINE void store1(bf16* p, float x) {
   uint32_t bits;
@@ -71,14 +84,26 @@ INLINE float load1(const bf16* p) {
 }
 #if defined(__FLT16_MAX__)
 typedef _Float16 vh __attribute__((vector_size(32), aligned(2)));
-INLINE vf load16(const fp16* p) { return __builtin_convertvector(load_as<vh>(p), vf); }
+INLINE vf load16(const fp16* p) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtph_ps((__m256i)load_as<vu16>(p));
+#else
+  return __builtin_convertvector(load_as<vh>(p), vf);
+#endif
+}
 INLINE void store1(fp16* p, float x) { p->value = (_Float16)x; }
 INLINE float load1(const fp16* p) { return (float)p->value; }
 #endif
 
+INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 INLINE vf splat(float x) { return x - vf{}; }
+#if defined(__AVX512F__)
+INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
 INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
+#endif
 
 // v[i + shift]
 template <int SHIFT>
@@ -103,7 +128,7 @@ INLINE float hmax(vf v) {
   return std::max(v[0], v[1]);
 }
 
-// Sixteen bytes as integers. GCC 12 converts them one by one if left to itself.
+// Sixteen bytes as integers.
 INLINE vi widen(vu8 x) {
 #if defined(__AVX512F__)
   return (vi)_mm512_cvtepu8_epi32((__m128i)x);
@@ -333,15 +358,15 @@ INLINE vf per_page(const float* x) {
 }
 
 // Log-mass pieces of every page of one tile: logit[g][page], and mass[g][page] with page mass = mass * 2^logit.
-// `next` is the tile to be scored after this one.
+// `next` is a tile to be scored soon.
 template <int G, int PAGES>
 void score_low_rank(const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query, int first,
                     float* logit, float* mass, int64_t stride) {
   vi m[G] = {}, b[RANK][G] = {};
   const int8_t* codes = query.codes + first * at.codes;
   for (int64_t i = 0; i < at.codes; i += VECTOR) {
-    __builtin_prefetch(next + i);
-    __builtin_prefetch(next + at.directions + i);
+    prefetch(next + i);
+    prefetch(next + at.directions + i);
     vbytes mean = load_as<vbytes>(tile + i), both = load_as<vbytes>(tile + at.directions + i);
     vbytes low = both & 15, high = (vbytes)((vu)both >> 4) & 15;
     for (int g = 0; g < G; g++) {
@@ -351,7 +376,7 @@ void score_low_rank(const TileLayout& at, const uint8_t* tile, const uint8_t* ne
       b[1][g] = dot4(b[1][g], high, q);
     }
   }
-  for (int64_t i = at.coefficients; i < at.end; i += VECTOR) __builtin_prefetch(next + i);
+  for (int64_t i = at.coefficients; i < at.end; i += VECTOR) prefetch(next + i);
   const vf mean_scale = per_page<PAGES>((const float*)(tile + at.mean_scale));
   vf slope[RANK][G], offset[G], sum[G] = {};
   for (int g = 0; g < G; g++) offset[g] = vf{};
@@ -384,7 +409,7 @@ void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, const 
   const int64_t n = (int64_t)s.head_size * PAGES;
   const float* spread = query.spread + first * n;
   vf m[G] = {};
-  for (int64_t i = 0; i < at.end; i += VECTOR) __builtin_prefetch(next + i);
+  for (int64_t i = 0; i < at.end; i += VECTOR) prefetch(next + i);
   if (s.selector == BLOCK_MEAN) {
     dot_bf16<G>((const bf16*)tile, spread, n, m);
   } else {  // QUEST: the largest dot product a key inside the page's bounding box can have
@@ -468,7 +493,7 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
     return tiles + ((int64_t)(r.table[b * pages] / pages) * s.kv_heads + head) * s.tile_stride;
   };
   for (int b = first; b < last; b++) {
-    const uint8_t *tile = tile_of(b), *next = tile_of(std::min(b + 1, last - 1));
+    const uint8_t *tile = tile_of(b), *next = tile_of(std::min(b + TILES_AHEAD, last - 1));
     float *l = logit + b * pages, *d = dropped + b * pages;
     switch (pages) {
       case 8: score_heads<8>(s, at, tile, next, prepared, l, d, stride); break;
@@ -532,7 +557,7 @@ INLINE void page_logits(const T* keys, const T* next, const float* query, int he
   for (int t = 0; t < page_size; t += LANES) {
     vf even[G] = {}, odd[G] = {};
     for (int d = 0; d < head_size; d += 2) {
-      __builtin_prefetch(next + (int64_t)d * page_size + t);  // pages are scattered: no hardware prefetcher finds the next
+      prefetch(next + (int64_t)d * page_size + t);
       vf k = load16(keys + (int64_t)d * page_size + t), l = load16(keys + (int64_t)(d + 1) * page_size + t);
       for (int g = 0; g < G; g++) {
         even[g] += k * query[g * head_size + d];
@@ -555,7 +580,7 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
 
   for (int i = 0; i < count; i++) {
     const T* keys = page(selected[i]);
-    const T* next = page(selected[std::min(i + 1, count - 1)]);
+    const T* next = page(selected[std::min(i + PAGES_AHEAD, count - 1)]);
     float* out = logits + (int64_t)i * ps;
     int g = 0;
     for (; g + 4 <= G; g += 4) page_logits<T, 4>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded);
@@ -642,7 +667,7 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
     for (int j = 0; j < 8; j++) rows[j] = value(tokens_read[std::min(i + j, read - 1)]);
     for (int j = 8; j < 16 && i + j < read; j++) {
       const char* next = (const char*)value(tokens_read[i + j]);
-      for (size_t line = 0; line < D * sizeof(T); line += 64) __builtin_prefetch(next + line);
+      for (size_t line = 0; line < D * sizeof(T); line += 64) prefetch(next + line);
     }
     for (int d = 0; d < D; d += LANES) {
       vf v[8];
