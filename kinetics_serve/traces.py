@@ -22,6 +22,9 @@ Json = dict[str, Any]
 VERSION = 1
 """Of our keys in the metadata line."""
 
+LOWS_DIGITS = 3
+"""Of a group confidence, in nats: what decides is a quantile of many."""
+
 CountTokens = Callable[[str], int]
 
 
@@ -34,8 +37,9 @@ class Trial:
     """One recorded sample. answer: the label of its answer among the question's; None where it has none.
 
     confidence: the mean over the tokens, in nats (see strategies.confidence); worst_window: of its least confident
-    stretch. status: FINISHED, or TRUNCATED by the recording's max_tokens or by repetition detection. empty: its text
-    is but white space.
+    group. status: FINISHED, or TRUNCATED by the recording's max_tokens or by repetition detection. empty: its text
+    is but white space. lows: (token, group confidence) whenever that was lower than ever before; none where that was
+    not recorded.
     """
 
     number: int
@@ -47,6 +51,7 @@ class Trial:
     confidence: float = 0.0
     worst_window: float = 0.0
     empty: bool = False
+    lows: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,7 @@ class Recorder:
                 "label": trial.answer,
                 "confidence": trial.confidence,
                 "worst_window": trial.worst_window,
+                "lows": [[token, round(confidence, LOWS_DIGITS)] for token, confidence in trial.lows],
                 **more,
             }
         )
@@ -265,6 +271,7 @@ def _trial(row: Json) -> Trial:
         row["confidence"],
         row["worst_window"],
         not row["prediction"][0].strip(),
+        tuple([(token, confidence) for token, confidence in row.get("lows", ())]),
     )
 
 

@@ -50,4 +50,6 @@ def _trial(
         status, tokens, answer_, correct = Status.TRUNCATED, min(tokens, max_tokens), None, False
     else:
         status, answer_ = Status.FINISHED, answer
-    return Trial(number, f"so: {answer}", tokens, status, answer_, correct, confidence, confidence - 1)
+    lows = tuple((token, round(confidence - token / 40, 3)) for token in range(16, tokens, 7))
+    lowest = lows[-1][1] if lows else confidence
+    return Trial(number, f"so: {answer}", tokens, status, answer_, correct, confidence, lowest, lows=lows)

@@ -28,6 +28,7 @@ from kinetics_serve.runner.run import Ended, Run, Terms
 from kinetics_serve.scorers.scored_source import ScoredSource
 from kinetics_serve.scorers.scorer import Scorer
 from kinetics_serve.strategies.answers import extractor
+from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.strategies.state import Sample, Status
 from kinetics_serve.strategies.votes import tally
 
@@ -134,7 +135,7 @@ class Job:
             route,
             prompt.body,
             plan.terms.prompt_tokens,
-            lambda: prompt.completion(prompt.top_logprobs),
+            lambda: prompt.completion(prompt.top_logprobs, window_tokens(plan.terms.max_tokens)),
             extractor(answer.extractor, answer.pattern, ignored),
             AnswerGroups(answer.equivalence, services.math_pool.equal),
             options.scorer.statistic if isinstance(options.scorer, ConfidenceScorer) else "mean",

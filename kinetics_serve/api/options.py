@@ -142,7 +142,7 @@ ScorerOption = Annotated[
     Discriminator(_kind),
 ]
 
-SCORED: tuple[StrategyName, ...] = ("best_of_n", "weighted_vote")
+SCORED: tuple[StrategyName, ...] = ("best_of_n", "weighted_vote", "deepconf")
 """The strategies that score decides: the others would pay a scorer for nothing."""
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from kinetics_serve.strategies.confidence import TOP_LOGPROBS, Confidence
+from kinetics_serve.strategies.confidence import MIN_WINDOW_TOKENS, TOP_LOGPROBS, Confidence
 
 Json = dict[str, Any]
 
@@ -15,18 +15,19 @@ class Completion:
     """What the two kinds of completion share: token counts, how it ended, the model's confidence.
 
     top_logprobs: how many candidates per token the client asked for; None if it asked for no log-probabilities.
+    window: tokens of a group, see strategies.confidence.
     """
 
     path: str
 
-    def __init__(self, top_logprobs: int | None) -> None:
+    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS) -> None:
         self.top_logprobs = top_logprobs
         self.tokens = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.finish_reason: str | None = None
         self.stop_reason: Any = None
-        self.confidence = Confidence()
+        self.confidence = Confidence(window)
 
     @property
     def wanted_logprobs(self) -> int:
@@ -80,8 +81,8 @@ class Completion:
 class ChatCompletion(Completion):
     path = "/v1/chat/completions"
 
-    def __init__(self, top_logprobs: int | None) -> None:
-        super().__init__(top_logprobs)
+    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS) -> None:
+        super().__init__(top_logprobs, window)
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._tool_calls: dict[int, Json] = {}
@@ -149,8 +150,8 @@ class ChatCompletion(Completion):
 class TextCompletion(Completion):
     path = "/v1/completions"
 
-    def __init__(self, top_logprobs: int | None) -> None:
-        super().__init__(top_logprobs)
+    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS) -> None:
+        super().__init__(top_logprobs, window)
         self._text: list[str] = []
         self._logprobs: dict[str, list[Any]] = {
             "tokens": [],

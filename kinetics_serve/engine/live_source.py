@@ -66,6 +66,8 @@ class LiveSource:
                         self._add(completion, chunk)
                         if completion.tokens > before:
                             yield completion.tokens
+                        if completion.confidence.below(sample.floor):
+                            break
                 break
             except EngineUnavailable as error:
                 if completion.tokens:  # another server would begin again, and cost again
@@ -73,7 +75,7 @@ class LiveSource:
                 self._route.move(upstream, error)
         if completion.prompt_tokens == 0:
             raise EngineUnavailable("the engine reports no usage in its streams, so nothing can be billed")
-        yield await self._ended(completion)
+        yield await self._ended(completion, sample.floor)
 
     def _add(self, completion: Completion, chunk: Json) -> None:
         try:
@@ -103,15 +105,17 @@ class LiveSource:
             body["seed"] = (body["seed"] + sample.index + SEED_RANGE // 2) % SEED_RANGE - SEED_RANGE // 2
         return body
 
-    async def _ended(self, completion: Completion) -> Ended:
-        whole = completion.finish_reason in WHOLE
+    async def _ended(self, completion: Completion, floor: float | None) -> Ended:
+        stopped = completion.confidence.below(floor)
+        whole = completion.finish_reason in WHOLE and not stopped
         return Ended(
-            status=Status.FINISHED if whole else Status.TRUNCATED,
+            status=Status.STOPPED if stopped else Status.FINISHED if whole else Status.TRUNCATED,
             tokens=completion.tokens,
             cached_tokens=completion.cached_tokens,
             answer=await self._answer(completion) if whole else None,
             score=getattr(completion.confidence, self._statistic),
             empty=not completion.text.strip() and not completion.tool_calls,
+            lowest=completion.confidence.worst_window,
         )
 
     async def _answer(self, completion: Completion) -> str | None:

@@ -13,6 +13,7 @@ from kinetics_serve.evaluation.grading import Grading
 from kinetics_serve.evaluation.tasks import Problem, Task
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.math_pool import MathPool
+from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.strategies.equivalence import EquivalenceKind
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces import Recorder, Trial
@@ -101,6 +102,7 @@ class Harness:
             label is not None and await grading.correct(problem, label),
             completion.confidence.mean,
             completion.confidence.worst_window,
+            lows=tuple(completion.confidence.lows),
         )
         self._recorder.add(
             problem.query,
@@ -115,7 +117,7 @@ class Harness:
     async def _complete(self, body: Json) -> ChatCompletion:
         pause = FIRST_PAUSE_S
         for attempt in range(TRIES):
-            completion = ChatCompletion(None)
+            completion = ChatCompletion(None, window_tokens(self._sampling.max_tokens))
             try:
                 async with self._upstream.stream(completion.path, body) as chunks:
                     async for chunk in chunks:

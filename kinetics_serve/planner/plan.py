@@ -8,6 +8,7 @@ from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.auto import Auto
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.consensus import Consensus
+from kinetics_serve.strategies.deepconf import DeepConf
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
@@ -16,7 +17,9 @@ from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy
 if TYPE_CHECKING:
     from kinetics_serve.planner.choose import Choice
 
-StrategyName = Literal["auto", "single", "best_of_n", "majority_vote", "consensus", "weighted_vote", "self_consistency"]
+StrategyName = Literal[
+    "auto", "single", "best_of_n", "majority_vote", "consensus", "weighted_vote", "deepconf", "self_consistency"
+]
 BudgetUnit = Literal["eflops", "tokens", "samples"]
 
 
@@ -93,6 +96,7 @@ def policy_of(
         "majority_vote": MajorityVote(stop_confidence),
         "consensus": Consensus(stop_confidence),
         "weighted_vote": Consensus(stop_confidence, "confidence"),
+        "deepconf": DeepConf(stop_confidence),
         "self_consistency": SelfConsistency(),
     }
     return policies[strategy]

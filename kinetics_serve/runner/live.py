@@ -1,6 +1,7 @@
 """Drives a run against a source that produces samples as time passes."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
@@ -34,23 +35,25 @@ async def drive(
     sample has been stopped and settled by then. `on_change` is called after every event.
     """
     events: asyncio.Queue[tuple[int, int | Cost | Ended | Exception]] = asyncio.Queue()
-    prompt_cached = asyncio.Event()
+    prompt_cached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
+    first: dict[int, int] = {}
     tasks: set[asyncio.Task[None]] = set()
 
     async def follow(sample: Sample) -> None:
-        # The first sample goes ahead; the others start when its prompt is in the prefix cache.
-        if sample.index > 0:
-            await prompt_cached.wait()
+        # Each model's first sample goes ahead; the others start when its prompt is in the prefix cache.
+        cached = prompt_cached[sample.arm]
+        if sample.index != first[sample.arm]:
+            await cached.wait()
         try:
             async with aclosing(source.sample(sample)) as stream:
                 async for event in stream:
                     events.put_nowait((sample.index, event))
                     if event != 0:
-                        prompt_cached.set()
+                        cached.set()
         except Exception as error:
             events.put_nowait((sample.index, error))
         finally:
-            prompt_cached.set()
+            cached.set()
 
     def record(index: int, event: int | Cost | Ended | Exception) -> None:
         if isinstance(event, Exception):
@@ -66,6 +69,7 @@ async def drive(
 
     def launch_decided() -> None:
         for sample in run.decide():
+            first.setdefault(sample.arm, sample.index)
             tasks.add(asyncio.create_task(follow(sample), name=f"sample-{sample.index}"))
 
     async def run_to_the_end() -> None:

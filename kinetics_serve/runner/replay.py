@@ -1,64 +1,103 @@
 """Drives a run on recorded trials: no engine, no clock, no waiting.
 
 Time is counted in decode steps. Every running sample generates one token a step; those that have all their tokens
-then end, in the order of their launch, and the policy decides after each. The first sample goes ahead by its first
-token, as in `runner.live`. What a served batch does besides (requests of other clients, prefills that delay a
+then end, in the order of their launch, and the policy decides after each. Each model's first sample goes ahead by its
+first token, as in `runner.live`. What a served batch does besides (requests of other clients, prefills that delay a
 decode, samples that decode at different speeds) is not simulated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.state import Finish, Sample, Status
 from kinetics_serve.traces import Trial
 
 
-def replay(run: Run, trials: Sequence[Trial], cached_tokens: int = 0) -> Finish:
+def replay(run: Run, trials: Sequence[Trial], cached_tokens: int = 0, *others: Sequence[Trial]) -> Finish:
     """Runs the policy to its end: sample i of the run is `trials[i]`. Returns what it finished with.
 
-    trials: at least as many as the terms' max_samples, recorded with at least the terms' max_tokens.
-    cached_tokens: the prompt tokens that every sample but the first finds in the prefix cache.
+    trials: at least as many as the terms' max_samples, recorded with at least the terms' max_tokens. others: the
+    trials of the run's further arms, where sample i of an arm is the i-th of them. cached_tokens: the prompt tokens
+    that every sample but an arm's first finds in the prefix cache.
     """
     step = 0
+    fresh = [iter(each) for each in (trials, *others)]
+    tried: dict[int, tuple[Trial, int]] = {}
     began: dict[int, int] = {}
     ends: dict[int, int] = {}
+    firsts: dict[int, tuple[int, int]] = {}  # by arm: the first sample, and the step of its first token
+    waiting: list[Sample] = []
 
-    def open_samples(samples: Sequence[Sample]) -> None:
+    def open_samples(samples: Iterable[Sample]) -> None:
         for sample in samples:
-            run.opened(sample.index)
-            began[sample.index] = step
-            ends[sample.index] = step + max(1, min(trials[sample.index].tokens, sample.max_tokens))
+            index, arm = sample.index, sample.arm
+            first, first_token = firsts.setdefault(arm, (index, step + 1))
+            if index != first and step < first_token:
+                waiting.append(sample)
+                continue
+            trial = next(fresh[arm])
+            tokens = _tokens(sample, trial)
+            tried[index] = trial, tokens
+            run.opened(index)
+            began[index] = step
+            ends[index] = step + max(1, tokens)
 
-    launched = run.decide()
-    if launched:
-        open_samples(launched[:1])
-        step = 1
-        run.generated(0, min(1, trials[0].tokens))
-        open_samples(launched[1:])
+    open_samples(run.decide())
     while run.finish is None:
         step = min(ends.values())
-        ending = sorted(index for index, end in ends.items() if end == step)
+        if waiting:
+            step = min(step, *[firsts[sample.arm][1] for sample in waiting])
+        ending = sorted([index for index, end in ends.items() if end == step])
+        advanced = set()  # all advance together, so one of each arm shows how far
         for index, start in began.items():
-            if index not in ending:
+            arm = run.samples[index].arm
+            if arm not in advanced and ends[index] != step:
+                advanced.add(arm)
                 run.generated(index, step - start)
-        launched = []
+        if waiting:
+            for index in ending:
+                run.generated(index, min(step - began[index], tried[index][1]))
+            ready = [sample for sample in waiting if firsts[sample.arm][1] <= step]
+            waiting = [sample for sample in waiting if firsts[sample.arm][1] > step]
+            open_samples(ready)
+        launched: list[Sample] = []
         for index in ending:
-            run.ended(index, _end(run.samples[index], trials[index], cached_tokens if index else 0))
+            sample = run.samples[index]
+            run.ended(index, _end(sample, *tried[index], cached_tokens if index != firsts[sample.arm][0] else 0))
             del began[index], ends[index]
             launched += run.decide()
         if run.finish is None:
             open_samples(launched)
+    for index, start in began.items():
+        run.generated(index, step - start)
     run.cancel_running()
     return run.finish
 
 
-def _end(sample: Sample, trial: Trial, cached_tokens: int) -> Ended:
+def _tokens(sample: Sample, trial: Trial) -> int:
+    """What the sample generates: all of the trial, unless its max_tokens or its floor end it."""
+    tokens = min(trial.tokens, sample.max_tokens)
+    if sample.floor is not None:
+        for token, confidence in trial.lows:
+            if confidence < sample.floor:
+                return min(token, tokens)
+    return tokens
+
+
+def _end(sample: Sample, trial: Trial, tokens: int, cached_tokens: int) -> Ended:
+    if sample.floor is not None and _fell_below(sample.floor, trial, tokens):
+        return Ended(Status.STOPPED, tokens, 0, None, trial.confidence, trial.empty, lowest=trial.worst_window)
     whole = trial.status is Status.FINISHED and trial.tokens <= sample.max_tokens
     return Ended(
         Status.FINISHED if whole else Status.TRUNCATED,
-        min(trial.tokens, sample.max_tokens),
+        tokens,
         cached_tokens,
         trial.answer,
         trial.confidence,
         trial.empty,
+        lowest=trial.worst_window,
     )
+
+
+def _fell_below(floor: float, trial: Trial, tokens: int) -> bool:
+    return any(confidence < floor and token <= tokens for token, confidence in trial.lows)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kinetics_serve.cost import DENSE, ZERO, Cost, KVPolicy, Price, SharedPrompt
 from kinetics_serve.runner.account import Account, OverBudget
-from kinetics_serve.strategies.state import Finish, Launch, Policy, Sample, State, Status, StopReason
+from kinetics_serve.strategies.state import Arm, Finish, Launch, Policy, Sample, State, Status, StopReason
 from kinetics_serve.strategies.votes import Tally
 
 logger = logging.getLogger(__name__)
@@ -30,17 +30,23 @@ class Terms:
     max_samples: int
     kv: KVPolicy = DENSE
     scoring: Callable[[int], Cost] | None = None
-    _worst_cases: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _alone: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _samples: dict[tuple[int, int], Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _settled: dict[tuple[int, int, int], tuple[Cost, int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def worst_case(self, max_tokens: int) -> int:
         """eFLOPs to reserve for a sample: nothing cached, nothing shared, max_tokens generated, and then scored."""
-        known = self._worst_cases.get(max_tokens)
+        if self.scoring is None:
+            return self.alone(max_tokens)
+        return self.eflops(self.sample(max_tokens) + self.scoring(max_tokens))
+
+    def alone(self, tokens: int) -> int:
+        """eFLOPs of a sample of so many tokens with nothing cached, nothing shared, and no score."""
+        known = self._alone.get(tokens)
         if known is None:
-            cost = self.sample(max_tokens)
-            if self.scoring is not None:
-                cost += self.scoring(max_tokens)
-            known = self._worst_cases[max_tokens] = self.eflops(cost)
+            known = self._alone[tokens] = self.eflops(self.sample(tokens))
         return known
 
     def sample(self, tokens: int, cached_tokens: int = 0) -> Cost:
@@ -49,6 +55,15 @@ class Terms:
         if known is None:
             known = self.price.sample(self.prompt_tokens, tokens, self.kv, cached_tokens)
             self._samples[tokens, cached_tokens] = known
+        return known
+
+    def settled(self, tokens: int, cached_tokens: int, prompt_steps: int) -> tuple[Cost, int]:
+        """A sample that is charged for `prompt_steps` of its reads of the prompt, see Price.settle; also in eFLOPs."""
+        known = self._settled.get((tokens, cached_tokens, prompt_steps))
+        if known is None:
+            others_pay = self.price.reads_others_pay(self.prompt_tokens, tokens, self.kv, prompt_steps)
+            cost = self.sample(tokens, cached_tokens) - others_pay
+            known = self._settled[tokens, cached_tokens, prompt_steps] = cost, self.eflops(cost)
         return known
 
     def dense_worst_case(self, max_tokens: int) -> int:
@@ -73,16 +88,21 @@ class Ended(NamedTuple):
     score: float = 0.0
     empty: bool = True
     scoring: Cost = ZERO
+    lowest: float = 0.0
 
 
 class Run:
-    """A policy at work on one request."""
+    """A policy at work on one request.
 
-    def __init__(self, policy: Policy, terms: Terms, budget: int) -> None:
+    arms: the terms of every model and KV budget that its samples may run on; a policy that knows no arms uses the
+    first, `terms`.
+    """
+
+    def __init__(self, policy: Policy, terms: Terms, budget: int, *others: Terms) -> None:
         self.policy = policy
         self.terms = terms
+        self.arms = (terms, *others)
         self.account = Account(budget)
-        self.cost = ZERO
         self.scoring_cost = ZERO
         self.shared_prefix_eflops = 0
         self.sparse_eflops = 0
@@ -91,9 +111,17 @@ class Run:
         self.finish: Finish | None = None
         self._running = 0
         self._tally = Tally()
-        self._prompt = SharedPrompt()
+        self._prompts = [SharedPrompt() for _ in self.arms]
+        self._arms = tuple(Arm(arm.worst_case, arm.max_samples, arm.max_tokens) for arm in self.arms) if others else ()
+        self._price = terms.worst_case if terms.scoring is not None else terms.alone
+        self._costs: list[Cost] = []
         self._starts: dict[int, int] = {}
         self._scoring: dict[int, Cost] = {}
+
+    @property
+    def cost(self) -> Cost:
+        """Of all samples that have been settled."""
+        return sum(self._costs, ZERO)
 
     @property
     def state(self) -> State:
@@ -101,11 +129,12 @@ class Run:
             samples=tuple(self.samples),
             available=self.account.available,
             recoverable=self.account.reserved,
-            price=self.terms.worst_case,
+            price=self._price,
             max_samples=self.terms.max_samples,
             max_tokens=self.terms.max_tokens,
             running=self._running,
             votes=self._tally.votes,
+            arms=self._arms,
         )
 
     def decide(self) -> list[Sample]:
@@ -131,13 +160,13 @@ class Run:
 
     def opened(self, index: int) -> None:
         """A server has accepted the sample: from here on it costs."""
-        self._starts[index] = self._prompt.join()
+        self._starts[index] = self._prompts[self.samples[index].arm].join()
 
     def generated(self, index: int, tokens: int) -> None:
         """The sample has `tokens` tokens so far."""
-        self._prompt.advance(self._starts[index], tokens)
         sample = self.samples[index]
-        self.samples[index] = Sample(index, sample.max_tokens, sample.status, tokens, empty=False)
+        self._prompts[sample.arm].advance(self._starts[index], tokens)
+        self.samples[index] = sample._replace(tokens=tokens, empty=False)
 
     def scoring(self, index: int, cost: Cost) -> None:
         """The sample is being scored, which costs so much at most: its charge, should the request end meanwhile."""
@@ -149,8 +178,8 @@ class Run:
             self._scoring[index] = end.scoring
         self._settle(index, end.tokens, end.cached_tokens)
         answer = end.answer if end.status is Status.FINISHED else None
-        max_tokens = self.samples[index].max_tokens
-        sample = Sample(index, max_tokens, end.status, end.tokens, answer, end.score, end.empty)
+        _, max_tokens, _, _, _, _, _, _, floor, arm = self.samples[index]
+        sample = Sample(index, max_tokens, end.status, end.tokens, answer, end.score, end.empty, end.lowest, floor, arm)
         self.samples[index] = sample
         self._running -= 1
         self._tally.add(sample)
@@ -169,14 +198,16 @@ class Run:
                 self._running -= 1
 
     def _launch(self, launch: Launch) -> list[Sample]:
-        if launch.count < 1 or not 1 <= launch.max_tokens <= self.terms.max_tokens:
+        terms = self.arms[launch.arm]
+        if launch.count < 1 or not 1 <= launch.max_tokens <= terms.max_tokens:
             raise ValueError(f"{self.policy.name} asked for an impossible launch: {launch}")
-        if launch.count > self.terms.max_samples - len(self.samples):
+        so_far = len(self.samples) if not self._arms else sum(each.arm == launch.arm for each in self.samples)
+        if launch.count > terms.max_samples - so_far:
             raise ValueError(f"{self.policy.name} asked for more than max_samples: {launch}")
         launched = []
         for _ in range(launch.count):
-            sample = Sample(index=len(self.samples), max_tokens=launch.max_tokens)
-            self.account.reserve(sample.index, self.terms.worst_case(launch.max_tokens))
+            sample = Sample(len(self.samples), launch.max_tokens, floor=launch.floor, arm=launch.arm)
+            self.account.reserve(sample.index, terms.worst_case(launch.max_tokens))
             self.samples.append(sample)
             self._running += 1
             launched.append(sample)
@@ -186,13 +217,12 @@ class Run:
         if index not in self._starts:  # never accepted
             self.account.settle(index, 0)
             return
-        terms = self.terms
+        arm = self.samples[index].arm
+        terms = self.arms[arm]
         cached_tokens = max(0, min(cached_tokens, terms.prompt_tokens))
-        steps = self._prompt.settle(self._starts.pop(index), tokens)
-        others_pay = terms.price.reads_others_pay(terms.prompt_tokens, tokens, terms.kv, steps)
-        cost = terms.sample(tokens, cached_tokens) - others_pay
-        eflops = terms.eflops(cost)
-        self.shared_prefix_eflops += terms.eflops(terms.sample(tokens)) - eflops
+        steps = self._prompts[arm].settle(self._starts.pop(index), tokens)
+        cost, eflops = terms.settled(tokens, cached_tokens, steps)
+        self.shared_prefix_eflops += terms.alone(tokens) - eflops
         scoring = self._scoring.pop(index, None)
         if scoring is not None:
             cost += scoring
@@ -203,7 +233,7 @@ class Run:
         except OverBudget as error:  # only a server that generates more than it was asked for gets here
             logger.error("%s; the reservation is charged", error)
             self.account.settle(index, self.account.reservation(index))
-        self.cost += cost
+        self._costs.append(cost)
         self.cached_tokens[index] = cached_tokens
         if terms.kv != DENSE:
-            self.sparse_eflops += max(0, terms.dense_worst_case(tokens) - terms.eflops(terms.sample(tokens)))
+            self.sparse_eflops += max(0, terms.dense_worst_case(tokens) - terms.alone(tokens))

@@ -2,7 +2,7 @@
 
 DeepConf (Fu et al. 2025, arXiv 2508.15260): a token's confidence is the mean negative log-probability of its k
 most likely candidates, high where the distribution is peaked; a sample's is the mean over its tokens, or that of
-its least confident stretch.
+its least confident group: a window that slides over them.
 """
 
 from collections import deque
@@ -12,8 +12,14 @@ from dataclasses import dataclass, field
 TOP_LOGPROBS = 5
 """Candidates per token asked of vLLM: OpenAI allows 20, and each costs bytes on the wire."""
 
-WINDOW_TOKENS = 128
-"""The stretch of the worst-window statistic: DeepConf's 2,048 suits reasoning of 30k tokens, ours are shorter."""
+MIN_WINDOW_TOKENS = 16
+WINDOWS_PER_SAMPLE = 16
+"""A group is a sixteenth of the longest sample: DeepConf's 2,048 tokens for samples of up to 32k."""
+
+
+def window_tokens(max_tokens: int) -> int:
+    """The tokens of a group, for samples of at most `max_tokens`."""
+    return max(MIN_WINDOW_TOKENS, max_tokens // WINDOWS_PER_SAMPLE)
 
 
 def token_confidence(logprobs: Iterable[float]) -> float:
@@ -24,14 +30,17 @@ def token_confidence(logprobs: Iterable[float]) -> float:
 
 @dataclass(slots=True)
 class Confidence:
-    """Running confidence of one sample as its tokens arrive."""
+    """Running confidence of one sample as its tokens arrive.
 
-    window: int = WINDOW_TOKENS
+    window: tokens of a group. lows: (token, group confidence) whenever that was lower than ever before.
+    """
+
+    window: int = MIN_WINDOW_TOKENS
     tokens: int = 0
+    lows: list[tuple[int, float]] = field(default_factory=list)
     _sum: float = 0.0
     _recent: deque[float] = field(default_factory=deque)
     _recent_sum: float = 0.0
-    _worst: float | None = None
 
     def add(self, logprobs: Iterable[float]) -> None:
         """One more token, by the log-probabilities of its candidates."""
@@ -43,8 +52,9 @@ class Confidence:
         if len(self._recent) > self.window:
             self._recent_sum -= self._recent.popleft()
         if len(self._recent) == self.window:
-            mean = self._recent_sum / self.window
-            self._worst = mean if self._worst is None else min(self._worst, mean)
+            group = self._recent_sum / self.window
+            if not self.lows or group < self.lows[-1][1]:
+                self.lows.append((self.tokens, group))
 
     @property
     def mean(self) -> float:
@@ -53,4 +63,8 @@ class Confidence:
     @property
     def worst_window(self) -> float:
         """The least mean over any full window; the mean of all where there is no full one yet."""
-        return self.mean if self._worst is None else self._worst
+        return self.lows[-1][1] if self.lows else self.mean
+
+    def below(self, floor: float | None) -> bool:
+        """Whether the group confidence has ever been below `floor`."""
+        return floor is not None and bool(self.lows) and self.lows[-1][1] < floor

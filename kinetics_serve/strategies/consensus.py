@@ -1,12 +1,13 @@
 """Voting that stops by a posterior over all answers, with equal votes or with votes weighted by confidence."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, sqrt
 from typing import Literal
 
 from kinetics_serve.strategies.choice import affordable_launch, best
 from kinetics_serve.strategies.posterior import lead_posterior, more_votes_needed
-from kinetics_serve.strategies.state import Action, Finish, Sample, State, Status, StopReason, Wait
+from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 
 Weights = Literal["equal", "confidence"]
 
@@ -35,7 +36,7 @@ class Consensus:
 
     def decide(self, state: State) -> Action:
         votes = self._votes(state)
-        counts = [count for _, count in votes]
+        counts = tuple([count for _, count in votes])
         if counts and lead_posterior(counts) >= self.stop_confidence:
             return self.conclude(state, "consensus")
         needed = more_votes_needed(counts, self.stop_confidence, state.max_samples, coming=state.running)
@@ -57,23 +58,26 @@ class Consensus:
         """Answers and what they got, the leader first."""
         if self.weights == "equal":
             return [(vote.answer, float(vote.count)) for vote in state.votes]
-        return weighted_votes([sample for sample in state.with_status(Status.FINISHED) if sample.answer is not None])
+        # An answer is kept of finished samples only.
+        voters = [(sample.answer, sample.score) for sample in state.samples if sample.answer is not None]
+        return weighted_votes(tuple(voters))
 
 
-def weighted_votes(voters: list[Sample]) -> list[tuple[str, float]]:
-    """Answers and the sum of their voters' weights, rounded to STEP, the leader first.
+@lru_cache(maxsize=4096)
+def weighted_votes(voters: tuple[tuple[str, float], ...]) -> list[tuple[str, float]]:
+    """Answers and the sum of their voters' weights, rounded to STEP, the leader first. voters: answer and score.
 
     Scores are comparable within a request only, so a weight is relative to the request's own spread of scores.
     """
     if not voters:
         return []
-    scores = [sample.score for sample in voters]
-    mean = sum(scores) / len(scores)
-    spread = sqrt(sum([(score - mean) ** 2 for score in scores]) / len(scores))
-    raw = [exp(SHARPNESS * (score - mean) / spread) if spread else 1.0 for score in scores]
-    share = len(raw) / sum(raw)
-    votes: dict[str, float] = {}
-    for sample, weight in zip(voters, raw, strict=True):
-        votes[str(sample.answer)] = votes.get(str(sample.answer), 0.0) + weight * share
-    ranked = sorted(votes.items(), key=lambda vote: (-vote[1], vote[0]))
-    return [(answer, round(weight / STEP) * STEP) for answer, weight in ranked]
+    count = len(voters)
+    mean = sum([score for _, score in voters]) / count
+    spread = sqrt(sum([(score - mean) ** 2 for _, score in voters]) / count)
+    scale = SHARPNESS / spread if spread else 0.0
+    raw: dict[str, float] = {}
+    for answer, score in voters:
+        raw[answer] = raw.get(answer, 0.0) + exp(scale * (score - mean))
+    share = count / sum(raw.values()) / STEP
+    ranked = sorted([(-weight, answer) for answer, weight in raw.items()])
+    return [(answer, round(-weight * share) * STEP) for weight, answer in ranked]

@@ -51,18 +51,19 @@ def _gamma(shape: float, scale: int) -> tuple[Any, Any]:
     return mass, np.cumsum(mass) - mass / 2
 
 
-def more_votes_needed(votes: Sequence[float], confidence: float, limit: int, coming: int = 0) -> int:
+@lru_cache(maxsize=65536)
+def more_votes_needed(votes: tuple[float, ...], confidence: float, limit: int, coming: int = 0) -> int:
     """How many more votes, all for the leader, would lift its posterior to `confidence`; `limit` if more.
 
     coming: votes that come anyway, so that fewer are not looked for and the answer is at least that.
     """
     low, high = coming, max(coming, limit)
-    first, others = (votes[0], list(votes[1:])) if votes else (0.0, [])
-    if lead_posterior([first + low, *others]) >= confidence:
+    first, others = (votes[0], votes[1:]) if votes else (0.0, ())
+    if lead_posterior((first + low, *others)) >= confidence:
         return low
     while low < high:
         middle = (low + high) // 2
-        if lead_posterior([first + middle, *others]) >= confidence:
+        if lead_posterior((first + middle, *others)) >= confidence:
             high = middle
         else:
             low = middle + 1

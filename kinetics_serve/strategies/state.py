@@ -12,11 +12,14 @@ StopReason = Literal["consensus", "budget", "max_samples", "deadline", "single"]
 
 
 class Status(StrEnum):
-    """Where a sample stands. `TRUNCATED`: cut off by its max_tokens, so it has no answer and no vote."""
+    """Where a sample stands. `TRUNCATED`: cut off by its max_tokens. `STOPPED`: given up by its policy's floor. Neither
+    has an answer or a vote.
+    """
 
     RUNNING = "running"
     FINISHED = "finished"
     TRUNCATED = "truncated"
+    STOPPED = "stopped"
     CANCELLED = "cancelled"
 
 
@@ -26,6 +29,8 @@ class Sample(NamedTuple):  # this, Vote and State: a replay makes thousands a se
     answer: the label of the equivalence class that its answer fell into; None where none could be extracted.
     score: higher is better; comparable within one request only.
     empty: it generated no text but white space.
+    lowest: its lowest group confidence, in nats (see strategies.confidence). floor: the one at which it is stopped.
+    arm: which of the request's models and KV budgets made it, see State.arms.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
@@ -35,6 +40,9 @@ class Sample(NamedTuple):  # this, Vote and State: a replay makes thousands a se
     answer: str | None = None
     score: float = 0.0
     empty: bool = True
+    lowest: float = 0.0
+    floor: float | None = None
+    arm: int = 0
 
 
 class Vote(NamedTuple):
@@ -45,12 +53,21 @@ class Vote(NamedTuple):
     weight: float
 
 
+class Arm(NamedTuple):
+    """A model with a KV budget: what its samples cost, and how many and how long they may be."""
+
+    price: Callable[[int], int]
+    max_samples: int
+    max_tokens: int
+
+
 class State(NamedTuple):
     """One request: its samples so far and what is left to spend.
 
     available: eFLOPs neither spent nor reserved. price: the worst case, in eFLOPs, of one more sample of so
     many tokens. recoverable: eFLOPs reserved by running samples, part of which may come back. running: how many
     samples run. votes: see votes.tally. Both follow from the samples; the runner keeps count, for speed.
+    arms: where the request has several models to choose from; price, max_samples and max_tokens are the first's.
     """
 
     samples: tuple[Sample, ...]
@@ -61,6 +78,7 @@ class State(NamedTuple):
     max_tokens: int
     running: int
     votes: tuple[Vote, ...]
+    arms: tuple[Arm, ...] = ()
 
     def with_status(self, *statuses: Status) -> Iterator[Sample]:
         return (sample for sample in self.samples if sample.status in statuses)
@@ -87,10 +105,15 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start `count` samples of at most `max_tokens` each. The runner reserves their worst case first."""
+    """Start `count` samples of at most `max_tokens` each. The runner reserves their worst case first.
+
+    floor: stop each as soon as its group confidence falls below this many nats. arm: the model that they run on.
+    """
 
     count: int
     max_tokens: int
+    floor: float | None = None
+    arm: int = 0
 
 
 @dataclass(frozen=True, slots=True)

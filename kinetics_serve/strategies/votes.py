@@ -52,6 +52,7 @@ def lead_confidence(leader: int, runner_up: int) -> float:
     return min(above, nextafter(1.0, 0.0))  # no count of votes makes certain
 
 
+@lru_cache(maxsize=65536)
 def votes_needed(leader: int, runner_up: int, confidence: float, limit: int) -> int:
     """How many more votes, all for the leader, would lift its confidence to `confidence`; `limit` if more."""
     return bisect_left(range(limit), True, key=lambda more: lead_confidence(leader + more, runner_up) >= confidence)

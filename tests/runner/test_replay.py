@@ -1,18 +1,23 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinetics_serve.cost import DENSE, KVPolicy, Price
+from kinetics_serve.cost import DENSE, Cost, KVPolicy, Price
 from kinetics_serve.planner.plan import policy_of
 from kinetics_serve.runner.live import drive
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.replays import cached_tokens, replay_all
 from kinetics_serve.runner.run import Ended, Run, Terms
 from kinetics_serve.strategies.best_of_n import BestOfN
+from kinetics_serve.strategies.cascade import Cascade
+from kinetics_serve.strategies.consensus import Consensus
+from kinetics_serve.strategies.deepconf import DeepConf
+from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import Sample, Status
@@ -20,7 +25,16 @@ from kinetics_serve.traces import Trial
 from tests.synthetic import ARCHITECTURE, synthetic
 
 PRICE = Price(ARCHITECTURE, 300.0)
-STRATEGIES = ["single", "best_of_n", "majority_vote", "consensus", "weighted_vote", "self_consistency", "auto"]
+STRATEGIES = [
+    "single",
+    "best_of_n",
+    "majority_vote",
+    "consensus",
+    "weighted_vote",
+    "deepconf",
+    "self_consistency",
+    "auto",
+]
 
 
 class Steps:
@@ -51,33 +65,42 @@ async def settled() -> None:
 
 
 class RecordedSource:
-    """Streams recorded trials token by token, as a live server would."""
+    """Streams recorded trials token by token, as a live server would. trials: of each arm."""
 
-    def __init__(self, trials: Sequence[Trial], cached: int) -> None:
+    def __init__(self, trials: Sequence[Sequence[Trial]], cached: int) -> None:
         self.steps = Steps()
-        self.trials = trials
-        self.cached = cached
+        self.trials = [iter(each) for each in trials]
+        self.cached = [0, *([cached] * 99)]
+        self.opened = [0] * len(trials)
 
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
-        trial = self.trials[sample.index]
+        trial = next(self.trials[sample.arm])
+        cached = self.cached[self.opened[sample.arm]]
+        self.opened[sample.arm] += 1
         yield 0
         tokens = min(trial.tokens, sample.max_tokens)
+        lows = dict(trial.lows)
         for token in range(1, tokens + 1):
             await self.steps.next("token", sample.index)
             yield token
+            if sample.floor is not None and lows.get(token, sample.floor) < sample.floor:
+                await self.steps.next("end", sample.index)
+                yield Ended(Status.STOPPED, token, 0, None, trial.confidence, trial.empty, lowest=trial.worst_window)
+                return
         await self.steps.next("end", sample.index)
         whole = trial.status is Status.FINISHED and trial.tokens <= sample.max_tokens
         yield Ended(
             Status.FINISHED if whole else Status.TRUNCATED,
             tokens,
-            self.cached if sample.index else 0,
+            cached,
             trial.answer,
             trial.confidence,
             trial.empty,
+            lowest=trial.worst_window,
         )
 
 
-async def live(run: Run, trials: Sequence[Trial], cached: int) -> None:
+async def live(run: Run, cached: int, *trials: Sequence[Trial]) -> None:
     source = RecordedSource(trials, cached)
     ticking = asyncio.create_task(source.steps.run())
     try:
@@ -105,11 +128,51 @@ def test_replay_and_a_live_run_decide_and_bill_the_same(
     cached = cached_tokens(question.prompt_tokens)
     replayed, lived = Run(policy, terms, budget), Run(policy, terms, budget)
     replay(replayed, question.trials, cached)
-    asyncio.run(live(lived, question.trials, cached))
+    asyncio.run(live(lived, cached, question.trials))
     assert replayed.finish == lived.finish
     assert replayed.samples == lived.samples
     assert replayed.account.spent == lived.account.spent
     assert replayed.cost == lived.cost
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    worth=st.floats(0.2, 12),
+    max_samples=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    escalate_below=st.sampled_from([0.5, 0.8, 0.95, 1.0]),
+)
+def test_a_cascade_decides_and_bills_the_same_in_replay_and_live_and_keeps_its_budget(
+    seed: int, worth: float, max_samples: tuple[int, int], escalate_below: float
+) -> None:
+    cheap, dear = (
+        synthetic(seed + arm, questions=1, trials=6, max_tokens=40, skill=skill).questions[0]
+        for arm, skill in enumerate((0.3, 0.8))
+    )
+    first = Terms(PRICE, cheap.prompt_tokens, 40, max_samples[0])
+    second = Terms(
+        Price(replace(ARCHITECTURE, parameters=10**9, active_parameters=10**9), 300.0),
+        dear.prompt_tokens,
+        30,
+        max_samples[1],
+    )
+    budget = int(worth * first.worst_case(40))
+    policy = Cascade((MajorityVote(0.9), Consensus(0.9)), escalate_below)
+    replayed, lived = Run(policy, first, budget, second), Run(policy, first, budget, second)
+    replay(replayed, cheap.trials, 16, dear.trials)
+    asyncio.run(live(lived, 16, cheap.trials, dear.trials))
+    assert replayed.finish == lived.finish
+    assert replayed.samples == lived.samples
+    assert replayed.cost == lived.cost
+    assert replayed.account.spent == lived.account.spent <= budget
+    assert replayed.account.reserved == 0
+    of_arm = [[sample for sample in replayed.samples if sample.arm == arm] for arm in (0, 1)]
+    assert all(len(samples) <= most for samples, most in zip(of_arm, max_samples, strict=True))
+    cost = sum(
+        (terms.sample(sample.tokens) for terms, arm in zip((first, second), of_arm, strict=True) for sample in arm),
+        Cost(),
+    )
+    assert replayed.cost.compute_flops <= cost.compute_flops  # each arm's samples are charged at its own price
 
 
 @settings(max_examples=150, deadline=None)
@@ -165,6 +228,17 @@ def test_a_sample_that_needs_more_tokens_than_it_may_have_is_cut_off_and_has_no_
         (Status.TRUNCATED, None, 30),
         (Status.FINISHED, "b", 30),
     ]
+
+
+def test_a_sample_that_falls_below_its_floor_is_stopped_there_and_has_no_vote() -> None:
+    terms = Terms(PRICE, 100, 50, 7)
+    run = Run(DeepConf(stop_confidence=0.999), terms, 7 * terms.worst_case(50))
+    steady = [replace(trial(number, 40), worst_window=5.0 + number, lows=((16, 5.0 + number),)) for number in range(4)]
+    shaky = replace(trial(4, 40, "b"), worst_window=3.0, lows=((16, 6.0), (21, 4.9), (30, 3.0)))
+    replay(run, [*steady, shaky, *steady])
+    assert run.samples[4].floor == 5.0
+    assert (run.samples[4].status, run.samples[4].tokens, run.samples[4].answer) == (Status.STOPPED, 21, None)
+    assert all(sample.status is Status.FINISHED for sample in run.samples if sample.index != 4)
 
 
 def test_a_single_sample_is_right_as_often_as_it_was_recorded_to_be() -> None:

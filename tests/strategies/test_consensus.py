@@ -39,15 +39,16 @@ def test_unanimous_votes_end_it_as_soon_as_with_two_answers() -> None:
 
 
 def test_confident_samples_outvote_as_many_doubtful_ones() -> None:
-    samples = [ended(0, "a", 10.0), ended(1, "b", 14.0), ended(2, "a", 10.2), ended(3, "b", 13.8)]
-    (answer, leader), (_, runner_up) = weighted_votes(samples)
+    voters = (("a", 10.0), ("b", 14.0), ("a", 10.2), ("b", 13.8))
+    (answer, leader), (_, runner_up) = weighted_votes(voters)
     assert answer == "b"
     assert leader + runner_up == pytest.approx(4, abs=0.25)
+    samples = [ended(index, answer, score) for index, (answer, score) in enumerate(voters)]
     assert Consensus(0.95, "confidence").conclude(state(*samples, available=0), "budget").winner == 1
 
 
 def test_equally_confident_samples_have_equal_votes() -> None:
-    assert weighted_votes([ended(i, "ab"[i % 2]) for i in range(4)]) == [("a", 2.0), ("b", 2.0)]
+    assert weighted_votes((("a", 1.0), ("b", 1.0), ("a", 1.0), ("b", 1.0))) == [("a", 2.0), ("b", 2.0)]
 
 
 def test_the_baseline_launches_once_and_waits_for_all() -> None:

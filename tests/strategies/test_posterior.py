@@ -30,7 +30,7 @@ def test_it_is_never_surer_than_the_comparison_with_the_runner_up_alone(counts: 
 @given(st.lists(st.integers(0, 8), max_size=4), st.floats(0.5, 0.99))
 def test_votes_needed_are_the_fewest_that_suffice(counts: list[int], confidence: float) -> None:
     votes = sorted(counts, reverse=True)
-    needed = more_votes_needed(votes, confidence, limit=64)
+    needed = more_votes_needed(tuple(votes), confidence, limit=64)
     first, others = (votes[0], votes[1:]) if votes else (0, [])
     assert lead_posterior([first + needed, *others]) >= confidence
     assert needed == 0 or lead_posterior([first + needed - 1, *others]) < confidence

@@ -1,0 +1,73 @@
+"""A cheap model first, a dearer one where the cheap one's samples disagree."""
+
+from dataclasses import dataclass, replace
+
+from kinetics_serve.strategies.state import (
+    MIN_SAMPLE_TOKENS,
+    Action,
+    Finish,
+    Launch,
+    Policy,
+    State,
+    Status,
+    StopReason,
+    Wait,
+)
+from kinetics_serve.strategies.votes import tally
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """Each stage votes on an arm of its own, in their order. A stage that ends surer than `escalate_below` of its
+    answer has the last word, and so has one after which no sample of the next is affordable.
+
+    escalate_below: of a stage's confidence, between 0 and 1; a calibration knows it best. stages: policies that
+    estimate one.
+    """
+
+    stages: tuple[Policy, ...]
+    escalate_below: float = 0.8
+    name: str = "cascade"
+
+    def decide(self, state: State) -> Action:
+        for arm, policy in enumerate(self.stages):
+            seen = view(state, arm)
+            action = policy.decide(seen)
+            if isinstance(action, Launch):
+                return replace(action, arm=arm)
+            if isinstance(action, Wait):
+                return action
+            if self._sure(action) or not self._can_escalate(state, arm):
+                return self.conclude(state, action.reason)
+        raise AssertionError("unreachable: the last stage can't escalate")
+
+    def conclude(self, state: State, reason: StopReason) -> Finish:
+        """By the last stage that has an answer; a later one was asked because the earlier was unsure."""
+        finishes = [policy.conclude(view(state, arm), reason) for arm, policy in enumerate(self.stages)]
+        with_vote = [finish for finish in finishes if finish.winner is not None and finish.confidence is not None]
+        with_text = [finish for finish in finishes if finish.winner is not None]
+        return [*finishes[:1], *with_text, *with_vote][-1]
+
+    def _sure(self, finish: Finish) -> bool:
+        return finish.confidence is not None and finish.confidence >= self.escalate_below
+
+    def _can_escalate(self, state: State, arm: int) -> bool:
+        if arm + 1 == len(self.stages):
+            return False
+        following = view(state, arm + 1)
+        return bool(following.samples) or following.longest_affordable() >= min(MIN_SAMPLE_TOKENS, following.max_tokens)
+
+
+def view(state: State, arm: int) -> State:
+    """The state as it is for one arm: its own samples, votes and prices, and the money of all."""
+    samples = tuple([sample for sample in state.samples if sample.arm == arm])
+    terms = state.arms[arm]
+    return state._replace(
+        samples=samples,
+        price=terms.price,
+        max_samples=terms.max_samples,
+        max_tokens=terms.max_tokens,
+        running=sum(sample.status is Status.RUNNING for sample in samples),
+        votes=tally(samples),
+        arms=(),
+    )
