@@ -17,6 +17,7 @@ RANK = 2
 POWER_ITERATIONS = 12
 TINY = 1e-20  # keeps scales of constant pages finite
 VECTOR = 64  # bytes of the kernels' vector registers
+FINE = 254  # steps of a query's fine code in one of its coarse code
 
 
 class LowRank(Selector):
@@ -54,9 +55,10 @@ class LowRank(Selector):
 
     def log_mass(self, tiles: torch.Tensor, query: torch.Tensor, page_size: int) -> torch.Tensor:
         mean, directions, coefficients = unpack(tiles, query.shape[-1], page_size)
-        # Eight bits of the query too: integer dot products are several times faster, and the summaries are coarser.
-        codes, scale = quantise(query, 127)
-        slopes = torch.einsum("gd,bpkd->gbpk", codes, directions) * scale[..., None, None]
+        # Integer dot products are several times faster. The directions are so coarse that eight bits of the query will
+        # do; with the mean, which decides between pages, it gets two times eight.
+        codes, scale = quantise(query, 127 * FINE)
+        slopes = torch.einsum("gd,bpkd->gbpk", (codes / FINE).round(), directions) * (FINE * scale[..., None, None])
         logits = (codes @ mean.flatten(0, 1).T * scale)[..., None] + torch.einsum(
             "gbpk,bpkt->gbpt", slopes, coefficients
         ).flatten(1, 2)

@@ -29,6 +29,7 @@ constexpr int LANES = 16;
 constexpr int PAGES_AHEAD = 4, TILES_AHEAD = 2;
 constexpr int RANK = 2;     // directions of a low-rank page summary: one a nibble
 constexpr int VECTOR = 64;  // bytes
+constexpr int FINE = 254;   // steps of a query's fine code in one of its coarse code
 constexpr float LOG2_E = 1.44269504f;
 
 enum DType : int32_t { BF16 = 0, FP16 = 1, FP32 = 2 };
@@ -106,14 +107,14 @@ INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
 #endif
 
 // v[i + shift]
-template <int SHIFT>
-INLINE vf rotate(vf v) {
+template <int SHIFT, class V>
+INLINE V rotate(V v) {
   vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   return __builtin_shuffle(v, (lane + SHIFT) & (LANES - 1));
 }
 // lanes i, i + PAGES, i + 2 PAGES ... summed, in every lane
-template <int PAGES>
-INLINE vf fold(vf v) {
+template <int PAGES, class V>
+INLINE V fold(V v) {
   if (PAGES <= 8) v += rotate<8>(v);
   if (PAGES <= 4) v += rotate<4>(v);
   if (PAGES <= 2) v += rotate<2>(v);
@@ -302,9 +303,9 @@ int top_k(const float* x, int n, int k, int32_t* out) {
 // What the query heads of one KV head are to the scoring of its tiles.
 struct Query {
   const float* spread;  // [group][head_size * pages], page fastest: what a page-interleaved tile wants
-  const int8_t* codes;  // [group][layout.codes], in fours
-  float scale[64];      // codes * scale is the query
-  float code_sum[64];
+  const int8_t* codes;  // [2][group][layout.codes], in fours: FINE * coarse + fine, times `scale`, is the query
+  float scale[64];
+  int32_t coarse_sum[64], sum[64];
 };
 
 Query prepare(const Step& s, const TileLayout& at, const float* query, int pages) {
@@ -317,26 +318,31 @@ Query prepare(const Step& s, const TileLayout& at, const float* query, int pages
     out.spread = spread;
     return out;
   }
-  int8_t* codes = Scratch::grow(scratch.codes, (size_t)G * at.codes);
-  std::memset(codes, 0, (size_t)G * at.codes);
+  int8_t* codes = Scratch::grow(scratch.codes, 2 * (size_t)G * at.codes);
+  std::memset(codes, 0, 2 * (size_t)G * at.codes);
   for (int g = 0; g < G; g++) {
     vf top = splat(1e-20f);
     for (int d = 0; d < D; d += LANES) {
       vf q = load16(query + g * D + d);
       top = vmax(top, vmax(q, -q));
     }
-    const float limit = hmax(top), inverse = 127 * (1 / limit);
-    out.scale[g] = limit / 127.0f;
-    int sum = 0;
+    const float limit = hmax(top), inverse = (127 * FINE) * (1 / limit);
+    out.scale[g] = limit / (127 * FINE);
+    out.coarse_sum[g] = out.sum[g] = 0;
     for (int d = 0; d < D; d += 4) {
-      int8_t four[4];
+      int8_t coarse[4], fine[4];
       for (int j = 0; j < 4; j++) {
-        four[j] = (int8_t)std::nearbyint(query[g * D + d + j] * inverse);
-        sum += four[j];
+        const int code = (int)std::nearbyint(query[g * D + d + j] * inverse);
+        coarse[j] = (int8_t)std::nearbyint(code / (float)FINE);
+        fine[j] = (int8_t)(code - FINE * coarse[j]);
+        out.coarse_sum[g] += coarse[j];
+        out.sum[g] += code;
       }
-      for (int p = 0; p < pages; p++) std::memcpy(codes + g * at.codes + in_fours(d, p, pages), four, 4);
+      for (int p = 0; p < pages; p++) {
+        std::memcpy(codes + g * at.codes + in_fours(d, p, pages), coarse, 4);
+        std::memcpy(codes + (G + g) * at.codes + in_fours(d, p, pages), fine, 4);
+      }
     }
-    out.code_sum[g] = (float)sum;
   }
   out.codes = codes;
   return out;
@@ -360,31 +366,35 @@ INLINE vf per_page(const float* x) {
 // Log-mass pieces of every page of one tile: logit[g][page], and mass[g][page] with page mass = mass * 2^logit.
 // `next` is a tile to be scored soon.
 template <int G, int PAGES>
-void score_low_rank(const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query, int first,
+void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query, int first,
                     float* logit, float* mass, int64_t stride) {
-  vi m[G] = {}, b[RANK][G] = {};
-  const int8_t* codes = query.codes + first * at.codes;
+  vi m[G] = {}, fine[G] = {}, b[RANK][G] = {};
+  const uint8_t* codes = (const uint8_t*)query.codes + first * at.codes;
   for (int64_t i = 0; i < at.codes; i += VECTOR) {
     prefetch(next + i);
     prefetch(next + at.directions + i);
     vbytes mean = load_as<vbytes>(tile + i), both = load_as<vbytes>(tile + at.directions + i);
     vbytes low = both & 15, high = (vbytes)((vu)both >> 4) & 15;
     for (int g = 0; g < G; g++) {
-      vbytes q = load_as<vbytes>((const uint8_t*)codes + g * at.codes + i);
+      vbytes q = load_as<vbytes>(codes + g * at.codes + i);
       m[g] = dot4(m[g], mean, q);
+      fine[g] = dot4(fine[g], mean, load_as<vbytes>(codes + (s.group + g) * at.codes + i));
       b[0][g] = dot4(b[0][g], low, q);
       b[1][g] = dot4(b[1][g], high, q);
     }
   }
   for (int64_t i = at.coefficients; i < at.end; i += VECTOR) prefetch(next + i);
   const vf mean_scale = per_page<PAGES>((const float*)(tile + at.mean_scale));
-  vf slope[RANK][G], offset[G], sum[G] = {};
-  for (int g = 0; g < G; g++) offset[g] = vf{};
-  for (int k = 0; k < RANK; k++) {
-    const vf product_scale = per_page<PAGES>((const float*)(tile + at.product_scale) + k * PAGES);
-    for (int g = 0; g < G; g++) {
-      slope[k][g] = (fold<PAGES>(__builtin_convertvector(b[k][g], vf)) - 8.0f * query.code_sum[first + g]) *
-                    (product_scale * (query.scale[first + g] * LOG2_E));
+  vf mean[G], slope[RANK][G], offset[G], sum[G] = {};
+  for (int g = 0; g < G; g++) {
+    const float scale = query.scale[first + g] * LOG2_E;
+    mean[g] = __builtin_convertvector(fold<PAGES>((vi)((vu)m[g] * FINE + (vu)fine[g])) - 128 * query.sum[first + g], vf) *
+              (mean_scale * scale);
+    offset[g] = vf{};
+    for (int k = 0; k < RANK; k++) {
+      const vf product_scale = per_page<PAGES>((const float*)(tile + at.product_scale) + k * PAGES);
+      slope[k][g] = __builtin_convertvector(fold<PAGES>(b[k][g]) - 8 * query.coarse_sum[first + g], vf) *
+                    (product_scale * (FINE * scale));
       offset[g] -= 8.0f * slope[k][g];
     }
   }
@@ -394,18 +404,16 @@ void score_low_rank(const TileLayout& at, const uint8_t* tile, const uint8_t* ne
     for (int g = 0; g < G; g++) sum[g] += exp2(offset[g] + slope[0][g] * low + slope[1][g] * high);
   }
   for (int g = 0; g < G; g++) {
-    vf mean = (fold<PAGES>(__builtin_convertvector(m[g], vf)) - 128.0f * query.code_sum[first + g]) *
-              (mean_scale * (query.scale[first + g] * LOG2_E));
-    vf mass_ = fold<PAGES>(sum[g]);
-    std::memcpy(logit + g * stride, &mean, PAGES * 4);
-    std::memcpy(mass + g * stride, &mass_, PAGES * 4);
+    vf total = fold<PAGES>(sum[g]);
+    std::memcpy(logit + g * stride, &mean[g], PAGES * 4);
+    std::memcpy(mass + g * stride, &total, PAGES * 4);
   }
 }
 
 template <int G, int PAGES>
 void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query,
                 int first, float* logit, float* mass, int64_t stride) {
-  if (s.selector == LOW_RANK) return score_low_rank<G, PAGES>(at, tile, next, query, first, logit, mass, stride);
+  if (s.selector == LOW_RANK) return score_low_rank<G, PAGES>(s, at, tile, next, query, first, logit, mass, stride);
   const int64_t n = (int64_t)s.head_size * PAGES;
   const float* spread = query.spread + first * n;
   vf m[G] = {};
