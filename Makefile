@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo serve test lint bench clean
+.PHONY: install demo calibrate-demo serve test lint bench clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,9 @@ $(VENV)/.installed: pyproject.toml Makefile
 
 demo: install
 	$(BIN)/kinetics-serve demo
+
+calibrate-demo: install
+	$(BIN)/kinetics-serve calibrate-demo --out calibrate-demo
 
 serve: install
 	$(BIN)/kinetics-serve serve --port 8000

@@ -258,6 +258,17 @@ def demo() -> None:
     raise typer.Exit(main())
 
 
+@app.command(name="calibrate-demo")
+def calibrate_demo(
+    out: Annotated[Path, typer.Option(help="Folder for traces, calibration and figures.")] = Path("calibrate-demo"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions of each task.")] = None,
+) -> None:
+    """Take the bundled model through eval, calibrate, frontier and plan on times tables, in some minutes."""
+    from kinetics_serve.calibrate_demo import main
+
+    raise typer.Exit(main(out, limit))
+
+
 app.command(name="eval")(evaluate)
 for command in (replay, calibrate, frontier, plan, ledger_commands.usage):
     app.command()(command)

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,29 +110,43 @@ def main() -> int:
         console.print("The demo speaks to the server through the openai SDK: pip install openai")
         return 1
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kinetics-demo-") as folder, (Path(folder) / "log").open("w+") as log:
-        url = f"http://127.0.0.1:{_free_port()}"
-        command = [sys.executable, "-m", "kinetics_serve", "serve", "--port", url.rpartition(":")[2]]
-        console.print("Starting kinetics-serve with the bundled model and an embedded vLLM …")
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            if not _wait_until_ready(server, url, Path(log.name)):
-                console.print(Path(log.name).read_text()[-4000:], markup=False)
-                console.print("The server did not start: its last words stand above.")
-                return 1
+    console.print("Starting kinetics-serve with the bundled model and an embedded vLLM …")
+    try:
+        with serving() as url:
             rows = asyncio.run(_ask_everything(url))
-        finally:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                server.kill()
+    except NotStarted as error:
+        console.print(str(error), markup=False)
+        return 1
     console.print(_table(rows))
     problems = _problems(rows)
     for problem in problems:
         console.print(f"Not as it should be: {problem}")
     console.print(f"{time.monotonic() - started:.0f} s in all.")
     return 1 if problems else 0
+
+
+class NotStarted(Exception):
+    """The server did not start; the message has its last words."""
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[str]:
+    """The URL of a `kinetics-serve serve` with these options, stopped afterwards. Raises NotStarted."""
+    with tempfile.TemporaryDirectory(prefix="kinetics-demo-") as folder, (Path(folder) / "log").open("w+") as log:
+        url = f"http://127.0.0.1:{_free_port()}"
+        command = [sys.executable, "-m", "kinetics_serve", "serve", "--port", url.rpartition(":")[2], *options]
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            if not _wait_until_ready(server, url, Path(log.name)):
+                words = Path(log.name).read_text()[-4000:]
+                raise NotStarted(f"{words}\nThe server did not start: its last words stand above.")
+            yield url
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def _free_port() -> int:

@@ -84,7 +84,7 @@ def _early_stop_eflops(run: Run) -> float:
         return 0.0
     ended = [sample for sample in run.samples if sample.status is not Status.CANCELLED]
     mean = run.account.spent / len(ended)
-    further = run.terms.max_samples - len(ended)
+    further = sum(terms.max_samples for terms in run.arms) - len(ended)
     return min(run.account.available, further * mean)
 
 

@@ -18,11 +18,18 @@ def synthetic(
     kv: KVPolicy = DENSE,
     model: str = "tiny",
     skill: float = 0.5,
+    parameters: int = ARCHITECTURE.parameters,
 ) -> Traces:
     """skill: the mean chance that a sample is right, from 0 to 1. Right samples tend to be confident."""
     chance = random.Random(seed)
     return Traces(
-        Metadata("synthetic", model, max_tokens, kv, replace(ARCHITECTURE, name=model)),
+        Metadata(
+            "synthetic",
+            model,
+            max_tokens,
+            kv,
+            replace(ARCHITECTURE, name=model, parameters=parameters, active_parameters=parameters),
+        ),
         tuple(_question(chance, number, trials, max_tokens, skill) for number in range(questions)),
     )
 

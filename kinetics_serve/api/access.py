@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from kinetics_serve.api.errors import ApiError, invalid
+from kinetics_serve.api.offers import AUTO_MODEL
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import Json
@@ -55,7 +56,8 @@ def restricted(body: Json, tenant: Tenant, default_model: str | None) -> Json:
     model = body.get("model", default_model)
     if not isinstance(model, str):
         raise invalid(f"model must be a text, given: {model!r:.100}", "model")
-    check_model(tenant, model)
+    if model != AUTO_MODEL:  # which chooses among the tenant's own
+        check_model(tenant, model)
     stated = body.get("cache_salt")
     if stated is not None and not isinstance(stated, str):
         raise invalid("cache_salt must be a text", "cache_salt")

@@ -17,6 +17,7 @@ from kinetics_serve.api.disconnect import CancellingStream, while_request_connec
 from kinetics_serve.api.errors import invalid
 from kinetics_serve.api.forward import forward
 from kinetics_serve.api.job import Job
+from kinetics_serve.api.offers import AUTO_MODEL
 from kinetics_serve.api.options import BUDGET_HEADER, KineticsOptions, options_of
 from kinetics_serve.api.response_output import ResponseOutput
 from kinetics_serve.api.scoring import scorer_model
@@ -95,6 +96,8 @@ async def _asked(request: Request, effort_of: Callable[[Json], object]) -> _Aske
         body = restricted(body, tenant, services.pool.pick(None)[1].name)
     stated = {"kinetics": body.get("kinetics"), "reasoning_effort": effort_of(body)}
     options = options_of(stated, request.headers.get(BUDGET_HEADER), services.settings.efforts)
+    if options is None and body.get("model") == AUTO_MODEL:
+        raise invalid(f"{AUTO_MODEL} chooses by the budget: state one, or name a model", "kinetics.budget")
     return _Asked(content, body, tenant, options)
 
 
@@ -104,10 +107,13 @@ async def _pass_through(request: Request, asked: _Asked, path: str) -> Response:
 
 async def _job(request: Request, body: Json, options: KineticsOptions, completion: type[Completion]) -> Job:
     _check_finite(body)
+    tenant = tenant_of(request)
     judge = scorer_model(options)
     if judge is not None:
-        check_model(tenant_of(request), judge)
-    return await while_request_connected(request, Job.create(body, options, completion, request.app.state.services))
+        check_model(tenant, judge)
+    may_use = (lambda model: True) if tenant is None else tenant.may_use
+    create = Job.create(body, options, completion, request.app.state.services, may_use)
+    return await while_request_connected(request, create)
 
 
 async def _run(request: Request, job: Job, tenant: Tenant | None) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from kinetics_serve.api import body as request_body
 from kinetics_serve.api.access import check_model, restricted, tenant_of
 from kinetics_serve.api.errors import ApiError, invalid
-from kinetics_serve.api.job import plan_of, terms_of
+from kinetics_serve.api.offers import AUTO_MODEL, auto_models, offers_of, plan_of
 from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.scoring import scorer_model, scorer_of
 from kinetics_serve.api.services import Services
@@ -21,6 +21,8 @@ from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.planner.choose import fitting
 from kinetics_serve.planner.plan import minimum
 from kinetics_serve.planner.report import GUIDANCE, choice_report, prospects
+
+AUTO_CARD = {"id": AUTO_MODEL, "object": "model", "created": 0, "owned_by": "kinetics-serve"}
 
 router = APIRouter()
 open_router = APIRouter()
@@ -40,15 +42,26 @@ async def models(request: Request) -> dict[str, Any]:
         raise EngineUnavailable("no engine is up at the moment")
     tenant = tenant_of(request)
     usable = [model for model in pool.models() if tenant is None or tenant.may_use(model.name)]
-    return {"object": "list", "data": [model.card.raw for model in usable]}
+    cards = [model.card.raw for model in usable]
+    if _auto_models(request):
+        cards.append(AUTO_CARD)
+    return {"object": "list", "data": cards}
 
 
 @router.get("/v1/models/{name:path}")
 async def model(request: Request, name: str) -> dict[str, Any]:
     """One of them."""
+    if name == AUTO_MODEL and _auto_models(request):
+        return AUTO_CARD
     check_model(tenant_of(request), name)
     _, served = _services(request).pool.pick(name)
     return served.card.raw
+
+
+def _auto_models(request: Request) -> list[str]:
+    services, tenant = _services(request), tenant_of(request)
+    may_use = (lambda model: True) if tenant is None else tenant.may_use
+    return auto_models(services.pool, services.settings.calibration, may_use)
 
 
 @router.post("/v1/kinetics/plan")
@@ -71,13 +84,14 @@ async def plan(request: Request) -> dict[str, Any]:
     judge = scorer_model(options)
     if judge is not None:
         check_model(tenant, judge)
-    route, prompt, terms = await terms_of(body, options, completion, services)
-    served = route.served
-    scorer = await scorer_of(options, prompt, served, services)
+    may_use = (lambda model: True) if tenant is None else tenant.may_use
+    offers = await offers_of(body, options, completion, services, may_use)
+    scorer = await scorer_of(options, offers[0].prompt, offers[0].route.served, services)
     if scorer is not None:
-        terms = replace(terms, scoring=scorer.worst_case)
+        offers = [replace(offer, terms=replace(offer.terms, scoring=scorer.worst_case)) for offer in offers]
+    terms = offers[0].terms
     answer = {
-        "model": served.name,
+        "model": offers[0].model,
         "kv_budget": terms.kv.budget or "dense",
         "prompt_tokens": terms.prompt_tokens,
         "max_tokens": terms.max_tokens,
@@ -88,7 +102,7 @@ async def plan(request: Request) -> dict[str, Any]:
     }
     if options.budget is not None:
         calibration = services.settings.calibration
-        chosen = plan_of(options, prompt, served, terms, calibration)
+        chosen, _ = plan_of(options, offers, calibration)
         answer |= {
             "strategy": chosen.policy.name,
             "budget_eflops": chosen.budget,
@@ -96,7 +110,7 @@ async def plan(request: Request) -> dict[str, Any]:
         }
         if calibration is not None and chosen.choice is not None:
             answer |= choice_report(calibration, chosen.choice) | {"budget_eflops": chosen.budget}
-            answer |= prospects(calibration, chosen.budget, fitting(calibration, served.name, terms))
+            answer |= prospects(calibration, chosen.budget, fitting({offer.key: offer.terms for offer in offers}))
         else:
             answer |= GUIDANCE
     return answer

@@ -7,21 +7,17 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from kinetics_serve.api.errors import ApiError, invalid
-from kinetics_serve.api.options import ConfidenceScorer, KineticsOptions
-from kinetics_serve.api.prompt import Prompt, prompt_of
+from kinetics_serve.api.offers import Offer, offers_of, plan_of
+from kinetics_serve.api.options import AnswerOption, ConfidenceScorer, KineticsOptions
+from kinetics_serve.api.prompt import Prompt
 from kinetics_serve.api.scoring import scorer_of
 from kinetics_serve.api.services import Services
 from kinetics_serve.cost import Cost
-from kinetics_serve.engine import sparse
 from kinetics_serve.engine.completion import ChatCompletion, Completion
 from kinetics_serve.engine.live_source import LiveSource
-from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
-from kinetics_serve.planner.calibration import Calibration
-from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget, fitting
-from kinetics_serve.planner.plan import Plan, plan
+from kinetics_serve.planner.plan import Plan
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.live import Source, drive
 from kinetics_serve.runner.run import Ended, Run, Terms
@@ -33,79 +29,6 @@ from kinetics_serve.strategies.state import Sample, Status
 from kinetics_serve.strategies.votes import tally
 
 
-async def terms_of(
-    body: Json, options: KineticsOptions, completion: type[Completion], services: Services
-) -> tuple[Route, Prompt, Terms]:
-    """Checks a budgeted request, chooses its server, and prices its prompt. Raises what api.errors knows."""
-    model = body.get("model")
-    if model is not None and not isinstance(model, str):
-        raise invalid(f"model must be a text, given: {model!r:.100}", "model")
-    route = Route(services.pool, model, body)
-    served = route.served
-    if served.price is None:
-        raise ApiError(
-            503,
-            "engine_unavailable",
-            f"requests to {served.name!r} can't be priced: {served.problem}. The server's administrator can name "
-            "the model's folder or Hugging Face name with --architecture",
-        )
-    prompt = prompt_of(body, completion, served.name)
-    if prompt.greedy and options.strategy not in ("auto", "single"):
-        raise invalid(
-            f"temperature 0 gives the same sample every time, so {options.strategy} would pay for copies: state a "
-            'temperature above 0, or the strategy "single"',
-            "temperature",
-        )
-    if isinstance(options.kv_budget, int) and served.kv.budget is None:
-        raise invalid(
-            f"the engine that serves {served.name!r} runs without sparse attention, so a KV budget of "
-            f'{options.kv_budget} tokens has no effect there: leave kv_budget out or state "dense"',
-            "kinetics.kv_budget",
-        )
-    kv = sparse.requested(options.kv_budget, served.kv)
-    prompt = replace(prompt, body=prompt.body | sparse.request_fields(prompt.body, kv, served.kv))
-    prompt_tokens = await route.ask(prompt.count_tokens)
-    context = served.card.max_model_len or served.price.architecture.max_context
-    room = context - prompt_tokens if context is not None else 2**31
-    if room < 1:
-        raise invalid(
-            f"the prompt has {prompt_tokens} tokens, which leaves no room for an answer in the context of {context} "
-            f"tokens of {served.name!r}: shorten it",
-            "messages" if completion is ChatCompletion else "prompt",
-        )
-    max_tokens = min(prompt.max_tokens or room, room)
-    return route, prompt, Terms(served.price, prompt_tokens, max_tokens, options.max_samples, kv)
-
-
-def plan_of(
-    options: KineticsOptions, prompt: Prompt, model: ServedModel, terms: Terms, calibration: Calibration | None
-) -> Plan:
-    """Raises BudgetTooSmall, and AccuracyOutOfReach for a budget by accuracy.
-
-    A calibration decides for the strategy `auto` and for a budget by accuracy, where it knows the model.
-    """
-    assert options.budget is not None
-    accuracy = options.budget.accuracy
-    if accuracy is None:
-        budget = options.budget.budget()
-        if calibration is not None and options.strategy == "auto" and not prompt.greedy:
-            chosen = choose_for_budget(calibration, budget.eflops(terms), fitting(calibration, model.name, terms))
-            if chosen is not None:
-                return chosen.plan(budget.eflops(terms))
-        return plan(options.strategy, budget, terms, options.stop_confidence, prompt.greedy)
-    if calibration is None:
-        options.budget.budget()  # raises
-    assert calibration is not None
-    if options.strategy != "auto" or prompt.greedy:
-        raise invalid(
-            'a budget by accuracy buys what the calibration measured: leave the strategy at "auto" and the '
-            "temperature above 0",
-            "kinetics.strategy" if options.strategy != "auto" else "temperature",
-        )
-    cheapest = choose_for_accuracy(calibration, accuracy, fitting(calibration, model.name, terms))
-    return cheapest.plan(cheapest.budget)
-
-
 class Job:
     """A budgeted request that can be run. Make one with `create`."""
 
@@ -113,54 +36,56 @@ class Job:
         self,
         services: Services,
         options: KineticsOptions,
-        route: Route,
-        prompt: Prompt,
         plan: Plan,
+        arms: tuple[Offer, ...],
         arrived: float,
         scorer: Scorer | None = None,
     ) -> None:
-        self.prompt = prompt
-        self.run = Run(plan.policy, plan.terms, plan.budget)
+        self.prompt = arms[0].prompt
+        self.run = Run(plan.policy, plan.terms, plan.budget, *plan.others)
         self._services = services
         self._options = options
-        self._model = route.served.name
+        self._models = [arm.model for arm in arms]
         self._arrived = arrived
         self._first_token_s: float | None = None
-        self._chat = prompt.completion is ChatCompletion
+        self._chat = self.prompt.completion is ChatCompletion
         self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._created = int(time.time())
-        answer = options.answer.for_format(prompt.body.get("response_format"))
-        ignored = frozenset(answer.ignored_fields)
-        self._source = LiveSource(
-            route,
-            prompt.body,
-            plan.terms.prompt_tokens,
-            lambda: prompt.completion(prompt.top_logprobs, window_tokens(plan.terms.max_tokens)),
-            extractor(answer.extractor, answer.pattern, ignored),
-            AnswerGroups(answer.equivalence, services.math_pool.equal),
-            options.scorer.statistic if isinstance(options.scorer, ConfidenceScorer) else "mean",
-            ignored,
-        )
-        self._samples: Source = self._source
-        if scorer is not None:
-            self._samples = ScoredSource(self._source, scorer, lambda index: self._source.completions[index].text)
+        answer = options.answer.for_format(self.prompt.body.get("response_format"))
+        groups = AnswerGroups(answer.equivalence, services.math_pool.equal)
+        self._sources = [
+            _source(options, answer, arm.route, arm.prompt, terms, groups)
+            for arm, terms in zip(arms, self.run.arms, strict=True)
+        ]
+        self._samples: list[Source] = list(self._sources)
+        if scorer is not None:  # of a strategy that the client named, which has one arm
+            completions = self._sources[0].completions
+            self._samples = [ScoredSource(self._sources[0], scorer, lambda index: completions[index].text)]
 
     @classmethod
     async def create(
-        cls, body: Json, options: KineticsOptions, completion: type[Completion], services: Services
+        cls,
+        body: Json,
+        options: KineticsOptions,
+        completion: type[Completion],
+        services: Services,
+        may_use: Callable[[str], bool] = lambda model: True,
     ) -> "Job":
-        """Raises what api.errors knows; nothing is spent by then."""
+        """may_use: whether the client may use a model. Raises what api.errors knows; nothing is spent by then."""
         arrived = time.monotonic()
-        route, prompt, terms = await terms_of(body, options, completion, services)
-        scorer = await scorer_of(options, prompt, route.served, services)
+        offers = await offers_of(body, options, completion, services, may_use)
+        scorer = await scorer_of(options, offers[0].prompt, offers[0].route.served, services)
         if scorer is not None:
-            terms = replace(terms, scoring=scorer.worst_case)
-        chosen = plan_of(options, prompt, route.served, terms, services.settings.calibration)
-        return cls(services, options, route, prompt, chosen, arrived, scorer)
+            offers = [replace(offer, terms=replace(offer.terms, scoring=scorer.worst_case)) for offer in offers]
+        plan, arms = plan_of(options, offers, services.settings.calibration)
+        return cls(services, options, plan, arms, arrived, scorer)
 
     @property
     def model(self) -> str:
-        return self._model
+        """Whose answer it is: of a cascade, the first model's until it has ended."""
+        finish = self.run.finish
+        winner = finish.winner if finish is not None else None
+        return self._models[0 if winner is None else self.run.samples[winner].arm]
 
     @property
     def reports_progress(self) -> bool:
@@ -172,8 +97,9 @@ class Job:
 
     def spent_so_far(self) -> int:
         """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
-        terms, running = self.run.terms, self.run.state.with_status(Status.RUNNING)
-        return self.run.account.spent + sum(terms.worst_case(sample.tokens) for sample in running if sample.tokens)
+        running = [sample for sample in self.run.state.with_status(Status.RUNNING) if sample.tokens]
+        arms = self.run.arms
+        return self.run.account.spent + sum(arms[sample.arm].worst_case(sample.tokens) for sample in running)
 
     async def work(self, on_change: Callable[[], None] = lambda: None) -> None:
         """Spends the budget. Whatever happens, samples are stopped, and what they cost is booked, afterwards."""
@@ -197,7 +123,7 @@ class Job:
         """The source's sample, counted while it runs."""
         gauge = self._services.metrics.inflight.labels(**self._labels)
         with gauge.track_inprogress():
-            async with aclosing(self._samples.sample(sample)) as events:
+            async with aclosing(self._samples[sample.arm].sample(sample)) as events:
                 async for event in events:
                     yield event
 
@@ -212,7 +138,7 @@ class Job:
             "id": self._id,
             "object": "chat.completion" if self._chat else "text_completion",
             "created": self._created,
-            "model": self._model,
+            "model": self.model,
             "choices": [self._winner().choice()],
             "usage": self._usage(),
             "kinetics": self.bill(),
@@ -251,8 +177,8 @@ class Job:
         intensity = run.terms.price.intensity
         bill: Json = {
             "strategy": run.policy.name,
-            "model": self._model,
-            "kv_budget": run.terms.kv.budget or "dense",
+            "model": self.model,
+            "kv_budget": run.arms[run.samples[winner].arm if winner is not None else 0].kv.budget or "dense",
             "budget_eflops": run.account.budget,
             "spent_eflops": run.account.spent,
             "compute_flops": run.cost.compute_flops,
@@ -265,6 +191,8 @@ class Job:
             "confidence": run.finish.confidence,
             "votes": self._votes(),
         }
+        if len(run.arms) > 1:
+            bill["stages"] = [self._stage_report(arm) for arm in range(len(run.arms))]
         if self._options.scorer.kind != "confidence":
             eflops = run.terms.eflops(run.scoring_cost)
             bill["scorer"] = {"kind": self._options.scorer.kind, "spent_eflops": eflops}
@@ -274,7 +202,7 @@ class Job:
 
     @property
     def _labels(self) -> dict[str, str]:
-        return {"model": self._model, "strategy": self.run.policy.name}
+        return {"model": self._models[0], "strategy": self.run.policy.name}
 
     @property
     def _completion_tokens(self) -> int:
@@ -289,7 +217,7 @@ class Job:
         assert self.run.finish is not None
         winner = self.run.finish.winner
         if winner is not None:
-            return self._source.completions[winner]
+            return self._sources[self.run.samples[winner].arm].completions[winner]
         return self.prompt.completion(self.prompt.top_logprobs)  # no sample has any text
 
     def _votes(self) -> list[Json]:
@@ -305,10 +233,20 @@ class Job:
             "prompt_tokens_details": {"cached_tokens": self.run.cached_tokens.get(0, 0)},
         }
 
+    def _stage_report(self, arm: int) -> Json:
+        samples = [sample for sample in self.run.samples if sample.arm == arm]
+        return {
+            "model": self._models[arm],
+            "kv_budget": self.run.arms[arm].kv.budget or "dense",
+            "samples_started": len(samples),
+            "completion_tokens": sum(sample.tokens for sample in samples),
+        }
+
     def _sample_report(self, sample: Sample) -> Json:
-        completion = self._source.completions.get(sample.index)
+        completion = self._sources[sample.arm].completions.get(sample.index)
         return {
             "index": sample.index,
+            "model": self._models[sample.arm],
             "status": sample.status.value,
             "tokens": sample.tokens,
             "answer": sample.answer,
@@ -321,15 +259,31 @@ class Job:
             "id": self._id,
             "object": "chat.completion.chunk" if self._chat else "text_completion",
             "created": self._created,
-            "model": self._model,
+            "model": self.model,
             "choices": choices,
             **more,
         }
 
     def _book(self, outcome: str) -> None:
         metrics = self._services.metrics
-        metrics.settled(self.run, self._model)
+        metrics.settled(self.run, self._models[0])
         metrics.requests.labels(**self._labels, outcome=outcome).inc()
         metrics.duration.labels(**self._labels).observe(time.monotonic() - self._arrived)
         if self._first_token_s is not None:
             metrics.first_token.labels(**self._labels).observe(self._first_token_s)
+
+
+def _source(
+    options: KineticsOptions, answer: AnswerOption, route: Route, prompt: Prompt, terms: Terms, groups: AnswerGroups
+) -> LiveSource:
+    ignored = frozenset(answer.ignored_fields)
+    return LiveSource(
+        route,
+        prompt.body,
+        terms.prompt_tokens,
+        lambda: prompt.completion(prompt.top_logprobs, window_tokens(terms.max_tokens)),
+        extractor(answer.extractor, answer.pattern, ignored),
+        groups,
+        options.scorer.statistic if isinstance(options.scorer, ConfidenceScorer) else "mean",
+        ignored,
+    )

@@ -10,8 +10,7 @@ from kinetics_serve.commands.options import ArchitectureName, TokenizerName, bud
 from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
-    from kinetics_serve.planner.calibration import Calibration, Law, ServedPoint
-    from kinetics_serve.runner.run import Terms
+    from kinetics_serve.planner.calibration import Calibration, Law
 
 CalibrationFile = Annotated[Path, typer.Argument(help="What `calibrate` wrote.", exists=True, dir_okay=False)]
 
@@ -140,17 +139,10 @@ def _calibrated(
     prompt_tokens: int,
     max_tokens: int | None,
 ) -> dict[str, Any]:
-    from kinetics_serve.cost import Price
-    from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget
+    from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_accuracy, choose_for_budget
     from kinetics_serve.planner.report import choice_report, prospects
-    from kinetics_serve.runner.run import Terms
 
-    def terms_of(point: "ServedPoint") -> "Terms | None":
-        if model not in (None, point.model) or (max_tokens is not None and point.max_tokens > max_tokens):
-            return None
-        price = Price(calibration.architectures[point.model], calibration.intensity)
-        return Terms(price, prompt_tokens, point.max_tokens, point.max_samples, point.kv)
-
+    terms_of = at_recorded_lengths(calibration, prompt_tokens, model, max_tokens)
     if (budget is None) == (accuracy is None):
         raise fail("state --budget or --accuracy, one of them")
     if accuracy is not None:

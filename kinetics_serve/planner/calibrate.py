@@ -8,11 +8,13 @@ from kinetics_serve.cost import Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.paper import coverage
 from kinetics_serve.intervals import Interval, bootstrap
-from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint
+from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint, Stage
 from kinetics_serve.planner.law import laws
 from kinetics_serve.planner.plan import StrategyName, policy_of
-from kinetics_serve.runner.replays import Outcome, replay_all
+from kinetics_serve.runner.replays import Outcome, Second, replay_all
 from kinetics_serve.runner.run import Terms
+from kinetics_serve.strategies.cascade import Cascade
+from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
 from kinetics_serve.traces import Question, Traces
@@ -21,8 +23,14 @@ FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 SERVED_CAPS = (1 / 4, 1 / 2, 1)
 """Length caps, in parts of the recording's. A served cap frees reservations, so it needs fewer of them."""
 
-VOTES: tuple[StrategyName, ...] = ("majority_vote", "consensus", "weighted_vote")
+VOTES: tuple[StrategyName, ...] = ("majority_vote", "consensus", "weighted_vote", "deepconf")
 STOP_CONFIDENCES = (0.8, 0.95)
+
+FIRST_VOTES = 4
+"""Samples of a cascade's first stage: as many as can be sure if they all agree."""
+
+ESCALATE_BELOW = (0.7, 0.9)
+"""A first stage of four asks the second where less than three of them agree, or less than all."""
 
 Progress = Callable[[int, int], None]
 
@@ -33,6 +41,12 @@ class Arm:
 
     traces: Traces
     price: Price
+
+    def sample_eflops(self) -> float:
+        """The worst case of one sample, on the mean prompt."""
+        questions = self.traces.questions
+        prompt = sum(question.prompt_tokens for question in questions) // len(questions)
+        return self.price.eflops(self.price.sample(prompt, self.traces.longest, self.traces.metadata.kv))
 
     def replay(self, policy: Policy, worth: float, max_tokens: int, max_samples: int, repeats: int) -> Outcome:
         """worth: the budget in samples of max_tokens."""
@@ -80,6 +94,11 @@ def calibrate(
                 fixed.append(point)
             else:
                 served.append(point)
+    arms = [Arm(traces, Price(architectures[traces.metadata.model], hardware.intensity)) for traces in recordings]
+    for first in arms:
+        for second in arms:
+            if first.sample_eflops() < second.sample_eflops():
+                served += cascades(first, second, repeats)
     questions = min(len(traces.questions) for traces in recordings)
     return Calibration(
         tasks[0], hardware.name, hardware.intensity, questions, architectures, tuple(fixed), tuple(served), laws(fixed)
@@ -170,3 +189,49 @@ def _served_point(
         outcome.accuracy,
         outcome.samples,
     )
+
+
+def cascades(first: Arm, second: Arm, repeats: int) -> Iterator[ServedPoint]:
+    """Two votes at full length, the second where the first is unsure. Questions recorded on both count."""
+    asked = {question.query for question in second.traces.questions}
+    if not any(question.query in asked for question in first.traces.questions):
+        return
+    cheap, dear = first.traces, second.traces
+    votes = min(FIRST_VOTES, cheap.trials)
+    for samples in powers_of_two(dear.trials):
+
+        def budget(terms: Terms, other: Terms, samples: int = samples) -> int:
+            return votes * terms.worst_case(terms.max_tokens) + samples * other.worst_case(other.max_tokens)
+
+        for escalate_below in ESCALATE_BELOW:
+            vote = MajorityVote(0.95)
+            policy = Cascade((vote, vote), escalate_below)
+            outcome = replay_all(
+                cheap,
+                partial(_always, policy),
+                budget,
+                first.price,
+                max_tokens=cheap.longest,
+                max_samples=votes,
+                repeats=repeats,
+                second=Second(dear, second.price, dear.longest, samples),
+            )
+            yield ServedPoint(
+                cheap.metadata.model,
+                cheap.metadata.kv,
+                "cascade",
+                0.95,
+                float(votes),
+                votes,
+                cheap.longest,
+                outcome.budget,
+                outcome.eflops,
+                outcome.accuracy,
+                outcome.samples,
+                Stage(dear.metadata.model, dear.metadata.kv, samples, dear.longest),
+                escalate_below,
+            )
+
+
+def _always(policy: Policy, terms: Terms, eflops: int) -> Policy:
+    return policy

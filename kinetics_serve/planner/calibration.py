@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from kinetics_serve.cost import Architecture, KVPolicy
 from kinetics_serve.intervals import Interval
@@ -37,16 +37,27 @@ class FixedPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A model with a KV policy, and how many samples of how many tokens it may make."""
+
+    model: str
+    kv: KVPolicy
+    max_samples: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServedPoint:
     """A strategy with a budget, replayed as it would be served: what a plan is chosen from.
 
     samples_worth: the budget, in samples of max_tokens with this point's KV policy, so that it carries over to
-    prompts of other lengths. budget, spent: eFLOPs on the calibration's own prompts.
+    prompts of other lengths. budget, spent: eFLOPs on the calibration's own prompts. second: of a cascade, which asks
+    it where the first stage is less sure than `escalate_below`; its budget covers all samples of both stages.
     """
 
     model: str
     kv: KVPolicy
-    strategy: StrategyName
+    strategy: StrategyName | Literal["cascade"]
     stop_confidence: float
     samples_worth: float
     max_samples: int
@@ -55,6 +66,13 @@ class ServedPoint:
     spent: Interval
     accuracy: Interval
     samples: float
+    second: Stage | None = None
+    escalate_below: float = 0.0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        first = Stage(self.model, self.kv, self.max_samples, self.max_tokens)
+        return (first,) if self.second is None else (first, self.second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +135,10 @@ class Calibration:
 
 def _typed(point: Mapping[str, Any]) -> dict[str, Any]:
     intervals = {name: Interval(**value) for name, value in point.items() if isinstance(value, dict) and "low" in value}
-    return {**point, **intervals, "kv": KVPolicy(**point["kv"])}
+    typed = {**point, **intervals, "kv": KVPolicy(**point["kv"])}
+    if point.get("second") is not None:
+        typed["second"] = Stage(**{**point["second"], "kv": KVPolicy(**point["second"]["kv"])})
+    return typed
 
 
 T = TypeVar("T")

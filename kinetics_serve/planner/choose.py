@@ -1,14 +1,20 @@
 """The plan for a budget or for an accuracy, from a calibration. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from kinetics_serve.planner.calibration import Calibration, ServedPoint
+from kinetics_serve.cost import KVPolicy, Price
+from kinetics_serve.planner.calibration import Calibration, ServedPoint, Stage
 from kinetics_serve.planner.plan import Plan, policy_of
 from kinetics_serve.runner.run import Terms
+from kinetics_serve.strategies.cascade import Cascade
+from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.state import Policy
 
-TermsOf = Callable[[ServedPoint], Terms | None]
-"""The terms of a request run as a point says, its max_tokens the point's; None where it can't be run so."""
+TermsOf = Callable[[Stage], Terms | None]
+"""The terms of a request run as a stage says, with no more samples than it, of its max_tokens; None where it can't be
+run so.
+"""
 
 
 class AccuracyOutOfReach(Exception):
@@ -28,18 +34,27 @@ class AccuracyOutOfReach(Exception):
 class Choice:
     """A calibrated way of spending, for one prompt.
 
-    budget: eFLOPs to reserve for it. expected: eFLOPs that it spends on average, by the calibration's share.
+    terms: of each of its stages. budget: eFLOPs to reserve for it. expected: eFLOPs that it spends on average, by the
+    calibration's share.
     """
 
     point: ServedPoint
-    terms: Terms
+    terms: tuple[Terms, ...]
     budget: int
     expected: float
 
     def plan(self, eflops: int) -> Plan:
         """To be run with a budget of `eflops`, at least `budget`."""
-        policy = policy_of(self.point.strategy, self.terms, eflops, self.point.stop_confidence, greedy=False)
-        return Plan(policy, self.terms, eflops, self)
+        first, *others = self.terms
+        return Plan(policy_at(self.point, first), first, eflops, self, tuple(others))
+
+
+def policy_at(point: ServedPoint, terms: Terms) -> Policy:
+    """The policy that a point was measured with."""
+    if point.strategy != "cascade":
+        return policy_of(point.strategy, terms, 0, point.stop_confidence, greedy=False)
+    vote = MajorityVote(point.stop_confidence)
+    return Cascade((vote, vote), point.escalate_below)
 
 
 def choose_for_budget(calibration: Calibration, eflops: int, terms_of: TermsOf) -> Choice | None:
@@ -60,25 +75,45 @@ def choose_for_accuracy(calibration: Calibration, accuracy: float, terms_of: Ter
     return min(enough, key=lambda choice: (choice.expected, -choice.point.accuracy.mean))
 
 
-def fitting(calibration: Calibration, model: str, terms: Terms) -> TermsOf:
-    """For a request to `model`: the points recorded of it, with the request's KV policy, no longer and with no more
-    samples than the request allows. What eFLOPs cost is the request's own price.
+def fitting(offers: Mapping[tuple[str, KVPolicy], Terms]) -> TermsOf:
+    """For a request that may run on these models and KV policies: stages no longer than the request allows, priced as
+    the request's own.
     """
 
-    def terms_of(point: ServedPoint) -> Terms | None:
-        if point.model != model or point.kv != terms.kv or point.max_tokens > terms.max_tokens:
+    def terms_of(stage: Stage) -> Terms | None:
+        terms = offers.get((stage.model, stage.kv))
+        if terms is None or stage.max_tokens > terms.max_tokens:
             return None
-        samples = min(terms.max_samples, point.max_samples)
-        if point.samples_worth > samples:
+        return replace(terms, max_tokens=stage.max_tokens, max_samples=min(terms.max_samples, stage.max_samples))
+
+    return terms_of
+
+
+def at_recorded_lengths(
+    calibration: Calibration, prompt_tokens: int, model: str | None = None, max_tokens: int | None = None
+) -> TermsOf:
+    """For a prompt of so many tokens on any of the calibration's models, or on one, with samples no longer than
+    max_tokens.
+    """
+
+    def terms_of(stage: Stage) -> Terms | None:
+        if model not in (None, stage.model) or (max_tokens is not None and stage.max_tokens > max_tokens):
             return None
-        return replace(terms, max_tokens=point.max_tokens, max_samples=samples)
+        price = Price(calibration.architectures[stage.model], calibration.intensity)
+        return Terms(price, prompt_tokens, stage.max_tokens, stage.max_samples, stage.kv)
 
     return terms_of
 
 
 def _choices(calibration: Calibration, terms_of: TermsOf) -> Iterator[Choice]:
     for point in calibration.served:
-        terms = terms_of(point)
-        if terms is not None:
-            budget = int(point.samples_worth * terms.worst_case(point.max_tokens))
-            yield Choice(point, terms, budget, budget * point.spent.mean / point.budget)
+        found = [terms_of(stage) for stage in point.stages]
+        terms = tuple([each for each in found if each is not None])
+        if len(terms) < len(found) or point.samples_worth > terms[0].max_samples:
+            continue
+        budget = int(point.samples_worth * terms[0].worst_case(terms[0].max_tokens))
+        if point.second is not None:
+            if terms[1].max_samples < point.second.max_samples:
+                continue
+            budget += point.second.max_samples * terms[1].worst_case(terms[1].max_tokens)
+        yield Choice(point, terms, budget, budget * point.spent.mean / point.budget)

@@ -57,13 +57,14 @@ class Budget:
 class Plan:
     """What to run: a policy, what holds for each of its samples, and the budget in eFLOPs.
 
-    choice: where a calibration decided, what it expects.
+    choice: where a calibration decided, what it expects. others: the terms of a cascade's further stages.
     """
 
     policy: Policy
     terms: Terms
     budget: int
     choice: "Choice | None" = None
+    others: tuple[Terms, ...] = ()
 
     @property
     def full_length_samples(self) -> int:

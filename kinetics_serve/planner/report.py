@@ -21,6 +21,18 @@ GUIDANCE: dict[str, Any] = {
 def choice_report(calibration: Calibration, choice: Choice) -> dict[str, Any]:
     """The plan, what it should bring, with its interval, and what it should cost."""
     point = choice.point
+    second = point.second
+    cascade = (
+        {
+            "escalate_below": point.escalate_below,
+            "second_model": second.model,
+            "second_kv_budget": "dense" if second.kv.budget is None else second.kv.budget,
+            "second_max_tokens": second.max_tokens,
+            "second_max_samples": second.max_samples,
+        }
+        if second is not None
+        else {}
+    )
     return {
         "basis": "calibration",
         "assumptions": [
@@ -36,6 +48,7 @@ def choice_report(calibration: Calibration, choice: Choice) -> dict[str, Any]:
         "budget_eflops": choice.budget,
         "expected_eflops": choice.expected,
         "expected_accuracy": asdict(point.accuracy),
+        **cascade,
     }
 
 

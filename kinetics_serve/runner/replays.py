@@ -1,7 +1,7 @@
 """What a policy would have scored and spent on recorded traces, with intervals."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kinetics_serve.cost import Price
@@ -9,7 +9,7 @@ from kinetics_serve.intervals import Interval, bootstrap
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.state import Policy
-from kinetics_serve.traces import Traces
+from kinetics_serve.traces import Question, Traces, Trial
 
 CACHE_BLOCK = 16
 """Tokens of a block of vLLM's prefix cache by default: later samples find the prompt's whole blocks there."""
@@ -33,10 +33,32 @@ def cached_tokens(prompt_tokens: int, block: int = CACHE_BLOCK) -> int:
     return (prompt_tokens - 1) // block * block if block else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Second:
+    """A cascade's second stage: its traces, and what their samples cost and how many and how long they may be."""
+
+    traces: Traces
+    price: Price
+    max_tokens: int
+    max_samples: int
+
+    def terms(self, question: Question) -> Terms:
+        count = min(self.max_samples, len(question.trials))
+        return Terms(self.price, question.prompt_tokens, self.max_tokens, count, self.traces.metadata.kv)
+
+
+def _winner(run: Run, index: int, trials: Sequence[Sequence[Trial]]) -> Trial:
+    """The trial that sample `index` replayed: its arm's samples took theirs in turn."""
+    if len(trials) == 1:
+        return trials[0][index]
+    arm = run.samples[index].arm
+    return trials[arm][sum(sample.arm == arm for sample in run.samples[:index])]
+
+
 def replay_all(
     traces: Traces,
     policy: Callable[[Terms, int], Policy],
-    budget: Callable[[Terms], int],
+    budget: Callable[..., int],
     price: Price,
     *,
     max_tokens: int,
@@ -44,11 +66,13 @@ def replay_all(
     repeats: int = 20,
     seed: int = 0,
     cache_block: int = CACHE_BLOCK,
+    second: Second | None = None,
 ) -> Outcome:
     """Every question asked `repeats` times, each time with its trials in another random order.
 
-    policy: for a question's terms and budget, in eFLOPs. max_samples: cut to the trials a question has. The
-    intervals resample questions: they are about other questions of the same task.
+    policy: for a question's terms and budget, in eFLOPs. budget: for the terms of each stage. max_samples: cut to the
+    trials a question has. The intervals resample questions: they are about other questions of the same task. second: of
+    a cascade; questions that it was not recorded on are left out.
     """
     import numpy as np
 
@@ -56,19 +80,26 @@ def replay_all(
     results: list[list[tuple[float, float]]] = []
     reasons: Counter[str] = Counter()
     samples = tokens = budgets = 0
+    further = {question.query: question for question in second.traces.questions} if second is not None else {}
     for question in traces.questions:
+        others: list[Terms] = []
+        if second is not None:
+            if question.query not in further:
+                continue
+            others = [second.terms(further[question.query])]
         count = min(max_samples, len(question.trials))
         terms = Terms(price, question.prompt_tokens, max_tokens, count, traces.metadata.kv)
-        eflops = budget(terms)
+        eflops = budget(terms, *others)
         cached = cached_tokens(question.prompt_tokens, cache_block)
         chosen = policy(terms, eflops)
         outcomes = []
         orders = np.tile(np.arange(len(question.trials)), (repeats, 1))
         for order in chance.permuted(orders, axis=1)[:, :count].tolist():
             trials = [question.trials[number] for number in order]
-            run = Run(chosen, terms, eflops)
-            finish = replay(run, trials, cached)
-            correct = finish.winner is not None and trials[finish.winner].correct
+            more = [chance.permutation(np.array(further[question.query].trials, object)).tolist() for _ in others]
+            run = Run(chosen, terms, eflops, *others)
+            finish = replay(run, trials, cached, *more)
+            correct = finish.winner is not None and _winner(run, finish.winner, [trials, *more]).correct
             outcomes.append((float(correct), float(run.account.spent)))
             reasons[finish.reason] += 1
             samples += len(run.samples)

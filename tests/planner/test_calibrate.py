@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.planner.calibrate import calibrate
-from kinetics_serve.planner.calibration import Calibration, CalibrationError
+from kinetics_serve.planner.calibration import Calibration, CalibrationError, ServedPoint
+from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_budget
 from kinetics_serve.planner.figures import draw
 from tests.synthetic import synthetic
 
@@ -67,3 +69,28 @@ def test_figures_and_table_are_written(calibration: Calibration, tmp_path: Path)
         if row["kind"] == "served" and row["on_frontier"] == "1"
     )
     assert [accuracy for _, accuracy in frontier] == sorted({accuracy for _, accuracy in frontier})
+
+
+def test_a_cascade_of_two_models_is_measured_where_the_dearer_one_is_better() -> None:
+    weak = synthetic(questions=12, trials=8, skill=0.4)
+    strong = synthetic(1, questions=12, trials=8, skill=0.9, model="large", parameters=10**9)
+    found = calibrate([weak, strong], GPUS["b200"], repeats=4)
+    cascades = [point for point in found.served if point.strategy == "cascade"]
+    assert cascades
+    assert {stage.model for point in cascades for stage in point.stages[1:]} == {"large"}
+    assert all(point.spent.mean <= point.budget for point in cascades)
+    always, rarely = (
+        max((point for point in cascades if point.escalate_below == below), key=lambda point: point.accuracy.mean)
+        for below in (0.9, 0.7)
+    )
+    assert rarely.spent.mean < always.spent.mean
+    alone = max(point.accuracy.mean for point in found.served if point.model == "tiny" and point.second is None)
+    assert always.accuracy.mean > alone
+    terms_of = at_recorded_lengths(found, 50)
+    choice = choose_for_budget(calibration_of(found, cascades), 10**15, terms_of)
+    assert choice is not None
+    assert len(choice.plan(choice.budget).others) == 1
+
+
+def calibration_of(found: Calibration, points: list[ServedPoint]) -> Calibration:
+    return replace(found, served=tuple(points))

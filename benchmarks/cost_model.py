@@ -1,0 +1,152 @@
+"""Do eFLOPs say how long decoding takes? Predicted eFLOPs against measured decode steps of a vLLM engine.
+
+A grid of context, batch and KV budget on the shape of SmolLM2-135M with dummy weights, every request with a prompt of
+its own, in one engine with sparse attention. eFLOPs are counted for this machine (`kinetics-serve hardware`), leave out
+reading the parameters and the engine's own work, which every step has: the line has an intercept.
+
+    python -m benchmarks.cost_model [--out DIR]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.attention_speed import SHAPES, machine
+from kinetics_serve.cost import Architecture, Price
+from kinetics_serve.cost.hardware_profile import HardwareProfile
+from kinetics_serve.engine.sparse import kv_policy
+from kinetics_serve.terminal import chosen_hardware
+
+CONTEXTS = (256, 1024, 3072)
+BATCHES = (1, 4, 8)
+KV_BUDGETS = (None, 128, 512)
+STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One decode step of `batch` samples. kv_budget: None is dense. eflops: predicted, of all of them."""
+
+    context: int
+    batch: int
+    kv_budget: int | None
+    milliseconds: float
+    eflops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """milliseconds = intercept_ms + ms_per_gigaeflops × eFLOPs / 1e9."""
+
+    intercept_ms: float
+    ms_per_gigaeflops: float
+    r_squared: float
+
+
+def measure(config: dict[str, Any], price: Price) -> list[Cell]:
+    from vllm import LLM, SamplingParams
+
+    cells = []
+    with tempfile.TemporaryDirectory() as folder:
+        more = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "bos_token_id": 0}
+        Path(folder, "config.json").write_text(json.dumps({**config, **more}))
+        llm = LLM(
+            folder,
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            enforce_eager=True,
+            max_model_len=max(CONTEXTS) + 2 * STEPS,
+            max_num_seqs=max(BATCHES),
+            enable_prefix_caching=True,
+            additional_config={"sparse_attention": {"kv_budget": 512}},
+        )
+
+        def seconds(prompts: list[Any], tokens: int, kv_budget: int | None) -> float:
+            sampling = SamplingParams(
+                temperature=0,
+                max_tokens=tokens,
+                ignore_eos=True,
+                detokenize=False,
+                extra_args={"kv_budget": kv_budget or 0},
+            )
+            start = time.perf_counter()
+            llm.generate(prompts, sampling, use_tqdm=False)
+            return time.perf_counter() - start
+
+        for context in CONTEXTS:
+            prompts = [
+                {"prompt_token_ids": [(i * 7 + number) % 1000 + 1 for i in range(context)]}
+                for number in range(max(BATCHES))
+            ]
+            seconds(prompts, 1, None)  # fills the prefix cache
+            for batch in BATCHES:
+                for budget in KV_BUDGETS:
+                    if budget is not None and budget >= context:
+                        continue
+                    runs = [
+                        seconds(prompts[:batch], STEPS + 1, budget) - seconds(prompts[:batch], 1, budget)
+                        for _ in range(2)
+                    ]
+                    cost = price.decode(context, STEPS, kv_policy(budget))
+                    cell = Cell(context, batch, budget, min(runs) / STEPS * 1e3, price.eflops(cost) / STEPS * batch)
+                    cells.append(cell)
+                    print(cell)
+    return cells
+
+
+def fit(cells: list[Cell]) -> Fit:
+    """By least squares."""
+    x = np.array([cell.eflops / 1e9 for cell in cells])
+    y = np.array([cell.milliseconds for cell in cells])
+    slope, intercept = np.polyfit(x, y, 1)
+    residual = ((y - intercept - slope * x) ** 2).sum()
+    return Fit(float(intercept), float(slope), float(1 - residual / ((y - y.mean()) ** 2).sum()))
+
+
+def draw(cells: list[Cell], line: Fit, profile: HardwareProfile, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for budget in KV_BUDGETS:
+        own = [cell for cell in cells if cell.kv_budget == budget]
+        label = "dense" if budget is None else f"KV budget {budget}"
+        axes.scatter([cell.eflops / 1e9 for cell in own], [cell.milliseconds for cell in own], s=24, label=label)
+    ends = [0.0, max(cell.eflops for cell in cells) / 1e9]
+    axes.plot(ends, [line.intercept_ms + line.ms_per_gigaeflops * x for x in ends], "k-", lw=1, label="fit")
+    axes.set_xlabel(f"predicted GeFLOPs of a decode step ({profile.intensity:.1f} FLOPs per byte)")
+    axes.set_ylabel("measured ms")
+    axes.set_title(f"R² {line.r_squared:.3f}, {machine()}", fontsize=9)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/cost_model"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    profile = chosen_hardware(None)
+    config = SHAPES["smollm2"]["config"]
+    price = Price(Architecture.from_config(config, "smollm2"), profile.intensity)
+    cells = measure(config, price)
+    line = fit(cells)
+    ideal = 1e12 / profile.flops  # ms for 1e9 eFLOPs, at the speed that the profile was measured at
+    print(f"R² {line.r_squared:.3f}: {line.intercept_ms:.1f} ms + {line.ms_per_gigaeflops:.2f} ms for 1e9 eFLOPs")
+    print(
+        f"the profile's own speed is {ideal:.2f} ms for 1e9 eFLOPs: {ideal / line.ms_per_gigaeflops:.0%} of it reached"
+    )
+    result = {"machine": machine(), "hardware": asdict(profile), "fit": asdict(line), "cells": [*map(asdict, cells)]}
+    (arguments.out / "cost_model.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(cells, line, profile, arguments.out / "cost_model.svg")
+
+
+if __name__ == "__main__":
+    main()
