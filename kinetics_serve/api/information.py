@@ -1,6 +1,6 @@
 """The routes that generate nothing: models, plans, usage, metrics, health."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from kinetics_serve.api import body as request_body
 from kinetics_serve.api.access import check_model, restricted, tenant_of
 from kinetics_serve.api.errors import ApiError, invalid
-from kinetics_serve.api.offers import AUTO_MODEL, auto_models, offers_of, plan_of
+from kinetics_serve.api.offers import AUTO_MODEL, auto_models, offers_of, plan_of, with_reserves
 from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.scoring import scorer_model, scorer_of
 from kinetics_serve.api.services import Services
@@ -87,8 +87,7 @@ async def plan(request: Request) -> dict[str, Any]:
     may_use = (lambda model: True) if tenant is None else tenant.may_use
     offers = await offers_of(body, options, completion, services, may_use)
     scorer = await scorer_of(options, offers[0].prompt, offers[0].route.served, services)
-    if scorer is not None:
-        offers = [replace(offer, terms=replace(offer.terms, scoring=scorer.worst_case)) for offer in offers]
+    offers = [with_reserves(offer, options, scorer) for offer in offers]
     terms = offers[0].terms
     answer = {
         "model": offers[0].model,

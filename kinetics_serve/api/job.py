@@ -4,16 +4,16 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
-from kinetics_serve.api.offers import Offer, offers_of, plan_of
+from kinetics_serve.api.offers import Offer, forcing_of, offers_of, plan_of, with_reserves
 from kinetics_serve.api.options import AnswerOption, ConfidenceScorer, KineticsOptions
 from kinetics_serve.api.prompt import Prompt
 from kinetics_serve.api.scoring import scorer_of
 from kinetics_serve.api.services import Services
-from kinetics_serve.cost import Cost
+from kinetics_serve.cost import ZERO, Cost
 from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.engine.forced_source import ForcedSource
 from kinetics_serve.engine.live_source import LiveSource
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
@@ -58,9 +58,17 @@ class Job:
             for arm, terms in zip(arms, self.run.arms, strict=True)
         ]
         self._samples: list[Source] = list(self._sources)
+        self._forced: list[ForcedSource] = []
+        if answer.force_tokens:
+            extract = extractor(answer.extractor, answer.pattern)
+            self._forced = [
+                ForcedSource(source, arm.route, arm.prompt.body, forcing_of(arm, answer.force_tokens), extract, groups)
+                for source, arm in zip(self._sources, arms, strict=True)
+            ]
+            self._samples = list(self._forced)
         if scorer is not None:  # of a strategy that the client named, which has one arm
             completions = self._sources[0].completions
-            self._samples = [ScoredSource(self._sources[0], scorer, lambda index: completions[index].text)]
+            self._samples = [ScoredSource(self._samples[0], scorer, lambda index: completions[index].text)]
 
     @classmethod
     async def create(
@@ -75,8 +83,7 @@ class Job:
         arrived = time.monotonic()
         offers = await offers_of(body, options, completion, services, may_use)
         scorer = await scorer_of(options, offers[0].prompt, offers[0].route.served, services)
-        if scorer is not None:
-            offers = [replace(offer, terms=replace(offer.terms, scoring=scorer.worst_case)) for offer in offers]
+        offers = [with_reserves(offer, options, scorer) for offer in offers]
         plan, arms = plan_of(options, offers, services.settings.calibration)
         return cls(services, options, plan, arms, arrived, scorer)
 
@@ -193,8 +200,12 @@ class Job:
         }
         if len(run.arms) > 1:
             bill["stages"] = [self._stage_report(arm) for arm in range(len(run.arms))]
+        forced = sum([source.cost for source in self._forced], ZERO)
+        if self._forced:
+            tokens = sum(source.tokens for source in self._forced)
+            bill["forced"] = {"completion_tokens": tokens, "spent_eflops": run.terms.eflops(forced)}
         if self._options.scorer.kind != "confidence":
-            eflops = run.terms.eflops(run.scoring_cost)
+            eflops = run.terms.eflops(run.scoring_cost - forced)
             bill["scorer"] = {"kind": self._options.scorer.kind, "spent_eflops": eflops}
         if self._options.include_samples:
             bill["samples"] = [self._sample_report(sample) for sample in run.samples]
@@ -206,7 +217,8 @@ class Job:
 
     @property
     def _completion_tokens(self) -> int:
-        return sum(sample.tokens for sample in self.run.samples)
+        forced = sum(source.tokens for source in self._forced)
+        return sum(sample.tokens for sample in self.run.samples) + forced
 
     @property
     def _samples_finished(self) -> int:

@@ -10,6 +10,7 @@ from kinetics_serve.api.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
 from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.engine.forced_source import Forcing, scoring_of
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
@@ -17,6 +18,7 @@ from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget, fitting
 from kinetics_serve.planner.plan import Plan, plan
 from kinetics_serve.runner.run import Terms
+from kinetics_serve.scorers.scorer import Scorer
 
 AUTO_MODEL = "kinetics-auto"
 """The model of a request that leaves the choice of one to the calibration."""
@@ -142,6 +144,27 @@ def _with_calibrated_budgets(
             if stage.model == offer.model and can_run and (offer.model, stage.kv) not in found:
                 found[offer.model, stage.kv] = offer.attending(stage.kv)
     return list(found.values())
+
+
+def forcing_of(offer: Offer, force_tokens: int) -> Forcing:
+    """What it costs to ask a sample that ran out of tokens for its answer."""
+    terms, served = offer.terms, offer.route.served
+    context = served.card.max_model_len or terms.price.architecture.max_context or 2**31
+    return Forcing(terms.price, terms.kv, terms.prompt_tokens, force_tokens, context)
+
+
+def with_reserves(offer: Offer, options: KineticsOptions, scorer: Scorer | None) -> Offer:
+    """The offer, with what forcing its samples' answers and scoring them may cost. Raises ApiError."""
+    forcing = None
+    if options.answer.force_tokens:
+        for field in ("tools", "response_format"):
+            if offer.prompt.body.get(field):
+                raise invalid(f"an answer that is forced is text: leave out {field}", "kinetics.answer.force_tokens")
+        if not isinstance(offer.prompt.body.get("prompt", ""), str):
+            raise invalid("an answer can't be forced after token ids: state text", "kinetics.answer.force_tokens")
+        forcing = forcing_of(offer, options.answer.force_tokens).worst_case
+    scoring = scoring_of(forcing, scorer.worst_case if scorer is not None else None)
+    return replace(offer, terms=replace(offer.terms, scoring=scoring))
 
 
 def plan_of(

@@ -28,6 +28,7 @@ MAX_BUDGET = 1e30
 
 MAX_SAMPLES = 1024
 MAX_VERIFIER_TIMEOUT_S = 300.0
+MAX_FORCE_TOKENS = 256
 
 Positive = Annotated[float, Field(gt=0, le=MAX_BUDGET, allow_inf_nan=False, strict=True)]
 Probability = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -74,6 +75,7 @@ class AnswerOption(Strict):
     pattern: str | None = None
     equivalence: EquivalenceKind = "auto"
     ignored_fields: Annotated[list[str], Field(max_length=100)] = []
+    force_tokens: Annotated[int, Field(ge=0, le=MAX_FORCE_TOKENS, strict=True)] = 0
 
     @model_validator(mode="after")
     def usable(self) -> Self:

@@ -54,6 +54,16 @@ class Completion:
         raise NotImplementedError
 
     @property
+    def transcript(self) -> str:
+        """What it generated, its thinking included and closed."""
+        text = self.text
+        return f"{text}\n</think>" if "<think>" in text and "</think>" not in text else text
+
+    def extend(self, text: str) -> None:
+        """Adds to its text what was generated elsewhere."""
+        raise NotImplementedError
+
+    @property
     def tool_calls(self) -> list[Json]:
         """The functions that it calls, as in an OpenAI message."""
         return []
@@ -91,6 +101,14 @@ class ChatCompletion(Completion):
     @property
     def text(self) -> str:
         return "".join(self._content)
+
+    @property
+    def transcript(self) -> str:
+        reasoning = "".join(self._reasoning)
+        return f"<think>\n{reasoning}\n</think>\n\n{self.text}" if reasoning else super().transcript
+
+    def extend(self, text: str) -> None:
+        self._content.append(text)
 
     @property
     def tool_calls(self) -> list[Json]:
@@ -163,6 +181,9 @@ class TextCompletion(Completion):
     @property
     def text(self) -> str:
         return "".join(self._text)
+
+    def extend(self, text: str) -> None:
+        self._text.append(text)
 
     def choice(self) -> Json:
         logprobs = self._logprobs if self.top_logprobs is not None else None

@@ -30,7 +30,8 @@ class ScoredSource:
                 elif event.status is not Status.FINISHED or event.empty:
                     yield event._replace(score=0.0)
                 else:
-                    yield self._scorer.worst_case(event.tokens)  # until it is known, should the request end meanwhile
+                    # Until it is known, should the request end meanwhile; after what forcing the answer took.
+                    yield event.scoring + self._scorer.worst_case(event.tokens)
                     text = after_thinking(self._text(sample.index))
                     score = await self._scorer.score(text, event.answer, event.tokens)
-                    yield event._replace(score=score.value, scoring=score.cost)
+                    yield event._replace(score=score.value, scoring=event.scoring + score.cost)

@@ -1,0 +1,113 @@
+"""Samples that ran out of tokens are asked for their answer, so that they vote too."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from kinetics_serve.cost import ZERO, Cost, KVPolicy, Price
+from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.engine.live_source import LiveSource
+from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.upstream import EngineUnavailable, Json
+from kinetics_serve.runner.answer_groups import AnswerGroups
+from kinetics_serve.runner.run import Ended
+from kinetics_serve.strategies.answers import Extractor
+from kinetics_serve.strategies.state import Sample, Status
+
+CUE = "\n\nThe final answer is"
+MARGIN_TOKENS = 32
+"""Of the cue, the end of the thinking and the template around them."""
+
+TOKENS_PER_TOKEN = 1.25
+"""Text that is tokenized again may come to a few more tokens than were generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forcing:
+    """What forcing an answer of at most force_tokens costs. context: the most that the model takes."""
+
+    price: Price
+    kv: KVPolicy
+    prompt_tokens: int
+    force_tokens: int
+    context: int
+
+    def limit(self, tokens: int) -> int:
+        """The most tokens of the prompt that ends in a sample of `tokens` tokens; vLLM cuts off what exceeds it."""
+        wanted = self.prompt_tokens + int(TOKENS_PER_TOKEN * tokens) + MARGIN_TOKENS
+        return max(1, min(wanted, self.context - self.force_tokens))
+
+    def worst_case(self, tokens: int) -> Cost:
+        return self.price.sample(self.limit(tokens), self.force_tokens, self.kv)
+
+    def settle(self, tokens: int, usage: Json) -> Cost:
+        prompt = max(1, min(int(usage["prompt_tokens"]), self.limit(tokens)))
+        generated = min(int(usage["completion_tokens"]), self.force_tokens)
+        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+        return self.price.sample(prompt, generated, self.kv, cached_tokens=max(0, min(cached, prompt)))
+
+
+class ForcedSource:
+    """A live source whose cut-off samples get an answer: their thinking is closed, and the model goes on after a cue.
+
+    tokens: generated after cues so far, and what that cost.
+    """
+
+    def __init__(
+        self, source: LiveSource, route: Route, body: Json, forcing: Forcing, extract: Extractor, groups: AnswerGroups
+    ) -> None:
+        self.tokens = 0
+        self.cost = ZERO
+        self._source = source
+        self._route = route
+        self._body = body
+        self._forcing = forcing
+        self._extract = extract
+        self._groups = groups
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
+        async with aclosing(self._source.sample(sample)) as events:
+            async for event in events:
+                if not isinstance(event, Ended) or event.status is not Status.TRUNCATED or event.empty:
+                    yield event
+                    continue
+                yield self._forcing.worst_case(event.tokens)  # until it is known, should the request end meanwhile
+                yield await self._forced(event, self._source.completions[sample.index])
+
+    async def _forced(self, end: Ended, completion: Completion) -> Ended:
+        asked = forced_body(self._body, completion) | {
+            "max_tokens": self._forcing.force_tokens,
+            "truncate_prompt_tokens": self._forcing.limit(end.tokens),
+            "truncation_side": "left",
+        }
+        response = await self._route.ask(lambda upstream: upstream.post(completion.path, asked))
+        try:
+            choice, usage = response["choices"][0], response["usage"]
+            text = (choice.get("message") or {}).get("content") or choice.get("text") or ""
+            self.tokens += int(usage["completion_tokens"])
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise EngineUnavailable("the engine's answer is not a completion") from error
+        completion.extend(CUE + text)
+        answer = self._extract(CUE + text)
+        label = await self._groups.label(answer) if answer is not None else None
+        status = Status.FINISHED if label is not None else Status.TRUNCATED
+        cost = self._forcing.settle(end.tokens, usage)
+        self.cost += cost
+        return end._replace(status=status, answer=label, scoring=cost)
+
+
+def forced_body(body: Json, completion: Completion) -> Json:
+    """The client's request, to go on from what a sample said."""
+    dropped = ("max_completion_tokens", "stream", "stream_options", "logprobs", "top_logprobs", "seed", "n", "stop")
+    sent = {key: value for key, value in body.items() if key not in dropped} | {"temperature": 0}
+    said = completion.transcript + CUE
+    if isinstance(completion, ChatCompletion):
+        messages = [*body["messages"], {"role": "assistant", "content": said}]
+        return sent | {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+    return sent | {"prompt": body["prompt"] + said}
+
+
+def scoring_of(*costs: Callable[[int], Cost] | None) -> Callable[[int], Cost] | None:
+    """The sum of what is reserved with a sample beside its own generation."""
+    stated = [cost for cost in costs if cost is not None]
+    return (lambda tokens: sum([cost(tokens) for cost in stated], Cost())) if stated else None
