@@ -110,6 +110,7 @@ def fit(cells: list[Cell]) -> Fit:
 
 
 def draw(cells: list[Cell], line: Fit, profile: HardwareProfile, path: Path) -> None:
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -125,7 +126,8 @@ def draw(cells: list[Cell], line: Fit, profile: HardwareProfile, path: Path) -> 
     axes.set_title(f"R² {line.r_squared:.3f}, {machine()}", fontsize=9)
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cost_model"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:

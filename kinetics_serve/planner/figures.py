@@ -156,8 +156,11 @@ def _figure(title: str, calibration: Calibration) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, axes: Any, stem: Path) -> list[Path]:
+    from matplotlib import rc_context
+
     axes.legend(fontsize=7)
     files = [stem.with_suffix(f".{kind}") for kind in FORMATS]
-    for file in files:
-        figure.savefig(file, dpi=150)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": stem.name}):  # text stays text
+        for file in files:
+            figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else {})
     return files

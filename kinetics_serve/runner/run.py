@@ -138,20 +138,17 @@ class Run:
         )
 
     def decide(self) -> list[Sample]:
-        """Asks the policy until it waits or finishes. Returns the samples to start now, their cost reserved."""
-        started: list[Sample] = []
-        while self.finish is None:
-            state = self.state
-            action = self.policy.decide(state)
-            if isinstance(action, Launch):
-                started += self._launch(action)
-            elif isinstance(action, Finish):
-                self.finish = action
-            else:
-                if not state.running:
-                    raise RuntimeError(f"{self.policy.name} waits though nothing runs")
-                break
-        return started
+        """Asks the policy, once. Returns the samples to start now, their cost reserved."""
+        if self.finish is not None:
+            return []
+        action = self.policy.decide(self.state)
+        if isinstance(action, Launch):
+            return self._launch(action)
+        if isinstance(action, Finish):
+            self.finish = action
+        elif not self._running:
+            raise RuntimeError(f"{self.policy.name} waits though nothing runs")
+        return []
 
     def conclude(self, reason: StopReason) -> None:
         """Ends the request with the best answer so far."""
