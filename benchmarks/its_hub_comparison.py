@@ -5,7 +5,7 @@ rule for answers, one method after the other. What each cost is read from vLLM's
 cancelled count for what they had generated, and priced by one formula, as if nothing were shared but cached prompts.
 Accuracy with 95 % intervals that resample questions.
 
-    pip install 'kinetics-serve[bench]'; python -m benchmarks.its_hub_comparison [--questions 40] [--out DIR]
+    pip install 'kinetics-serve[bench]'; python -m benchmarks.its_hub_comparison [--questions 24] [--sizes 8] [--out DIR]
 """
 
 import argparse
@@ -30,6 +30,7 @@ from kinetics_serve.strategies.answers import number
 from kinetics_serve.terminal import chosen_hardware
 
 MAX_TOKENS = 100
+SHORT_TOKENS = 40
 TEMPERATURE = 0.7
 MAX_SAMPLES = 16
 CONCURRENT_QUESTIONS = 4
@@ -51,20 +52,24 @@ class Row:
     seconds: float
 
 
-def kinetics(client: httpx.AsyncClient, url: str, **options: Any) -> Ask:
+def kinetics(
+    client: httpx.AsyncClient, url: str, max_tokens: int = MAX_TOKENS, force_tokens: int = 0, **options: Any
+) -> Ask:
+    answer = {"extractor": "number", "force_tokens": force_tokens}
+
     async def ask(prompt: str, seed: int) -> str | None:
         body = {
             "model": bundled_model.NAME,
             "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": MAX_TOKENS,
+            "max_tokens": max_tokens,
             "temperature": TEMPERATURE,
             "seed": seed,
-            "kinetics": {"answer": {"extractor": "number"}, "max_samples": MAX_SAMPLES, **options},
+            "kinetics": {"answer": answer, "max_samples": MAX_SAMPLES, **options},
         }
         response = await client.post(f"{url}/v1/chat/completions", json=body, timeout=600)
         response.raise_for_status()
-        answer: str | None = response.json()["kinetics"]["answer"]
-        return answer
+        found: str | None = response.json()["kinetics"]["answer"]
+        return found
 
     return ask
 
@@ -183,6 +188,16 @@ async def compare(task: Task, sizes: list[int]) -> list[Row]:
                         f"majority_vote, {size} samples' worth": kinetics(
                             client, url, budget=budget, strategy="majority_vote", stop_confidence=0.9
                         ),
+                        f"the same, cut at {SHORT_TOKENS} and forced": kinetics(
+                            client,
+                            url,
+                            max_tokens=SHORT_TOKENS,
+                            force_tokens=8,
+                            budget=budget,
+                            strategy="majority_vote",
+                            stop_confidence=0.9,
+                            max_samples=size,
+                        ),
                     }
                     for name, ask in methods.items():
                         rows.append(await measure(name, ask, task, counters, tokens))
@@ -194,8 +209,8 @@ async def compare(task: Task, sizes: list[int]) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=40)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--questions", type=int, default=24)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8])
     parser.add_argument("--out", type=Path, default=Path("results/its_hub"))
     arguments = parser.parse_args()
     rows = asyncio.run(compare(load_task("times-tables", arguments.questions), arguments.sizes))

@@ -28,7 +28,8 @@ class DeepConf:
         action = Consensus(self.stop_confidence, "confidence").decide(state)
         if not isinstance(action, Launch):
             return action
-        lowest = sorted([sample.lowest for sample in state.with_status(Status.FINISHED) if sample.floor is None])
+        finished = Status.FINISHED
+        lowest = sorted([each.lowest for each in state.samples if each.status is finished and each.floor is None])
         if len(lowest) >= WARM_UP:
             return replace(action, floor=lowest[int((1 - self.keep) * len(lowest))])
         room = WARM_UP - len(lowest) - state.running
