@@ -50,6 +50,7 @@ lint: install
 bench: install
 	$(BIN)/python -m benchmarks.attention_speed
 	$(BIN)/python -m benchmarks.selection_quality
+	$(BIN)/python -m benchmarks.cost_model
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -5,7 +5,8 @@ rule for answers, one method after the other. What each cost is read from vLLM's
 cancelled count for what they had generated, and priced by one formula, as if nothing were shared but cached prompts.
 Accuracy with 95 % intervals that resample questions.
 
-    pip install 'kinetics-serve[bench]'; python -m benchmarks.its_hub_comparison [--questions 24] [--sizes 8] [--out DIR]
+    pip install 'kinetics-serve[bench]'
+    python -m benchmarks.its_hub_comparison [--questions 24] [--sizes 8] [--out DIR]
 """
 
 import argparse
