@@ -47,6 +47,15 @@ def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, f
     return efforts
 
 
+def chosen_architectures(stated: list[str]) -> dict[str | None, str]:
+    """Folders or names by model; None stands for every other model."""
+    found: dict[str | None, str] = {}
+    for entry in stated:
+        model, equals, folder = entry.rpartition("=")
+        found[model if equals else None] = folder
+    return found
+
+
 def chosen_verifiers(stated: list[str]) -> frozenset[str]:
     """Hosts with their ports."""
     from kinetics_serve.scorers.verifier import host_of
@@ -110,8 +119,11 @@ def serve(
         float, typer.Option(help="Seconds that an engine may take from one token to the next.", min=0.001)
     ] = 300,
     architecture: Annotated[
-        str | None,
-        typer.Option(help="Folder or Hugging Face name of the upstreams' model, where they don't tell."),
+        list[str] | None,
+        typer.Option(
+            help="Folder or Hugging Face name of the upstreams' model, where they don't tell; MODEL=FOLDER for one of "
+            "several. Repeat for several."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
@@ -167,6 +179,7 @@ def serve(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for library in ("httpx", "aiosqlite", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    architectures = chosen_architectures(architecture or [])
     tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
     settings = Settings(
         chosen_efforts(effort or [], DEFAULT_EFFORTS),
@@ -189,13 +202,13 @@ def serve(
                 engine_args=[*(sparse.engine_args(tokens) if tokens else ()), *(engine_args or ())],
                 on_progress=lambda line: errors.print(f"engine: {line}"),
             )
-            architecture = architecture or folder
+            architectures.setdefault(None, folder)
         urls = [supervisor.url] if supervisor is not None else list(upstream or ())
         errors.print(
             f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
         )
         kv = sparse.kv_policy(tokens)
-        fastapi = create_app(urls, profile.intensity, architecture, settings, kv, tenants, upstream_api_key, patience)
+        fastapi = create_app(urls, profile.intensity, architectures, settings, kv, tenants, upstream_api_key, patience)
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
             runner.run(server.serve(fastapi, listener, supervisor))
     except EngineError as error:

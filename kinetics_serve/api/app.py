@@ -1,8 +1,9 @@
 """The FastAPI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def create_app(
     upstreams: Sequence[str],
     intensity: float,
-    architecture: str | None = None,
+    architectures: Mapping[str | None, str] = MappingProxyType({}),
     settings: Settings | None = None,
     kv: KVPolicy = DENSE,
     ledger: "Ledger | None" = None,
@@ -32,7 +33,7 @@ def create_app(
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
-    intensity: FLOPs per byte of their hardware. architecture: the folder or Hugging Face name of their model, where
+    intensity: FLOPs per byte of their hardware. architectures: folders or Hugging Face names of their models, where
     the servers don't tell. kv: how they attend. ledger: tenants and quotas, closed with the app; without one,
     everybody may do everything. upstream_api_key: what the servers know us by. patience: how long
     they may take.
@@ -46,7 +47,7 @@ def create_app(
             pool = Pool(
                 [Upstream(url, client, patience, upstream_api_key) for url in upstreams],
                 intensity,
-                architecture,
+                architectures,
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
             )

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy, Price, UnsupportedArchitecture, load_architecture
@@ -40,7 +41,8 @@ class ServedModel:
 class Pool:
     """Upstreams and their health.
 
-    architecture: what the upstreams serve, where that can't be read from the name they loaded it by.
+    architectures: folders or Hugging Face names by model, where that can't be read from the name that a server loaded
+    it by; None stands for every other model.
     intensity: FLOPs per byte of the upstreams' hardware. kv: how they attend.
     """
 
@@ -48,13 +50,13 @@ class Pool:
         self,
         upstreams: Iterable[Upstream],
         intensity: float,
-        architecture: str | None = None,
+        architectures: Mapping[str | None, str] = MappingProxyType({}),
         kv: KVPolicy = DENSE,
         on_health: Callable[[Upstream, bool], None] = lambda upstream, up: None,
     ) -> None:
         self.upstreams = list(upstreams)
         self.intensity = intensity
-        self._architecture = architecture
+        self._architectures = architectures
         self._kv = kv
         self._on_health = on_health
         self._models: dict[Upstream, dict[str, ServedModel]] = {}
@@ -134,7 +136,7 @@ class Pool:
 
     def _served(self, card: ModelCard) -> ServedModel:
         """The model with its price. Reads its config.json: from disk, or from the Hugging Face hub."""
-        root = self._architecture or card.root
+        root = self._architectures.get(card.name) or self._architectures.get(None) or card.root
         if root not in self._known:
             try:
                 self._known[root] = (load_architecture(root), None)
