@@ -144,6 +144,13 @@ def serve(
         list[str] | None,
         typer.Option(help="HOST:PORT of a program that requests may have their samples scored by; repeat for several."),
     ] = None,
+    max_inflight_samples: Annotated[
+        int, typer.Option(help="Samples that run at once on each upstream; further requests wait.", min=1)
+    ] = 256,
+    max_inflight_seconds: Annotated[
+        float, typer.Option(help="Seconds that the hardware may need for what runs at once, by its eFLOPs.", min=0.001)
+    ] = 600,
+    max_queue: Annotated[int, typer.Option(help="Requests that wait; further ones are refused.", min=0)] = 1024,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 8,
     ledger: Annotated[
         str | None,
@@ -161,6 +168,7 @@ def serve(
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
     # Here and below, so that `--help` does not wait for what only one command needs.
     from kinetics_serve import serve as server
+    from kinetics_serve.admission import Limits
     from kinetics_serve.api.app import create_app
     from kinetics_serve.api.services import DEFAULT_EFFORTS, Settings
     from kinetics_serve.engine import bundled_model, sparse
@@ -181,14 +189,16 @@ def serve(
         logging.getLogger(library).setLevel(logging.WARNING)
     architectures = chosen_architectures(architecture or [])
     tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
+    profile = chosen_hardware(hardware_name)
+    servers = len(upstream or ()) or 1
     settings = Settings(
         chosen_efforts(effort or [], DEFAULT_EFFORTS),
         max_body_mb << 20,
         loaded(calibration),
         chosen_verifiers(verifier or []),
+        limits=Limits(servers * max_inflight_samples, servers * max_inflight_seconds * profile.flops, max_queue),
     )
     patience = Patience(first_token_timeout, token_timeout)
-    profile = chosen_hardware(hardware_name)
     tenants = opened_ledger(ledger, lease_s) if ledger is not None else None
     supervisor = None
     try:

@@ -43,9 +43,22 @@ class Metrics:
             _SECONDS,
         )
         self.inflight = Gauge("kinetics_inflight_samples", "Samples that generate now", _LABELS, registry=self.registry)
+        self.waiting = Gauge("kinetics_queue_requests", "Requests that wait to run", registry=self.registry)
+        self.load = Gauge("kinetics_load_ratio", "What runs, over what may run at once", registry=self.registry)
+        self.queue_wait = Histogram(
+            "kinetics_queue_wait_seconds",
+            "How long requests waited before they ran",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.upstream_up = Gauge(
             "kinetics_upstream_up", "1 where an upstream answers", ["upstream"], registry=self.registry
         )
+
+    def queued(self, waiting: int, load: float) -> None:
+        """Notes how many requests wait to run, and the share of what may run at once that does."""
+        self.waiting.set(waiting)
+        self.load.set(load)
 
     def settled(self, run: Run, model: str) -> None:
         """Books a request's samples and money. Call once a request, when nothing of it runs any more."""

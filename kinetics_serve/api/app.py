@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 
+from kinetics_serve.admission import Admission
 from kinetics_serve.api import errors, generation, information, vllm_routes
 from kinetics_serve.api.access import authenticate
 from kinetics_serve.api.services import Services, Settings
@@ -51,7 +52,9 @@ def create_app(
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
             )
-            app.state.services = Services(settings or Settings(), pool, metrics, math_pool, client, ledger)
+            chosen = settings or Settings()
+            admission = Admission(chosen.limits, metrics.queued)
+            app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, ledger)
             watching = asyncio.create_task(pool.watch())
             try:
                 yield

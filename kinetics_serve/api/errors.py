@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from kinetics_serve.admission import Overloaded
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
@@ -80,6 +81,9 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(404, "model_not_found", str(error), "model")
     if isinstance(error, EngineRejected):
         return ApiError(error.status, "invalid_request", error.message)
+    if isinstance(error, Overloaded):
+        message = f"{error}; try again in {error.retry_after_s} s"
+        return ApiError(429, "overloaded", message, headers={"retry-after": str(error.retry_after_s)})
     if isinstance(error, EngineOverloaded):
         seconds = error.retry_after_s if error.retry_after_s is not None else RETRY_AFTER_S
         return ApiError(429, "overloaded", f"{error}; try again later", headers={"retry-after": str(seconds)})
@@ -123,7 +127,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
     request = (BudgetTooSmall, AccuracyOutOfReach, ModelNotFound, EngineRejected, EngineUnavailable, ScorerFailed)
-    ledger = (RequestTooLarge, QuotaExceeded, LedgerUnavailable)
+    ledger = (Overloaded, RequestTooLarge, QuotaExceeded, LedgerUnavailable)
     for kind in (ApiError, *request, *ledger, Exception):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, handle_http)

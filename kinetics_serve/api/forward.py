@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from kinetics_serve.api import load
+from kinetics_serve.api.access import tenant_of
 from kinetics_serve.api.disconnect import CancellingStream
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.route import Route
@@ -17,8 +19,13 @@ FORWARDED_HEADERS = ("accept", "accept-encoding", "content-type", "x-request-id"
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
-async def forward(request: Request, path: str, content: bytes, body: Mapping[str, Any]) -> Response:
-    """vLLM's answer at `path`. body: what `content` says, as far as it is known. Raises what api.errors knows."""
+async def forward(
+    request: Request, path: str, content: bytes, body: Mapping[str, Any], *, runs_model: bool = True
+) -> Response:
+    """vLLM's answer at `path`. body: what `content` says, as far as it is known. Raises what api.errors knows.
+
+    runs_model: the request waits for its turn on the engines.
+    """
     services: Services = request.app.state.services
     model = body.get("model")
     route = Route(services.pool, model if isinstance(model, str) else None, body)
@@ -27,6 +34,9 @@ async def forward(request: Request, path: str, content: bytes, body: Mapping[str
     headers |= {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     async with AsyncExitStack() as stack:
         passed = stack.enter_context(services.metrics.passed_through(route.served.name))
+        if runs_model:
+            expected = load.plain(body, len(content), route.served)
+            await stack.enter_async_context(services.admitted(tenant_of(request), expected))
         opening = route.open(path, content, headers, streamed=body.get("stream") is True, raw=True)
         response, pieces = await stack.enter_async_context(opening)
         resources = stack.pop_all()

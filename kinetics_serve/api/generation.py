@@ -123,8 +123,9 @@ async def _run(request: Request, job: Job, tenant: Tenant | None) -> None:
 async def _work(
     services: Services, job: Job, tenant: Tenant | None, on_change: Callable[[], None] = lambda: None
 ) -> None:
-    """Runs the job: where there is a tenant, against its quotas, and settled when this returns."""
+    """Runs the job when it is its turn: where there is a tenant, against its quotas, and settled when this returns."""
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(services.admitted(tenant, job.load, job.remaining_s))
         if tenant is not None and services.ledger is not None:
             budget = job.run.account.budget
             charge = Charge(services.ledger, tenant, job.model, job.strategy, budget, job.spent_so_far)

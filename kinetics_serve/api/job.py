@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+from kinetics_serve.admission import Load
+from kinetics_serve.api import load
 from kinetics_serve.api.offers import Offer, forcing_of, offers_of, plan_of, with_reserves
 from kinetics_serve.api.options import AnswerOption, ConfidenceScorer, KineticsOptions
 from kinetics_serve.api.prompt import Prompt
@@ -102,6 +104,17 @@ class Job:
     def strategy(self) -> str:
         return self.run.policy.name
 
+    @property
+    def load(self) -> Load:
+        """What it is expected to keep busy."""
+        return load.budgeted(self.run.terms, self.run.account.budget)
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds to its deadline, if it has one, which counts from its arrival."""
+        deadline_s = self._options.deadline_s
+        return None if deadline_s is None else max(0.0, self._arrived + deadline_s - time.monotonic())
+
     def spent_so_far(self) -> int:
         """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
         running = [sample for sample in self.run.state.with_status(Status.RUNNING) if sample.tokens]
@@ -118,7 +131,7 @@ class Job:
 
         outcome = "failed"
         try:
-            await drive(self.run, self, deadline_s=self._options.deadline_s, on_change=changed)
+            await drive(self.run, self, deadline_s=self.remaining_s, on_change=changed)
             outcome = "completed"
         except BaseException as error:
             outcome = "failed" if isinstance(error, Exception) else "cancelled"

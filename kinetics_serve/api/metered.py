@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from kinetics_serve.api import load
 from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
 from kinetics_serve.api.disconnect import CancellingStream
 from kinetics_serve.api.errors import ApiError, invalid
@@ -101,6 +102,8 @@ async def _exchange(
     forwarded = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     forwarded["accept-encoding"] = "identity"
     async with AsyncExitStack() as stack:
+        expected = load.plain(body, int(request.headers.get("content-length", 0)), route.served)
+        await stack.enter_async_context(services.admitted(tenant, expected))
         passed = stack.enter_context(services.metrics.passed_through(route.served.name))
         charge = Charge(services.ledger, tenant, route.served.name, PASS_THROUGH, meter.reserved, meter.spent)
         await stack.enter_async_context(charge)

@@ -1,10 +1,13 @@
 """What the routes share."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
 
+from kinetics_serve.admission import Admission, Limits, Load
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
@@ -12,6 +15,7 @@ from kinetics_serve.runner.math_pool import MathPool
 
 if TYPE_CHECKING:  # a front-end without a ledger loads no SQL
     from kinetics_serve.ledger.ledger import Ledger
+    from kinetics_serve.ledger.limits import Tenant
 
 DEFAULT_EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
 """Samples' worth that OpenAI's `reasoning_effort` buys."""
@@ -26,7 +30,7 @@ class Settings:
 
     efforts: samples' worth per `reasoning_effort`. calibration: what plans follow. verifier_hosts: `host:port` of the
     programs that requests may name as their scorer. keep_alive_s: seconds of silence after which a stream sends a
-    comment.
+    comment. limits: what may run at once, and wait.
     """
 
     efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
@@ -34,6 +38,7 @@ class Settings:
     calibration: Calibration | None = None
     verifier_hosts: frozenset[str] = frozenset()
     keep_alive_s: float = DEFAULT_KEEP_ALIVE_S
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +48,12 @@ class Services:
     metrics: Metrics
     math_pool: MathPool
     client: httpx.AsyncClient
+    admission: Admission
     ledger: "Ledger | None" = None
+
+    @asynccontextmanager
+    async def admitted(self, tenant: "Tenant | None", load: Load, within_s: float | None = None) -> AsyncIterator[None]:
+        """Inside, a request may run: see `Admission.slot`."""
+        async with self.admission.slot(tenant.name if tenant else "", load, within_s) as waited_s:
+            self.metrics.queue_wait.observe(waited_s)
+            yield

@@ -59,7 +59,8 @@ async def pass_json(request: Request) -> Response:
         if path in NOTHING_GENERATED:
             body.pop("cache_salt")
         content = request_body.dump(body)
-    return await while_request_connected(request, forward(request, path, content, body))
+    work = forward(request, path, content, body, runs_model=path not in NOTHING_GENERATED)
+    return await while_request_connected(request, work)
 
 
 async def pass_form(request: Request) -> Response:

@@ -1,0 +1,40 @@
+"""What a request is expected to keep busy, before it runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kinetics_serve.admission import Load
+from kinetics_serve.engine.pool import ServedModel
+from kinetics_serve.runner.run import Terms
+
+TYPICAL_TOKENS = 2048
+"""A sample is expected to end by then: few use up a long context, which is all that many requests state."""
+
+BYTES_PER_TOKEN = 4
+
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+
+def budgeted(terms: Terms, budget: int) -> Load:
+    """As many samples as the budget, in eFLOPs, is expected to cover."""
+    each = terms.worst_case(min(terms.max_tokens, TYPICAL_TOKENS))
+    samples = max(1, min(terms.max_samples, budget // each))
+    return Load(samples, min(budget, samples * each))
+
+
+def plain(body: Mapping[str, Any], size: int, served: ServedModel) -> Load:
+    """A request without a budget, whose body has `size` bytes and has not been checked."""
+    limit = next((body[name] for name in _LIMITS if _count(body.get(name))), TYPICAL_TOKENS)
+    prompt = body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    samples = prompts * max(body[name] if _count(body.get(name)) else 1 for name in ("n", "best_of"))
+    if served.price is None:
+        return Load(samples)
+    context = served.card.max_model_len or served.price.architecture.max_context or 2**31
+    prompt_tokens = min(max(1, size // BYTES_PER_TOKEN // prompts), context)
+    each = served.price.sample(prompt_tokens, min(limit, TYPICAL_TOKENS, context), served.kv)
+    return Load(samples, samples * served.price.eflops(each))
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= 2**31

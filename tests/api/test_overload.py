@@ -1,0 +1,146 @@
+"""More requests than the engines manage: who waits, who is refused, what clients see of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from kinetics_serve.admission import Limits
+from kinetics_serve.api import load
+from kinetics_serve.api.app import create_app
+from kinetics_serve.api.services import Settings
+from kinetics_serve.cost import Architecture, Price
+from kinetics_serve.engine.pool import ServedModel
+from kinetics_serve.engine.upstream import ModelCard
+from kinetics_serve.runner.run import Terms
+from tests.fake_vllm import CONFIG, CONTEXT, MODEL, FakeVllm, running_fake_vllm
+from tests.serving import metric, serving
+
+CHAT = "/v1/chat/completions"
+PLAIN = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
+VOTE = {"budget": {"samples": 2}, "strategy": "best_of_n", "max_samples": 2}
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
+    "plain stream": PLAIN | {"stream": True},
+    "budgeted": PLAIN | {"kinetics": VOTE},
+    "budgeted stream": PLAIN | {"kinetics": VOTE, "stream": True},
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="module")
+def shared_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
+    with running_fake_vllm(tmp_path_factory.mktemp("model")) as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(shared_fake: FakeVllm) -> FakeVllm:
+    shared_fake.token_s, shared_fake.first_token_s = 0, 0
+    shared_fake.requests.clear()
+    return shared_fake
+
+
+@pytest.fixture
+async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
+    """Of a front-end that runs two samples at once, and lets one request wait."""
+    settings = Settings(limits=Limits(samples=2, waiting=1))
+    async with serving(create_app([fake.url], 562.5, settings=settings)) as client:
+        yield client
+
+
+async def until_sent(fake: FakeVllm, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(fake.sent(CHAT)) < count:
+            await asyncio.sleep(0.01)
+
+
+@each_kind
+async def test_requests_wait_while_there_is_room_to_and_are_refused_then(
+    client: httpx.AsyncClient, fake: FakeVllm, kind: str
+) -> None:
+    fake.first_token_s = 0.5
+    first = asyncio.create_task(client.post(CHAT, json=KINDS["budgeted"]))
+    await until_sent(fake, 1)
+    second = asyncio.create_task(client.post(CHAT, json=KINDS[kind]))
+    async with asyncio.timeout(10):
+        while not await metric(client, "kinetics_queue_requests"):
+            await asyncio.sleep(0.01)
+    assert await metric(client, "kinetics_load_ratio") == 1
+    third = await client.post(CHAT, json=KINDS[kind])
+    assert (third.status_code, third.json()["error"]["code"]) == (429, "overloaded")
+    assert int(third.headers["retry-after"]) >= 1
+    assert "1 requests wait" in third.json()["error"]["message"]
+    assert [response.status_code for response in await asyncio.gather(first, second)] == [200, 200]
+    assert await metric(client, "kinetics_queue_requests") == await metric(client, "kinetics_load_ratio") == 0
+    assert await metric(client, "kinetics_queue_wait_seconds_count") == 2
+    assert await metric(client, "kinetics_queue_wait_seconds_sum") > 0.3
+
+
+@each_kind
+async def test_a_client_that_leaves_the_queue_makes_room(fake: FakeVllm, kind: str) -> None:
+    settings = Settings(limits=Limits(samples=2, waiting=1))
+    async with serving(create_app([fake.url], 562.5, settings=settings), socket=True) as client:
+        fake.first_token_s = 0.5
+        first = asyncio.create_task(client.post(CHAT, json=KINDS["budgeted"]))
+        await until_sent(fake, 1)
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post(CHAT, json=KINDS[kind], timeout=0.1)
+        async with asyncio.timeout(10):
+            while await metric(client, "kinetics_queue_requests"):
+                await asyncio.sleep(0.01)
+        third = await client.post(CHAT, json=KINDS[kind])
+        assert [third.status_code, (await first).status_code] == [200, 200]
+        expected = 2 + (2 if "budgeted" in kind else 1)
+        assert len(fake.sent(CHAT)) == expected  # nobody generated for the one that left
+
+
+async def test_a_deadline_that_passes_in_the_queue_is_an_error(client: httpx.AsyncClient, fake: FakeVllm) -> None:
+    fake.first_token_s = 0.5
+    first = asyncio.create_task(client.post(CHAT, json=KINDS["budgeted"]))
+    await until_sent(fake, 1)
+    late = await client.post(CHAT, json=PLAIN | {"kinetics": VOTE | {"deadline_s": 0.1}})
+    assert (late.status_code, late.json()["error"]["code"]) == (429, "overloaded")
+    assert "deadline" in late.json()["error"]["message"]
+    assert (await first).status_code == 200
+
+
+PRICE = Price(Architecture.from_config(CONFIG, MODEL, 100_000), 562.5)
+SERVED = ServedModel(ModelCard(MODEL, MODEL, CONTEXT, {}), PRICE)
+
+
+def test_a_budget_is_expected_to_buy_samples_of_a_typical_length() -> None:
+    terms = Terms(PRICE, prompt_tokens=20, max_tokens=100_000, max_samples=32)
+    typical = terms.worst_case(load.TYPICAL_TOKENS)
+    assert load.budgeted(terms, 4 * typical + 1) == load.Load(4, 4 * typical)
+    assert load.budgeted(terms, 10**6 * typical) == load.Load(32, 32 * typical)
+    assert load.budgeted(terms, typical // 2) == load.Load(1, typical // 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "samples"),
+    [
+        ({"messages": []}, 1),
+        ({"messages": [], "n": 4}, 4),
+        ({"prompt": ["a", "b"], "n": 3}, 6),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": [], "n": -7, "max_tokens": "many", "best_of": True}, 1),
+        ({"n": 10**30}, 1),
+    ],
+)
+def test_a_plain_request_is_expected_to_take_its_completions(body: dict[str, Any], samples: int) -> None:
+    found = load.plain(body, 400, SERVED)
+    assert found.samples == samples
+    assert found.eflops
+    assert found.eflops > 0
+    assert load.plain(body, 400, ServedModel(SERVED.card, None)).eflops is None
+
+
+def test_a_shorter_completion_is_expected_to_cost_less() -> None:
+    def eflops(**body: int) -> float:
+        return load.plain(body, 400, SERVED).eflops or 0
+
+    assert eflops(max_tokens=10) < eflops(max_completion_tokens=20, max_tokens=10) < eflops()
+    assert eflops() == eflops(max_tokens=10**6)
