@@ -151,6 +151,17 @@ def serve(
         float, typer.Option(help="Seconds that the hardware may need for what runs at once, by its eFLOPs.", min=0.001)
     ] = 600,
     max_queue: Annotated[int, typer.Option(help="Requests that wait; further ones are refused.", min=0)] = 1024,
+    max_deadline: Annotated[
+        float,
+        typer.Option(
+            help="Seconds after which a request with a budget gets its best answer so far, and another whose answer "
+            "has not begun is given up.",
+            min=0.001,
+        ),
+    ] = 3600,
+    drain_timeout: Annotated[
+        float, typer.Option(help="Seconds that running requests have to finish after SIGTERM.", min=0)
+    ] = 30,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 8,
     ledger: Annotated[
         str | None,
@@ -197,6 +208,7 @@ def serve(
         loaded(calibration),
         chosen_verifiers(verifier or []),
         limits=Limits(servers * max_inflight_samples, servers * max_inflight_seconds * profile.flops, max_queue),
+        max_deadline_s=max_deadline,
     )
     patience = Patience(first_token_timeout, token_timeout)
     tenants = opened_ledger(ledger, lease_s) if ledger is not None else None
@@ -220,7 +232,7 @@ def serve(
         kv = sparse.kv_policy(tokens)
         fastapi = create_app(urls, profile.intensity, architectures, settings, kv, tenants, upstream_api_key, patience)
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
-            runner.run(server.serve(fastapi, listener, supervisor))
+            runner.run(server.serve(fastapi, listener, supervisor, drain_timeout))
     except EngineError as error:
         for line in error.log_tail:
             errors.print(f"  {line}", markup=False, soft_wrap=True)

@@ -11,10 +11,14 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from kinetics_serve.api.drain import Drain
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.supervisor import Supervisor
 
-GRACEFUL_SHUTDOWN_S = 30
+DRAIN_TIMEOUT_S = 30.0
+
+CLOSE_TIMEOUT_S = 5
+"""Seconds for connections to close once no request runs."""
 
 
 class _Server(uvicorn.Server):
@@ -41,31 +45,45 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def serve(app: FastAPI, listener: socket.socket, supervisor: Supervisor | None) -> None:
-    """Serves until SIGTERM or SIGINT. The engine is ended in every case. Raises EngineError if it can't start."""
+async def serve(
+    app: FastAPI, listener: socket.socket, supervisor: Supervisor | None, drain_timeout_s: float = DRAIN_TIMEOUT_S
+) -> None:
+    """Serves until SIGTERM or SIGINT, and then until what runs has finished, at most drain_timeout_s; a second signal
+    ends that. The engine is ended in every case. Raises EngineError if it can't start.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=logging.getLogger().isEnabledFor(logging.DEBUG),
-        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+        timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
+        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    draining = asyncio.create_task(_drain(app, drain_timeout_s, stop, hurry))
     serving = asyncio.create_task(server.serve([listener]))
     engine = asyncio.create_task(_keep_engine(app, supervisor)) if supervisor is not None else None
     try:
-        await asyncio.wait({serving, *([engine] if engine else [])}, return_when=asyncio.FIRST_COMPLETED)
+        ends = {serving, draining, *([engine] if engine else [])}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         if engine is not None and engine.done():
             await engine
     finally:
+        draining.cancel()
         if supervisor is not None and engine is not None:
             engine.cancel()
             await asyncio.gather(engine, return_exceptions=True)
             await supervisor.stop()
+
+
+async def _drain(app: FastAPI, timeout_s: float, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    await stop.wait()
+    drain: Drain = app.state.drain
+    await drain.run(timeout_s, hurry)
 
 
 async def _keep_engine(app: FastAPI, supervisor: Supervisor) -> None:

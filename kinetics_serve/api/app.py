@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 from kinetics_serve.admission import Admission
 from kinetics_serve.api import errors, generation, information, vllm_routes
 from kinetics_serve.api.access import authenticate
+from kinetics_serve.api.drain import Drain, DrainMiddleware
 from kinetics_serve.api.services import Services, Settings
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
@@ -40,6 +41,8 @@ def create_app(
     they may take.
     """
 
+    drain = Drain()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics = Metrics()
@@ -54,7 +57,7 @@ def create_app(
             )
             chosen = settings or Settings()
             admission = Admission(chosen.limits, metrics.queued)
-            app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, ledger)
+            app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, drain, ledger)
             watching = asyncio.create_task(pool.watch())
             try:
                 yield
@@ -72,6 +75,8 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.state.drain = drain
+    app.add_middleware(DrainMiddleware, drain=drain)
     for router in (generation.router, vllm_routes.router, information.router):
         app.include_router(router, dependencies=[Depends(authenticate)])
     app.include_router(information.open_router)

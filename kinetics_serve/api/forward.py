@@ -32,7 +32,7 @@ async def forward(
     # httpx would ask for a compressed answer on its own account.
     headers = {"accept-encoding": "identity"}
     headers |= {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, services.in_time():
         passed = stack.enter_context(services.metrics.passed_through(route.served.name))
         if runs_model:
             expected = load.plain(body, len(content), route.served)

@@ -153,6 +153,7 @@ async def health() -> dict[str, str]:
 
 @open_router.get("/ready")
 async def ready(request: Request) -> JSONResponse:
-    """Whether a request would find an engine: 200 or 503."""
-    is_ready = _services(request).pool.ready
+    """Whether a request would find an engine, and a server that does not stop: 200 or 503."""
+    services = _services(request)
+    is_ready = services.pool.ready and not services.drain.started
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kinetics_serve.admission import Load
 from kinetics_serve.api import load
+from kinetics_serve.api.drain import stopping
 from kinetics_serve.api.offers import Offer, forcing_of, offers_of, plan_of, with_reserves
 from kinetics_serve.api.options import AnswerOption, ConfidenceScorer, KineticsOptions
 from kinetics_serve.api.prompt import Prompt
@@ -111,9 +112,10 @@ class Job:
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds to its deadline, if it has one, which counts from its arrival."""
-        deadline_s = self._options.deadline_s
-        return None if deadline_s is None else max(0.0, self._arrived + deadline_s - time.monotonic())
+        """Seconds to its deadline, its own or the server's, which counts from its arrival."""
+        stated = (self._options.deadline_s, self._services.settings.max_deadline_s)
+        deadlines = [deadline_s for deadline_s in stated if deadline_s is not None]
+        return max(0.0, self._arrived + min(deadlines) - time.monotonic()) if deadlines else None
 
     def spent_so_far(self) -> int:
         """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
@@ -131,7 +133,10 @@ class Job:
 
         outcome = "failed"
         try:
-            await drive(self.run, self, deadline_s=self.remaining_s, on_change=changed)
+            stop = self._services.drain.over
+            finish = await drive(self.run, self, deadline_s=self.remaining_s, stop=stop, on_change=changed)
+            if stop.is_set() and finish.winner is None:
+                raise stopping()
             outcome = "completed"
         except BaseException as error:
             outcome = "failed" if isinstance(error, Exception) else "cancelled"

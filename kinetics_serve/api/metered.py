@@ -101,7 +101,7 @@ async def _exchange(
     stream = boolean(body, "stream")
     forwarded = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
     forwarded["accept-encoding"] = "identity"
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, services.in_time():
         expected = load.plain(body, int(request.headers.get("content-length", 0)), route.served)
         await stack.enter_async_context(services.admitted(tenant, expected))
         passed = stack.enter_context(services.metrics.passed_through(route.served.name))

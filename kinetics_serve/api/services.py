@@ -1,5 +1,6 @@
 """What the routes share."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 import httpx
 
 from kinetics_serve.admission import Admission, Limits, Load
+from kinetics_serve.api.drain import Drain
 from kinetics_serve.engine.pool import Pool
+from kinetics_serve.engine.upstream import EngineSilent
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.runner.math_pool import MathPool
@@ -30,7 +33,8 @@ class Settings:
 
     efforts: samples' worth per `reasoning_effort`. calibration: what plans follow. verifier_hosts: `host:port` of the
     programs that requests may name as their scorer. keep_alive_s: seconds of silence after which a stream sends a
-    comment. limits: what may run at once, and wait.
+    comment. limits: what may run at once, and wait. max_deadline_s: seconds after which a request with a budget gets
+    its best answer so far, and another whose answer has not begun is given up.
     """
 
     efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
@@ -39,6 +43,7 @@ class Settings:
     verifier_hosts: frozenset[str] = frozenset()
     keep_alive_s: float = DEFAULT_KEEP_ALIVE_S
     limits: Limits = field(default_factory=Limits)
+    max_deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Services:
     math_pool: MathPool
     client: httpx.AsyncClient
     admission: Admission
+    drain: Drain
     ledger: "Ledger | None" = None
 
     @asynccontextmanager
@@ -57,3 +63,16 @@ class Services:
         async with self.admission.slot(tenant.name if tenant else "", load, within_s) as waited_s:
             self.metrics.queue_wait.observe(waited_s)
             yield
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Inside, a request without a budget waits for its answer to begin. Raises EngineSilent at the deadline."""
+        limit = self.settings.max_deadline_s
+        timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                yield
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise EngineSilent(f"there was no answer within {limit:g} s, the most that this server allows") from None

@@ -27,12 +27,13 @@ async def drive(
     source: Source,
     *,
     deadline_s: float | None = None,
+    stop: asyncio.Event | None = None,
     on_change: Callable[[], None] = lambda: None,
 ) -> Finish:
     """Runs the policy to its end and returns what it finished with.
 
-    However it ends (an answer, the deadline in seconds, an exception of the source's, cancellation), every
-    sample has been stopped and settled by then. `on_change` is called after every event.
+    However it ends (an answer, the deadline in seconds, `stop`, which does what a deadline does, an exception of the
+    source's, cancellation), every sample has been stopped and settled by then. `on_change` is called after every event.
     """
     events: asyncio.Queue[tuple[int, int | Cost | Ended | Exception]] = asyncio.Queue()
     prompt_cached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -84,8 +85,15 @@ async def drive(
             on_change()
 
     timer = asyncio.timeout(deadline_s)
+
+    async def until_stopped(stop: asyncio.Event) -> None:
+        await stop.wait()
+        timer.reschedule(asyncio.get_running_loop().time())
+
     try:
         async with timer:
+            if stop is not None:
+                tasks.add(asyncio.create_task(until_stopped(stop)))
             await run_to_the_end()
     except TimeoutError:
         if not timer.expired():

@@ -1,0 +1,117 @@
+"""What SIGTERM does to requests, at a real process in front of a stand-in for vLLM."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
+from tests.ledger.server import FrontEnd, bearer, front_end
+
+CHAT = "/v1/chat/completions"
+PLAIN = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4000}
+VOTE = {"budget": {"samples": 3}, "strategy": "best_of_n", "max_samples": 3, "include_samples": True}
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("model")
+
+
+@pytest.fixture
+def fake(folder: Path) -> Iterator[FakeVllm]:
+    with running_fake_vllm(folder) as fake:
+        yield fake
+
+
+def lasting(fake: FakeVllm, seconds: float) -> None:
+    fake.tokens, fake.token_s = 40, seconds / 40
+
+
+@asynccontextmanager
+async def asked(server: FrontEnd, *bodies: dict[str, Any], key: str | None = None) -> AsyncIterator[list[Any]]:
+    """Requests that are with the engine."""
+    async with httpx.AsyncClient(timeout=60, base_url=server.url, headers=bearer(key)) as client:
+        tasks = [asyncio.create_task(client.post(CHAT, json=body)) for body in bodies]
+        async with asyncio.timeout(20):
+            while len(server.fake.sent(CHAT)) < len(bodies):
+                await asyncio.sleep(0.02)
+        yield tasks
+
+
+async def test_what_runs_finishes_and_what_comes_is_turned_away(fake: FakeVllm, folder: Path, tmp_path: Path) -> None:
+    lasting(fake, 2)
+    kinds = [PLAIN, PLAIN | {"stream": True}, PLAIN | {"kinetics": VOTE}]
+    with front_end(fake, None, folder, tmp_path / "log") as server:
+        async with asked(server, *kinds) as tasks, httpx.AsyncClient(base_url=server.url) as client:
+            server.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(1):
+                while (await client.get("/ready")).status_code != 503:
+                    await asyncio.sleep(0.02)
+            assert (await client.get("/health")).status_code == 200
+            refused = await client.post(CHAT, json=PLAIN)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
+            assert "stopping" in refused.json()["error"]["message"]
+            assert int(refused.headers["retry-after"]) > 0
+            responses = await asyncio.gather(*tasks)
+        assert [response.status_code for response in responses] == [200, 200, 200]
+        assert responses[1].text.endswith("data: [DONE]\n\n")
+        assert {sample["status"] for sample in responses[2].json()["kinetics"]["samples"]} == {"finished"}
+        assert await asyncio.to_thread(server.process.wait, 10) == 0
+
+
+async def test_what_does_not_finish_in_time_is_told_and_settled(fake: FakeVllm, folder: Path, tmp_path: Path) -> None:
+    lasting(fake, 60)
+    kinds = [PLAIN, PLAIN | {"stream": True}, PLAIN | {"kinetics": VOTE, "stream": True}, PLAIN | {"kinetics": VOTE}]
+    ledger = str(tmp_path / "ledger.db")
+    with front_end(fake, ledger, folder, tmp_path / "log", "--drain-timeout", "1") as server:
+        key = server.key("acme")
+        async with asked(server, *kinds, key=key) as tasks:
+            await asyncio.sleep(2)  # the first sample's first token, and the others' start
+            server.process.send_signal(signal.SIGTERM)
+            plain, stream, budgeted_stream, budgeted = await asyncio.gather(*tasks)
+        assert await asyncio.to_thread(server.process.wait, 20) == 0
+    assert (plain.status_code, plain.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert (budgeted.status_code, budgeted.json()["error"]["code"]) == (503, "engine_unavailable")
+    for told in (stream, budgeted_stream):
+        assert told.status_code == 200
+        *_, error, done = (line[6:] for line in told.text.splitlines() if line.startswith("data: "))
+        assert (json.loads(error)["error"]["code"], done) == ("engine_unavailable", "[DONE]")
+    fake.token_s = 0
+    with front_end(fake, ledger, folder, tmp_path / "log") as server:
+        usage = server.usage(key)
+        assert (usage["reserved_eflops"], usage["running_requests"]) == (0, 0)
+        assert usage["window_spent_eflops"] > 0
+
+
+async def test_a_budget_gets_its_best_answer_so_far(fake: FakeVllm, folder: Path, tmp_path: Path) -> None:
+    fake.tokens, fake.token_s = 5, 0.2
+    with front_end(fake, None, folder, tmp_path / "log", "--drain-timeout", "0.2") as server:
+        async with asked(server, PLAIN | {"kinetics": VOTE}) as (task,):
+            fake.first_token_s = 60  # for all but the first sample
+            await asyncio.sleep(2)
+            assert len(fake.sent(CHAT)) == 3
+            server.process.send_signal(signal.SIGTERM)
+            response = await task
+    assert response.status_code == 200
+    bill = response.json()["kinetics"]
+    assert bill["stop_reason"] == "deadline"
+    assert [sample["status"] for sample in bill["samples"]] == ["finished", "cancelled", "cancelled"]
+    assert response.json()["choices"][0]["message"]["content"]
+
+
+async def test_a_second_signal_does_not_wait(fake: FakeVllm, folder: Path, tmp_path: Path) -> None:
+    lasting(fake, 60)
+    with front_end(fake, None, folder, tmp_path / "log") as server:
+        async with asked(server, PLAIN) as (task,):
+            for _ in range(2):
+                server.process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.3)
+            assert (await task).status_code == 503
+        assert await asyncio.to_thread(server.process.wait, 20) == 0
