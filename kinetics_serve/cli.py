@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from enum import StrEnum
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,12 +84,12 @@ def chosen_kv_budget(stated: str | None, embedded: bool, engine_args: list[str])
     return int(stated)
 
 
-def opened_ledger(url: str, lease_s: int) -> "Ledger":
-    """The ledger at `url`, its schema up to date."""
+def opened_ledger(url: str, lease_s: int, told: bool) -> "Ledger":
+    """The ledger at `url`, its schema up to date. told: the administrator knows already whether it has keys."""
     from kinetics_serve.ledger.database import Database
     from kinetics_serve.ledger.ledger import Ledger
 
-    if not ledger_commands.run(url, ledger_commands.has_keys):
+    if not ledger_commands.run(url, ledger_commands.has_keys) and not told:
         errors.print("the ledger has no key yet, so every request will be refused: kinetics-serve keys create TENANT")
     return Ledger(Database(url), lease_s)
 
@@ -144,6 +145,9 @@ def serve(
         list[str] | None,
         typer.Option(help="HOST:PORT of a program that requests may have their samples scored by; repeat for several."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Front-end processes that share the port, the engine and the ledger.", min=1)
+    ] = 1,
     max_inflight_samples: Annotated[
         int, typer.Option(help="Samples that run at once on each upstream; further requests wait.", min=1)
     ] = 256,
@@ -179,6 +183,7 @@ def serve(
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
     # Here and below, so that `--help` does not wait for what only one command needs.
     from kinetics_serve import serve as server
+    from kinetics_serve import workers as worker_processes
     from kinetics_serve.admission import Limits
     from kinetics_serve.api.app import create_app
     from kinetics_serve.api.services import DEFAULT_EFFORTS, Settings
@@ -201,20 +206,25 @@ def serve(
     architectures = chosen_architectures(architecture or [])
     tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
     profile = chosen_hardware(hardware_name)
-    servers = len(upstream or ()) or 1
+    worker = worker_processes.Worker.from_environment()
+    servers = (len(upstream or ()) or 1) / workers
     settings = Settings(
         chosen_efforts(effort or [], DEFAULT_EFFORTS),
         max_body_mb << 20,
         loaded(calibration),
         chosen_verifiers(verifier or []),
-        limits=Limits(servers * max_inflight_samples, servers * max_inflight_seconds * profile.flops, max_queue),
+        limits=Limits(
+            ceil(servers * max_inflight_samples),
+            servers * max_inflight_seconds * profile.flops,
+            ceil(max_queue / workers),
+        ),
         max_deadline_s=max_deadline,
     )
     patience = Patience(first_token_timeout, token_timeout)
-    tenants = opened_ledger(ledger, lease_s) if ledger is not None else None
+    tenants = opened_ledger(ledger, lease_s, told=worker is not None) if ledger is not None else None
     supervisor = None
     try:
-        listener = server.listen(host, port)
+        listener = server.listen(host, port) if worker is None else worker.listener()
         if not upstream:
             name = bundled_model.NAME if model is None else Path(model).name if Path(model).exists() else model
             folder = str(bundled_model.bundled_model(_show_model_progress)) if model is None else model
@@ -225,18 +235,27 @@ def serve(
                 on_progress=lambda line: errors.print(f"engine: {line}"),
             )
             architectures.setdefault(None, folder)
+        if worker is None:
+            errors.print(
+                f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
+            )
+            if workers > 1:
+                with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
+                    runner.run(worker_processes.serve(workers, listener, supervisor, drain_timeout))
+                return
+        elif worker.engine is not None:
+            upstream, supervisor = [worker.engine], None
         urls = [supervisor.url] if supervisor is not None else list(upstream or ())
-        errors.print(
-            f"listening on http://{host}:{port}, eFLOPs for {profile.name} at {profile.intensity:.4g} per byte"
-        )
         kv = sparse.kv_policy(tokens)
         fastapi = create_app(urls, profile.intensity, architectures, settings, kv, tenants, upstream_api_key, patience)
         with asyncio.Runner(loop_factory=server.new_event_loop) as runner:
-            runner.run(server.serve(fastapi, listener, supervisor, drain_timeout))
+            runner.run(server.serve(fastapi, listener, supervisor, drain_timeout, 0 if worker else None))
     except EngineError as error:
         for line in error.log_tail:
             errors.print(f"  {line}", markup=False, soft_wrap=True)
         raise fail(f"the engine could not start: {error}") from None
+    except worker_processes.WorkersFailed as error:
+        raise fail(error) from None
     except (OSError, bundled_model.BundledModelError) as error:
         raise fail(error) from None
 

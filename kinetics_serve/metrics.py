@@ -1,9 +1,13 @@
 """Every Prometheus metric of the front-end."""
 
+import os
 import time
+from collections.abc import Sequence
 from types import TracebackType
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from kinetics_serve.runner.run import Run
 from kinetics_serve.strategies.state import Status
@@ -12,12 +16,21 @@ _RATIOS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 _SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
 _LABELS = ["model", "strategy"]
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client keeps each process's numbers, if there is such a folder when it is imported."""
+
+Mode = Literal["livesum", "livemax", "livemin"]
+
 PASS_THROUGH = "pass_through"
 """The strategy that a request without a budget is counted and booked under."""
 
 
 class Metrics:
-    """The metrics of one app, in a registry of its own."""
+    """The metrics of one app, in a registry of its own.
+
+    With several workers, prometheus_client keeps each one's numbers in a file (PROMETHEUS_MULTIPROC_DIR), and any of
+    them shows the sums; of `kinetics_load_ratio` the highest, of `kinetics_upstream_up` the lowest.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -42,18 +55,24 @@ class Metrics:
             "From a request's arrival to any sample's first token",
             _SECONDS,
         )
-        self.inflight = Gauge("kinetics_inflight_samples", "Samples that generate now", _LABELS, registry=self.registry)
-        self.waiting = Gauge("kinetics_queue_requests", "Requests that wait to run", registry=self.registry)
-        self.load = Gauge("kinetics_load_ratio", "What runs, over what may run at once", registry=self.registry)
+        self.inflight = self._gauge("kinetics_inflight_samples", "Samples that generate now", "livesum", _LABELS)
+        self.waiting = self._gauge("kinetics_queue_requests", "Requests that wait to run", "livesum")
+        self.load = self._gauge("kinetics_load_ratio", "What runs, over what may run at once", "livemax")
         self.queue_wait = Histogram(
             "kinetics_queue_wait_seconds",
             "How long requests waited before they ran",
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.upstream_up = Gauge(
-            "kinetics_upstream_up", "1 where an upstream answers", ["upstream"], registry=self.registry
-        )
+        self.upstream_up = self._gauge("kinetics_upstream_up", "1 where an upstream answers", "livemin", ["upstream"])
+
+    def exposition(self) -> bytes:
+        """What Prometheus reads: of this process, or of all workers."""
+        if METRICS_FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return generate_latest(registry)
 
     def queued(self, waiting: int, load: float) -> None:
         """Notes how many requests wait to run, and the share of what may run at once that does."""
@@ -81,6 +100,9 @@ class Metrics:
     def passed_through(self, model: str) -> "PassedThrough":
         """To be entered while a request without a budget is with vLLM."""
         return PassedThrough(self, model)
+
+    def _gauge(self, name: str, text: str, over_workers: Mode, labels: Sequence[str] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=over_workers)
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, [*_LABELS, *labels], registry=self.registry)

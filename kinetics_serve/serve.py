@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Generator
@@ -46,10 +47,16 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 async def serve(
-    app: FastAPI, listener: socket.socket, supervisor: Supervisor | None, drain_timeout_s: float = DRAIN_TIMEOUT_S
+    app: FastAPI,
+    listener: socket.socket,
+    supervisor: Supervisor | None,
+    drain_timeout_s: float = DRAIN_TIMEOUT_S,
+    parent: int | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, and then until what runs has finished, at most drain_timeout_s; a second signal
     ends that. The engine is ended in every case. Raises EngineError if it can't start.
+
+    parent: a file descriptor that reaches its end when the process does without which this one should stop too.
     """
     config = uvicorn.Config(
         app,
@@ -62,6 +69,8 @@ async def serve(
     stop, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    if parent is not None:
+        loop.add_reader(parent, _stop_at_end, parent, stop)
     draining = asyncio.create_task(_drain(app, drain_timeout_s, stop, hurry))
     serving = asyncio.create_task(server.serve([listener]))
     engine = asyncio.create_task(_keep_engine(app, supervisor)) if supervisor is not None else None
@@ -78,6 +87,12 @@ async def serve(
             engine.cancel()
             await asyncio.gather(engine, return_exceptions=True)
             await supervisor.stop()
+
+
+def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
+    if not os.read(descriptor, 4096):
+        asyncio.get_running_loop().remove_reader(descriptor)
+        stop.set()
 
 
 async def _drain(app: FastAPI, timeout_s: float, stop: asyncio.Event, hurry: asyncio.Event) -> None:

@@ -1,7 +1,8 @@
 """Work that ends when its client goes away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -9,6 +10,9 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
+
+from kinetics_serve.api.errors import as_api_error
+from kinetics_serve.engine.upstream import EngineUnavailable
 
 T = TypeVar("T")
 
@@ -36,6 +40,16 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 async def while_request_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The same for a request whose body has been read."""
     return await while_connected(request.receive, work)
+
+
+async def telling(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """An engine's server-sent events, and one more if it fails: the status has been sent by then."""
+    try:
+        async for event in events:
+            yield event
+    except EngineUnavailable as error:
+        envelope = as_api_error(error).envelope
+        yield f"\n\ndata: {json.dumps(envelope)}\n\ndata: [DONE]\n\n".encode()
 
 
 class CancellingStream(StreamingResponse):

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from kinetics_serve.api import load
 from kinetics_serve.api.access import tenant_of
-from kinetics_serve.api.disconnect import CancellingStream
+from kinetics_serve.api.disconnect import CancellingStream, telling
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable
@@ -42,6 +42,8 @@ async def forward(
         resources = stack.pop_all()
     answered = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
     watched = _watched(pieces, response.status_code, passed)
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        watched = telling(watched)
     return CancellingStream(watched, resources.aclose, status_code=response.status_code, headers=answered)
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from kinetics_serve.api import body as request_body
@@ -142,7 +141,7 @@ async def usage(
 @open_router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
-    return Response(generate_latest(_services(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(_services(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @open_router.get("/health")

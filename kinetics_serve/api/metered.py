@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from kinetics_serve.api import load
 from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
-from kinetics_serve.api.disconnect import CancellingStream
+from kinetics_serve.api.disconnect import CancellingStream, telling
 from kinetics_serve.api.errors import ApiError, invalid
 from kinetics_serve.api.meter import Meter
 from kinetics_serve.api.prompt import Prompt, boolean, integer
@@ -127,7 +127,7 @@ async def _exchange(
             meter.accepted()
         resources = stack.pop_all()
     status = response.status_code
-    events = _events(pieces, status, meter, dialect, passed, resources)
+    events = telling(_events(pieces, status, meter, dialect, passed, resources))
     return CancellingStream(events, resources.aclose, status_code=status, headers=headers, media_type=media_type)
 
 

@@ -1,5 +1,6 @@
 """What clients see when a server answers in ways that a real one can't be made to."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -8,12 +9,13 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
+from kinetics_serve.api.services import Settings
 from kinetics_serve.engine.upstream import Patience
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving
 
 USAGE = {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}
-BUDGETED = {
+BUDGETED: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}],
     "max_tokens": 20,
     "kinetics": {"budget": {"samples": 2}, "strategy": "single"},
@@ -153,6 +155,36 @@ async def test_a_clients_own_key_stays_here(fake: FakeVllm) -> None:
                 headers={"authorization": "Bearer theirs"},
             )
             assert response.status_code == 200
+
+
+@pytest.mark.parametrize("fields", [{"stream": True}, {"kinetics": None, "stream": True}])
+async def test_a_stream_that_breaks_off_ends_with_an_error(fake: FakeVllm, fields: dict[str, Any]) -> None:
+    fake.events, fake.api_key, fake.status, fake.breaks_after = None, None, 200, 3
+    async with serving(create_app([fake.url], 562.5)) as client:
+        response = await client.post("/v1/chat/completions", json={"model": MODEL} | BUDGETED | fields)
+    fake.breaks_after = None
+    assert response.status_code == 200
+    *_, error, done = (line[6:] for line in response.text.splitlines() if line.startswith("data: "))
+    assert (json.loads(error)["error"]["code"], done) == ("engine_unavailable", "[DONE]")
+
+
+async def test_the_servers_own_deadline_ends_every_request(fake: FakeVllm) -> None:
+    fake.events, fake.api_key, fake.status, fake.token_s = None, None, 200, 0.1
+    fields = {"model": MODEL} | BUDGETED
+    settings = Settings(max_deadline_s=0.35)
+    async with serving(create_app([fake.url], 562.5, settings=settings)) as client:
+        budgeted, longer, plain, stream = await asyncio.gather(
+            client.post("/v1/chat/completions", json=fields),
+            client.post("/v1/chat/completions", json=fields | {"kinetics": BUDGETED["kinetics"] | {"deadline_s": 9}}),
+            client.post("/v1/chat/completions", json=fields | {"kinetics": None}),
+            client.post("/v1/chat/completions", json=fields | {"kinetics": None, "stream": True}),
+        )
+    fake.token_s = 0
+    for answer in (budgeted, longer):
+        assert (answer.status_code, answer.json()["kinetics"]["stop_reason"]) == (200, "deadline")
+    assert (plain.status_code, plain.json()["error"]["code"]) == (504, "engine_timeout")
+    assert "within 0.35 s" in plain.json()["error"]["message"]
+    assert (stream.status_code, stream.text[-14:]) == (200, "data: [DONE]\n\n")  # it had begun
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}, {"kinetics": None, "stream": True}])

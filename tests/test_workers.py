@@ -1,0 +1,109 @@
+"""Several workers behind one port, as real processes."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
+from tests.ledger.server import FrontEnd, front_end
+
+WORKERS = 3
+CHAT = "/v1/chat/completions"
+PLAIN = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("model")
+
+
+@pytest.fixture(scope="module")
+def fake(folder: Path) -> Iterator[FakeVllm]:
+    with running_fake_vllm(folder) as fake:
+        yield fake
+
+
+@pytest.fixture
+def server(fake: FakeVllm, folder: Path, tmp_path: Path) -> Iterator[FrontEnd]:
+    fake.tokens, fake.token_s = 8, 0
+    options = ("--workers", str(WORKERS), "--drain-timeout", "5")
+    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", *options) as server:
+        until(lambda: len(workers(server.process.pid)) == WORKERS)
+        yield server
+
+
+def workers(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    async def wait() -> None:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                await asyncio.sleep(0.05)
+
+    with ThreadPoolExecutor(1) as thread:  # the test's own thread may have a loop that runs
+        thread.submit(asyncio.run, wait()).result()
+
+
+def lives(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def metric(server: FrontEnd, name: str) -> float:
+    text = httpx.get(f"{server.url}/metrics").text
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))
+
+
+def test_metrics_and_the_ledger_add_up_over_workers_that_come_and_go(server: FrontEnd) -> None:
+    key = server.key("acme")
+    body = PLAIN | {"kinetics": {"budget": {"samples": 1}, "strategy": "single"}}
+    with ThreadPoolExecutor(12) as threads:
+        bills = list(threads.map(lambda _: server.ask(key, body).json()["kinetics"], range(30)))
+    spent = sum(bill["spent_eflops"] for bill in bills)
+    for _ in range(10):  # whichever worker answers
+        assert metric(server, "kinetics_requests_total") == 30
+        assert metric(server, "kinetics_eflops_total") == pytest.approx(spent, rel=1e-6)
+        assert metric(server, "kinetics_inflight_samples") == 0
+        assert metric(server, "kinetics_upstream_up") == 1
+    assert server.usage(key)["window_spent_eflops"] == spent
+    victim, *others = workers(server.process.pid)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: len(workers(server.process.pid)) == WORKERS and victim not in workers(server.process.pid))
+    assert set(others) < set(workers(server.process.pid))
+    assert server.ask(key, body).status_code == 200
+    assert metric(server, "kinetics_requests_total") == 31  # what the dead one counted is not lost
+
+
+async def test_a_stop_drains_all_workers_and_leaves_none(server: FrontEnd, fake: FakeVllm) -> None:
+    key = server.key("acme")
+    fake.tokens, fake.token_s = 40, 0.05
+    children = workers(server.process.pid)
+    async with httpx.AsyncClient(timeout=60, headers={"authorization": f"Bearer {key}"}) as client:
+        tasks = [asyncio.create_task(client.post(server.url + CHAT, json=PLAIN)) for _ in range(12)]
+        async with asyncio.timeout(20):
+            while len(fake.sent(CHAT)) < 12:
+                await asyncio.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(2):
+            while (await client.get(f"{server.url}/ready")).status_code != 503:
+                await asyncio.sleep(0.02)
+        assert [response.status_code for response in await asyncio.gather(*tasks)] == [200] * 12
+    assert await asyncio.to_thread(server.process.wait, 20) == 0
+    assert not any(lives(child) for child in children)
+
+
+def test_no_worker_outlives_its_parent(server: FrontEnd) -> None:
+    children = workers(server.process.pid)
+    server.process.kill()
+    until(lambda: not any(lives(child) for child in children), 15)
