@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -36,11 +36,11 @@ class WorkersFailed(Exception):
 class Worker:
     """What a worker is told beside the command line, which is its parent's own.
 
-    socket: the file descriptor to listen on. engine: the URL of the parent's engine, None with upstreams. count: how
-    many workers there are.
+    descriptor: of the socket to listen on. engine: the URL of the parent's engine, None with upstreams. count: how many
+    workers there are.
     """
 
-    socket: int
+    descriptor: int
     engine: str | None
     count: int
 
@@ -51,7 +51,7 @@ class Worker:
         return cls(**json.loads(told)) if told else None
 
     def listener(self) -> socket.socket:
-        return socket.socket(fileno=self.socket)
+        return socket.socket(fileno=self.descriptor)
 
 
 async def serve(count: int, listener: socket.socket, supervisor: Supervisor | None, drain_timeout_s: float) -> None:
@@ -65,9 +65,11 @@ async def serve(count: int, listener: socket.socket, supervisor: Supervisor | No
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     with tempfile.TemporaryDirectory(prefix="kinetics-metrics-") as folder:
         workers = [_Process(count, listener, supervisor, folder) for _ in range(count)]
-        running = asyncio.gather(*(worker.keep() for worker in workers))
-        engine = asyncio.create_task(_keep_engine(supervisor, workers)) if supervisor is not None else None
-        stopped = asyncio.create_task(signals.get())
+        running: asyncio.Future[Any] = asyncio.gather(*(worker.keep() for worker in workers))
+        engine: asyncio.Future[Any] | None = None
+        if supervisor is not None:
+            engine = asyncio.create_task(_keep_engine(supervisor, workers))
+        stopped: asyncio.Future[Any] = asyncio.create_task(signals.get())
         try:
             ends = {running, stopped, *([engine] if engine else [])}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -84,7 +86,7 @@ async def serve(count: int, listener: socket.socket, supervisor: Supervisor | No
 
 
 async def _stop(
-    workers: list["_Process"], running: "asyncio.Future[list[None]]", signals: "asyncio.Queue[int]", timeout_s: float
+    workers: list["_Process"], running: "asyncio.Future[Any]", signals: "asyncio.Queue[int]", timeout_s: float
 ) -> None:
     """Ends the workers, which drain; a further signal reaches them too."""
 
@@ -133,7 +135,7 @@ class _Process:
             if self._stopping:
                 self.terminate()
             status = await self._process.wait()
-            mark_process_dead(self._process.pid, self.folder)
+            mark_process_dead(self._process.pid, self.folder)  # type: ignore[no-untyped-call]
             if self._stopping or status == 0:
                 continue
             logger.error("worker %d died (exit status %d)", self._process.pid, status)

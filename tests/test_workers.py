@@ -33,6 +33,7 @@ def fake(folder: Path) -> Iterator[FakeVllm]:
 @pytest.fixture
 def server(fake: FakeVllm, folder: Path, tmp_path: Path) -> Iterator[FrontEnd]:
     fake.tokens, fake.token_s = 8, 0
+    fake.requests.clear()
     options = ("--workers", str(WORKERS), "--drain-timeout", "5")
     with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", *options) as server:
         until(lambda: len(workers(server.process.pid)) == WORKERS)
