@@ -69,7 +69,7 @@ class FakeVllm:
         return [body for body in self.requests if body["path"] == path]
 
 
-def _app(fake: FakeVllm, model_folder: Path) -> FastAPI:
+def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     async def authenticate(request: Request) -> None:
         fake.clients.add(request.client)
         if fake.api_key is not None and request.headers.get("authorization") != f"Bearer {fake.api_key}":
@@ -192,7 +192,7 @@ def running_fake_vllm(folder: Path) -> Iterator[FakeVllm]:
     """One in a thread of this process, on a port of its own. folder: for the model's config.json."""
     (folder / "config.json").write_text(json.dumps(CONFIG))
     fake = FakeVllm("")
-    server = uvicorn.Server(uvicorn.Config(_app(fake, folder), port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app_of(fake, folder), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -1,9 +1,12 @@
 """Several workers behind one port, as real processes."""
 
 import asyncio
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
+from tests.e2e.conftest import free_port
+from tests.fake_vllm import CONFIG, MODEL, FakeVllm, running_fake_vllm
 from tests.ledger.server import FrontEnd, front_end
 
 WORKERS = 3
@@ -108,3 +112,59 @@ def test_no_worker_outlives_its_parent(server: FrontEnd) -> None:
     children = workers(server.process.pid)
     server.process.kill()
     until(lambda: not any(lives(child) for child in children), 15)
+
+
+ENGINE = """
+import os, pathlib, sys, uvicorn
+from tests.fake_vllm import FakeVllm, app_of
+option = dict(zip(sys.argv, sys.argv[1:]))
+folder = pathlib.Path(option["--model"])
+with (folder / "engines").open("a") as engines:
+    print(os.getpid(), file=engines)
+uvicorn.run(app_of(FakeVllm(""), folder), port=int(option["--port"]))
+"""
+"""In the place of vLLM's own server."""
+
+
+def test_workers_share_one_embedded_engine_which_ends_with_them(tmp_path: Path) -> None:
+    package = tmp_path / "stand-in" / "vllm" / "entrypoints" / "launchers" / "api_server"
+    package.mkdir(parents=True)
+    for folder in list(package.parents)[:3]:  # or the installed vLLM would be found first
+        (folder / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "entry.py").write_text(ENGINE)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    port = free_port()
+    command = ["--model", str(folder), "--workers", "2", "--port", str(port), "--hardware", "b200"]
+    path = os.pathsep.join(
+        [str(tmp_path / "stand-in"), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kinetics_serve", "serve", *command],
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        until(lambda: answers(f"http://127.0.0.1:{port}/ready"), 60)
+        (engine,) = map(int, (folder / "engines").read_text().split())
+        children = workers(process.pid)
+        body = PLAIN | {"kinetics": {"budget": {"samples": 2}, "strategy": "best_of_n"}}
+        for _ in range(6):
+            assert httpx.post(f"http://127.0.0.1:{port}{CHAT}", json=body, timeout=30).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert not any(lives(pid) for pid in (engine, *children))
+        assert len((folder / "engines").read_text().split()) == 1
+    finally:
+        process.kill()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
