@@ -173,7 +173,8 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         return {"data": [data[path]], "usage": {"prompt_tokens": PROMPT_TOKENS + 5}}
 
     def event(body: Json, chunk: Json) -> str:
-        data = {"id": "x", "object": "chunk", "created": 1, "model": body["model"], **chunk}
+        kind = "chat.completion.chunk" if "messages" in body else "text_completion"
+        data = {"id": "x", "object": kind, "created": 1, "model": body["model"], **chunk}
         return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
     def usage(tokens: int) -> Json:
