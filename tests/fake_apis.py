@@ -5,13 +5,39 @@ import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 if TYPE_CHECKING:
     from tests.fake_vllm import FakeVllm
 
 Json = dict[str, Any]
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "stream": bool,
+    "n": int,
+    "max_tokens": int,
+    "max_completion_tokens": int,
+    "max_output_tokens": int,
+    "stream_options": dict,
+    "temperature": (int, float),
+    "seed": int,
+    "messages": list,
+    "tools": list,
+}
+
+
+async def refuse_nonsense(request: Request) -> None:
+    """As a real server would: 400 for fields of the wrong type."""
+    if request.method != "POST" or not request.headers.get("content-type", "").startswith("application/json"):
+        return
+    body = json.loads(await request.body())
+    for field, kind in _TYPES.items():
+        if body.get(field) is not None and not isinstance(body[field], kind):
+            raise HTTPException(400, f"{field} must be a {kind}")
+    if not 1 <= (body.get("n") or 1) <= 128:
+        raise HTTPException(400, "n must be from 1 to 128")
 
 
 def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:

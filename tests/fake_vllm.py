@@ -75,7 +75,11 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         if fake.api_key is not None and request.headers.get("authorization") != f"Bearer {fake.api_key}":
             raise HTTPException(401, "Unauthorized")
 
-    app = FastAPI(dependencies=[Depends(authenticate)])
+    app = FastAPI(dependencies=[Depends(authenticate), Depends(fake_apis.refuse_nonsense)])
+
+    @app.exception_handler(LookupError)
+    async def incomplete(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": {"message": f"missing: {error}", "code": 400}}, 400)
 
     @app.get("/health")
     async def health() -> Response:

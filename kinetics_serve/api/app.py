@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import Depends, FastAPI
 
 from kinetics_serve.admission import Admission
-from kinetics_serve.api import errors, generation, information, vllm_routes
+from kinetics_serve.api import errors, generation, information, openapi, vllm_routes
 from kinetics_serve.api.access import authenticate
 from kinetics_serve.api.drain import Drain, DrainMiddleware
 from kinetics_serve.api.services import Services, Settings
@@ -81,4 +81,5 @@ def create_app(
         app.include_router(router, dependencies=[Depends(authenticate)])
     app.include_router(information.open_router)
     errors.install(app)
+    openapi.install(app)
     return app

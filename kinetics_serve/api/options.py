@@ -72,9 +72,9 @@ class AnswerOption(Strict):
     """Where the answer stands in a sample, and when two answers are the same."""
 
     extractor: Literal["auto", "boxed", "number", "choice", "regex", "json", "json_pointer", "last_line"] = "auto"
-    pattern: str | None = None
+    pattern: str | None = Field(default=None, examples=[r"Answer: (\w+)"])
     equivalence: EquivalenceKind = "auto"
-    ignored_fields: Annotated[list[str], Field(max_length=100)] = []
+    ignored_fields: Annotated[list[str], Field(max_length=100, examples=[["explanation"]])] = []
     force_tokens: Annotated[int, Field(ge=0, le=MAX_FORCE_TOKENS, strict=True)] = 0
 
     @model_validator(mode="after")
@@ -106,7 +106,7 @@ class RewardModelScorer(Strict):
     """A reward model that one of the upstreams serves, by vLLM's route of that name."""
 
     kind: Literal["reward_model"]
-    model: str
+    model: str = Field(examples=["Skywork-Reward-V2-Qwen3-0.6B"])
     api: Api = "classify"
 
 
@@ -114,7 +114,7 @@ class JudgeScorer(Strict):
     """A language model grades the answer; by default, the one that gave it."""
 
     kind: Literal["judge"]
-    model: str | None = None
+    model: str | None = Field(default=None, examples=["Qwen3-8B"])
     criteria: Annotated[str, Field(min_length=1, max_length=4000)] = CRITERIA
 
 
@@ -122,7 +122,7 @@ class HttpScorer(Strict):
     """A program at a URL whose host the server's administrator allows."""
 
     kind: Literal["http"]
-    url: str
+    url: str = Field(examples=["https://verifier.example/score"])
     timeout_s: Annotated[float, Field(gt=0, le=MAX_VERIFIER_TIMEOUT_S, strict=True)] = 10.0
 
     @field_validator("url")
@@ -158,7 +158,9 @@ class KineticsOptions(Strict):
     answer: AnswerOption = AnswerOption()
     scorer: ScorerOption = ConfidenceScorer()
     stop_confidence: Probability = 0.95
-    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = Field(
+        default=None, examples=[30]
+    )
     include_samples: Annotated[bool, Field(strict=True)] = False
     progress: Annotated[bool, Field(strict=True)] = True
 

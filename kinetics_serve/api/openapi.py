@@ -1,0 +1,86 @@
+"""The OpenAPI document: FastAPI's, with the bodies of requests and answers."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from kinetics_serve.api import schemas, vllm_routes
+
+Json = dict[str, Any]
+
+BODIES: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
+    "/v1/chat/completions": (schemas.ChatCompletionRequest, schemas.CompletionAnswer),
+    "/v1/completions": (schemas.CompletionRequest, schemas.CompletionAnswer),
+    "/v1/responses": (schemas.ResponsesRequest, schemas.ResponseAnswer),
+    "/v1/kinetics/plan": (schemas.ChatCompletionRequest, schemas.PlanAnswer),
+    "/v1/messages": (schemas.MessagesRequest, None),
+    **dict.fromkeys((*vllm_routes.NOTHING_GENERATED, *vllm_routes.ONE_FORWARD_PASS), (schemas.PassedRequest, None)),
+}
+"""By path: what is sent, and what is answered where that is ours."""
+
+STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+
+_PLACE = "#/components/schemas/{model}"
+
+
+def install(app: FastAPI) -> None:
+    """Makes `/openapi.json` the whole document."""
+    generate = app.openapi
+
+    def complete() -> Json:
+        if app.openapi_schema is None:
+            _fill_in(generate())
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = complete  # type: ignore[method-assign]
+
+
+def _fill_in(document: Json) -> None:
+    pairs = BODIES.values()
+    models = {model for pair in pairs for model in pair if model} | {schemas.PassedFile, schemas.ErrorAnswer}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_PLACE)
+    for definition in definitions["$defs"].values():
+        for field in definition.get("properties", {}).values():
+            _add_example(field)
+    components = document["components"]["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own errors never leave here
+        components.pop(unused, None)
+    components |= definitions["$defs"]
+    for path, (sent, answered) in BODIES.items():
+        operation = document["paths"][path]["post"]
+        operation["requestBody"] = _body("application/json", sent)
+        if answered is not None:
+            operation["responses"]["200"]["content"] = {"application/json": {"schema": _reference(answered)}}
+        if path in STREAMED:
+            content = operation["responses"]["200"].setdefault("content", {})
+            content["text/event-stream"] = {"schema": {"type": "string"}}
+    for path in vllm_routes.AUDIO:
+        document["paths"][path]["post"]["requestBody"] = _body("multipart/form-data", schemas.PassedFile)
+    error = {"application/json": {"schema": _reference(schemas.ErrorAnswer)}}
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["4XX"] = {"description": "The request's fault", "content": error}
+            operation["responses"]["5XX"] = {"description": "The server's or the engine's fault", "content": error}
+
+
+def _add_example(field: Json) -> None:
+    """A field that has no example of its own gets its default, or the first value that it may have."""
+    if "examples" in field or "$ref" in field:
+        return
+    values = [field.get("default"), field.get("const"), *field.get("enum", ())]
+    found = next((value for value in values if value is not None), None)
+    if found is not None:
+        field["examples"] = [found]
+
+
+def _reference(model: type[BaseModel]) -> Json:
+    return {"$ref": _PLACE.format(model=model.__name__)}
+
+
+def _body(media_type: str, model: type[BaseModel]) -> Json:
+    return {"required": True, "content": {media_type: {"schema": _reference(model)}}}
