@@ -51,6 +51,7 @@ bench: install
 	$(BIN)/python -m benchmarks.attention_speed
 	$(BIN)/python -m benchmarks.selection_quality
 	$(BIN)/python -m benchmarks.cost_model
+	$(BIN)/python -m benchmarks.gateway
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from enum import StrEnum
 from math import ceil
 from pathlib import Path
@@ -32,6 +31,11 @@ class LogLevel(StrEnum):
     debug = "debug"
     info = "info"
     warning = "warning"
+
+
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
 
 
 def chosen_efforts(stated: list[str], defaults: dict[str, float]) -> dict[str, float]:
@@ -82,6 +86,15 @@ def chosen_kv_budget(stated: str | None, embedded: bool, engine_args: list[str])
     if embedded and any(argument.startswith("--additional-config") for argument in engine_args):
         raise fail("--kv-budget sets the engine's --additional-config: put one of them into the other")
     return int(stated)
+
+
+def chosen_media_hosts(stated: list[str]) -> frozenset[str]:
+    from kinetics_serve.api.media import media_host
+
+    try:
+        return frozenset(map(media_host, stated))
+    except ValueError as error:
+        raise fail(f"--allowed-media-host: {error}") from None
 
 
 def opened_ledger(url: str, lease_s: int, told: bool) -> "Ledger":
@@ -179,9 +192,19 @@ def serve(
         int, typer.Option(help="Seconds after which the ledger releases what a crashed front-end reserved.", min=3)
     ] = 60,
     log_level: Annotated[LogLevel, typer.Option(help="debug shows the engine's log too.")] = LogLevel.info,
+    log_format: Annotated[LogFormat, typer.Option(help="json: one object a line.")] = LogFormat.text,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Web page that may call this server from a browser, as https://HOST; repeat for several."),
+    ] = None,
+    allowed_media_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Host that vLLM may fetch a client's image or sound from; repeat for several."),
+    ] = None,
 ) -> None:
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
     # Here and below, so that `--help` does not wait for what only one command needs.
+    from kinetics_serve import log
     from kinetics_serve import serve as server
     from kinetics_serve import workers as worker_processes
     from kinetics_serve.admission import Limits
@@ -200,9 +223,7 @@ def serve(
     for url in upstream or ():
         if not url.startswith(("http://", "https://")):
             raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {url!r}")
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for library in ("httpx", "aiosqlite", "alembic"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    log.configure(log_level, log_format.value)
     architectures = chosen_architectures(architecture or [])
     tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
     profile = chosen_hardware(hardware_name)
@@ -219,6 +240,8 @@ def serve(
             ceil(max_queue / workers),
         ),
         max_deadline_s=max_deadline,
+        media_hosts=chosen_media_hosts(allowed_media_host or []),
+        cors_origins=tuple(cors_origin or ()),
     )
     patience = Patience(first_token_timeout, token_timeout)
     tenants = opened_ledger(ledger, lease_s, told=worker is not None) if ledger is not None else None

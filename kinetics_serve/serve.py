@@ -1,7 +1,6 @@
 """Runs the front-end, and the embedded engine where it has one, until told to stop."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -15,11 +14,15 @@ from fastapi import FastAPI
 from kinetics_serve.api.drain import Drain
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.supervisor import Supervisor
+from kinetics_serve.limited_http import LimitedHttp
 
 DRAIN_TIMEOUT_S = 30.0
 
 CLOSE_TIMEOUT_S = 5
 """Seconds for connections to close once no request runs."""
+
+KEEP_ALIVE_S = 75
+"""Longer than the usual proxy keeps a connection that it does not use, so that it is the proxy that closes it."""
 
 
 class _Server(uvicorn.Server):
@@ -60,8 +63,12 @@ async def serve(
     """
     config = uvicorn.Config(
         app,
+        http=LimitedHttp,
+        ws="none",
         log_config=None,
-        access_log=logging.getLogger().isEnabledFor(logging.DEBUG),
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
     )
     server = _Server(config)

@@ -53,8 +53,14 @@ def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:
         item = {"id": "msg_1", "type": "message", "role": "assistant", "content": [part], "status": "completed"}
         usage = {"input_tokens": prompt_tokens, "output_tokens": tokens, "total_tokens": prompt_tokens + tokens}
         usage |= {"input_tokens_details": {"cached_tokens": 4}, "output_tokens_details": {"reasoning_tokens": 0}}
-        begun = {"id": "resp_1", "object": "response", "model": body["model"], "status": "in_progress", "output": []}
-        begun |= {"tools": body.get("tools", []), "usage": None}
+        begun = {
+            "id": "resp_1",
+            "object": "response",
+            "model": body.get("model"),
+            "status": "in_progress",
+            "output": [],
+        }
+        begun |= {"model": body.get("model"), "tools": body.get("tools", []), "usage": None}
         response = begun | {"status": "completed", "output": [item], "usage": usage}
         if not body.get("stream"):
             return JSONResponse(response)
@@ -80,7 +86,7 @@ def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:
         fake.requests.append({"path": "/v1/messages", **body})
         tokens = min(fake.tokens, body["max_tokens"])
         usage = {"input_tokens": prompt_tokens - 4, "output_tokens": tokens, "cache_read_input_tokens": 4}
-        begun = {"id": "x", "type": "message", "role": "assistant", "content": [], "model": body["model"]}
+        begun = {"id": "x", "type": "message", "role": "assistant", "content": [], "model": body.get("model")}
         if not body.get("stream"):
             content = [{"type": "text", "text": "word " * tokens}]
             return JSONResponse(begun | {"content": content, "stop_reason": "end_turn", "usage": usage})

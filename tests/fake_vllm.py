@@ -56,6 +56,7 @@ class FakeVllm:
     word: Callable[[int], str] = lambda seed: "word "
     score: Callable[[str], float] = lambda text: 1.0
     requests: list[Json] = field(default_factory=list)
+    request_ids: list[str | None] = field(default_factory=list)
     aborted: int = 0
     first_token_s: float = 0.0
     api_key: str | None = None
@@ -75,7 +76,11 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         if fake.api_key is not None and request.headers.get("authorization") != f"Bearer {fake.api_key}":
             raise HTTPException(401, "Unauthorized")
 
-    app = FastAPI(dependencies=[Depends(authenticate), Depends(fake_apis.refuse_nonsense)])
+    async def note_name(request: Request) -> None:
+        if request.method == "POST":
+            fake.request_ids.append(request.headers.get("x-request-id"))
+
+    app = FastAPI(dependencies=[Depends(authenticate), Depends(fake_apis.refuse_nonsense), Depends(note_name)])
 
     @app.exception_handler(LookupError)
     async def incomplete(request: Request, error: Exception) -> JSONResponse:
@@ -106,10 +111,11 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     async def complete(request: Request, path: str) -> Response:
         body = await request.json()
         fake.requests.append({"path": path, **body})
+        body["model"] = body.get("model") or MODEL
         if fake.status != 200:
             message = {"error": {"message": "as it was told", "code": fake.status}}
             return JSONResponse(message, fake.status, fake.headers)
-        if body.get("temperature", 0) > 2:
+        if (body.get("temperature") or 0) > 2:
             return JSONResponse({"error": {"message": "temperature must be at most 2", "code": 400}}, 400)
         n = body.get("n") or 1
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or CONTEXT - PROMPT_TOKENS

@@ -7,7 +7,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
+from kinetics_serve import tracing
 from kinetics_serve.admission import Admission
 from kinetics_serve.api import errors, generation, information, openapi, vllm_routes
 from kinetics_serve.api.access import authenticate
@@ -16,7 +18,9 @@ from kinetics_serve.api.services import Services, Settings
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Patience, Upstream, new_client
+from kinetics_serve.log import AccessLog
 from kinetics_serve.metrics import Metrics
+from kinetics_serve.request_id import RequestIds
 from kinetics_serve.runner.math_pool import MathPool
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ def create_app(
     """
 
     drain = Drain()
+    chosen = settings or Settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -55,7 +60,6 @@ def create_app(
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
             )
-            chosen = settings or Settings()
             admission = Admission(chosen.limits, metrics.queued)
             app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, drain, ledger)
             watching = asyncio.create_task(pool.watch())
@@ -65,6 +69,7 @@ def create_app(
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
                 math_pool.close()
+                end_tracing()
                 if ledger is not None:
                     await ledger.close()
 
@@ -82,4 +87,15 @@ def create_app(
     app.include_router(information.open_router)
     errors.install(app)
     openapi.install(app)
+    end_tracing = tracing.install(app)
+    if chosen.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=chosen.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    app.add_middleware(AccessLog)
+    app.add_middleware(RequestIds)  # the last is the outermost
     return app

@@ -1,5 +1,6 @@
 """Reading a request's body: bounded, strict JSON."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,12 +8,23 @@ import pydantic_core
 from fastapi import Request
 
 from kinetics_serve.api.errors import ApiError, invalid
+from kinetics_serve.api.media import check_media
+from kinetics_serve.api.services import Settings
 
 Json = dict[str, Any]
 
 
-async def read(request: Request, max_bytes: int) -> bytes:
-    """The body. Raises ApiError 413 as soon as it is known to be too large."""
+async def read(request: Request, settings: Settings) -> bytes:
+    """The body. Raises ApiError 413 as soon as it is known to be too large, and 408 where it is too long in coming."""
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            return await _read(request, settings.max_body_bytes)
+    except TimeoutError:
+        message = f"the body did not arrive within {settings.body_timeout_s:g} s"
+        raise ApiError(408, "invalid_request", message, headers={"connection": "close"}) from None
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
     too_large = ApiError(413, "invalid_request", f"the request is larger than the {max_bytes} bytes allowed")
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > max_bytes:
@@ -24,6 +36,14 @@ async def read(request: Request, max_bytes: int) -> bytes:
             raise too_large
         parts.append(part)
     return b"".join(parts)
+
+
+async def read_json(request: Request, settings: Settings) -> tuple[bytes, Json]:
+    """The body as it came and the JSON object in it, which names no media that vLLM may not fetch. Raises ApiError."""
+    content = await read(request, settings)
+    body = parse(content)
+    check_media(body, content, settings.media_hosts)
+    return content, body
 
 
 def parse(content: bytes) -> Json:

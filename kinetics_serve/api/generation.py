@@ -89,8 +89,7 @@ class _Asked(NamedTuple):
 
 async def _asked(request: Request, effort_of: Callable[[Json], object]) -> _Asked:
     services: Services = request.app.state.services
-    content = await request_body.read(request, services.settings.max_body_bytes)
-    body = request_body.parse(content)
+    content, body = await request_body.read_json(request, services.settings)
     tenant = tenant_of(request)
     if tenant is not None:
         body = restricted(body, tenant, services.pool.pick(None)[1].name)

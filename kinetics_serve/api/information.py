@@ -70,7 +70,7 @@ async def plan(request: Request) -> dict[str, Any]:
     Without a budget: what one sample costs, and the least budget.
     """
     services = _services(request)
-    body = request_body.parse(await request_body.read(request, services.settings.max_body_bytes))
+    _, body = await request_body.read_json(request, services.settings)
     tenant = tenant_of(request)
     if tenant is not None:
         body = restricted(body, tenant, services.pool.pick(None)[1].name)

@@ -40,7 +40,8 @@ def install(app: FastAPI) -> None:
 
 def _fill_in(document: Json) -> None:
     pairs = BODIES.values()
-    models = {model for pair in pairs for model in pair if model} | {schemas.PassedFile, schemas.ErrorAnswer}
+    models: set[type[BaseModel]] = {model for pair in pairs for model in pair if model}
+    models |= {schemas.PassedFile, schemas.ErrorAnswer}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_PLACE)
     for definition in definitions["$defs"].values():

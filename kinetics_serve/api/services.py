@@ -25,6 +25,7 @@ DEFAULT_EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
 
 DEFAULT_MAX_BODY_BYTES = 8 << 20
 DEFAULT_KEEP_ALIVE_S = 5.0
+DEFAULT_BODY_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class Settings:
     efforts: samples' worth per `reasoning_effort`. calibration: what plans follow. verifier_hosts: `host:port` of the
     programs that requests may name as their scorer. keep_alive_s: seconds of silence after which a stream sends a
     comment. limits: what may run at once, and wait. max_deadline_s: seconds after which a request with a budget gets
-    its best answer so far, and another whose answer has not begun is given up.
+    its best answer so far, and another whose answer has not begun is given up. body_timeout_s: seconds in which a
+    request has to arrive. media_hosts: hosts that vLLM may fetch media from for a client. cors_origins: web pages that
+    may call this server from a browser.
     """
 
     efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
@@ -44,6 +47,9 @@ class Settings:
     keep_alive_s: float = DEFAULT_KEEP_ALIVE_S
     limits: Limits = field(default_factory=Limits)
     max_deadline_s: float | None = None
+    body_timeout_s: float = DEFAULT_BODY_TIMEOUT_S
+    media_hosts: frozenset[str] = frozenset()
+    cors_origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,7 @@ async def pass_json(request: Request) -> Response:
     """Passed through to vLLM."""
     services: Services = request.app.state.services
     path = request.url.path
-    content = await request_body.read(request, services.settings.max_body_bytes)
-    body = request_body.parse(content)
+    content, body = await request_body.read_json(request, services.settings)
     tenant = tenant_of(request)
     if tenant is not None:
         body = restricted(body, tenant, services.pool.pick(None)[1].name)
@@ -71,7 +70,7 @@ async def pass_form(request: Request) -> Response:
         raise ApiError(
             403, "invalid_request", f"{path} is not available here: what it generates could not be held to a quota"
         )
-    content = await request_body.read(request, services.settings.max_body_bytes)
+    content = await request_body.read(request, services.settings)
     model = _FORM_MODEL.search(content)
     known = {"model": model[1].decode(errors="replace")} if model else {}
     return await while_request_connected(request, forward(request, path, content, known))
@@ -81,8 +80,7 @@ async def pass_form(request: Request) -> Response:
 async def messages(request: Request) -> Response:
     """Anthropic's Messages API, as vLLM serves it."""
     services: Services = request.app.state.services
-    content = await request_body.read(request, services.settings.max_body_bytes)
-    body = request_body.parse(content)
+    content, body = await request_body.read_json(request, services.settings)
     tenant = tenant_of(request)
     if tenant is not None:
         body = restricted(body, tenant, services.pool.pick(None)[1].name)

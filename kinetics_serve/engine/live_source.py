@@ -6,6 +6,7 @@ from typing import Any
 from kinetics_serve.engine.completion import Completion
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
+from kinetics_serve.request_id import request_id
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.strategies.answers import Extractor
@@ -52,6 +53,8 @@ class LiveSource:
         self._ignored = ignored
 
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+        if (name := request_id.get()) is not None:  # in this sample's task only
+            request_id.set(f"{name}-{sample.index}")
         opened = False
         while True:
             completion = self.completions[sample.index] = self._new_completion()

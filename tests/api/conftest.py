@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.api.services import Settings
+from kinetics_serve.limited_http import LimitedHttp
 from tests.fake_vllm import FakeVllm, running_fake_vllm
 
 
@@ -24,21 +26,28 @@ def wait_until_ready(url: str) -> None:
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[str]:
-    """The URL of the app, which is served meanwhile and ready."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+def running(app: FastAPI, **config: Any) -> Iterator[int]:
+    """The port on which uvicorn serves the app meanwhile."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **config))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        wait_until_ready(url)
-        yield url
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The URL of the front-end `app`, which is served meanwhile and ready."""
+    with running(app, http=LimitedHttp) as port:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(url)
+        yield url
 
 
 @pytest.fixture(scope="package")

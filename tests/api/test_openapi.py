@@ -5,9 +5,9 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
-from schemathesis.checks import not_a_server_error
+from hypothesis import HealthCheck, given, settings
 
+from kinetics_serve.api.app import create_app
 from tests.fake_vllm import FakeVllm
 
 
@@ -43,15 +43,19 @@ def test_the_examples_are_requests_that_work(url: str, vllm: FakeVllm) -> None:
             assert answer.status_code == 200, answer.text
 
 
-@pytest.fixture(scope="module")
-def api(front_end: str) -> Any:
-    return schemathesis.openapi.from_url(f"{front_end}/openapi.json")
+# Not by schemathesis' own pytest plugin, which does not run under pytest 9.2.
+OPERATIONS = [
+    result.ok()
+    for result in schemathesis.openapi.from_dict(create_app(["http://127.0.0.1:9"], 1.0).openapi()).get_all_operations()
+]
 
 
-described = schemathesis.pytest.from_fixture("api")
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_no_request_makes_the_server_fail(url: str, vllm: FakeVllm, operation: Any) -> None:
+    @given(case=operation.as_strategy())
+    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    def check(case: Any) -> None:
+        answer = case.call(base_url=url, timeout=20)
+        assert answer.status_code < 500, answer.text
 
-
-@described.parametrize()
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-def test_no_request_makes_the_server_fail(case: Any, stand_in: FakeVllm) -> None:
-    case.call_and_validate(checks=(not_a_server_error,), timeout=20)
+    check()

@@ -1,0 +1,132 @@
+"""A stand-in for a vLLM server that costs next to nothing: raw asyncio, its answers mostly written beforehand.
+
+    python -m benchmarks.fake_upstream PORT FOLDER TOKENS TOKEN_MS
+
+Each sample has TOKENS tokens, one event each, TOKEN_MS apart; with 0, all at once. An event says when it was sent: the
+`sent` of its object, in nanoseconds of the machine's monotonic clock. FOLDER has the model's config.json.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvloop
+
+MODEL = "fake"
+PROMPT_TOKENS = 20
+CONTEXT = 8192
+ANSWERS = ("56", "56", "56", "54", "63")
+
+
+class Server:
+    def __init__(self, folder: str, tokens: int, token_ms: float) -> None:
+        self.tokens = tokens
+        self.token_s = token_ms / 1000
+        card = {"id": MODEL, "object": "model", "root": folder, "max_model_len": CONTEXT}
+        self.models = _answer({"object": "list", "data": [card]})
+        self.counted = _answer({"count": PROMPT_TOKENS, "max_model_len": CONTEXT})
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0
+                )
+                body = await reader.readexactly(length)
+                path = head.split(b" ", 2)[1]
+                if path == b"/v1/chat/completions":
+                    await self._complete(json.loads(body), writer)
+                else:
+                    writer.write({b"/v1/models": self.models, b"/tokenize": self.counted}.get(path, _answer({})))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _complete(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        answer = random.choice(ANSWERS)
+        if not body.get("stream"):
+            await asyncio.sleep(self.token_s * self.tokens)
+            text = "word " * (self.tokens - 1) + answer
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            writer.write(
+                _answer(
+                    {
+                        "id": "x",
+                        "object": "chat.completion",
+                        "created": 1,
+                        "model": MODEL,
+                        "choices": [choice],
+                        "usage": _usage(self.tokens),
+                    }
+                )
+            )
+            return
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        due = time.monotonic()
+        for event in self._events(answer, body):
+            if self.token_s:
+                due += self.token_s
+                await asyncio.sleep(max(0, due - time.monotonic()))
+            writer.write(_chunk(event % time.monotonic_ns()))
+            await writer.drain()
+        writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+    def _events(self, answer: str, body: dict[str, Any]) -> Iterator[bytes]:
+        """What a real server sends for each token, `%d` where the time stands."""
+        continuous = (body.get("stream_options") or {}).get("continuous_usage_stats")
+        wanted = body.get("top_logprobs") if body.get("logprobs") else None
+        for number in range(1, self.tokens + 1):
+            last = number == self.tokens
+            text = answer if last else "word "
+            choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": "stop" if last else None}
+            if wanted:
+                top = [{"token": text, "logprob": -0.1 - each, "bytes": [119]} for each in range(wanted)]
+                choice["logprobs"] = {
+                    "content": [{"token": text, "logprob": -0.1, "bytes": [119], "top_logprobs": top}]
+                }
+            chunk: dict[str, Any] = {
+                "id": "chatcmpl-1",
+                "object": "chat.completion.chunk",
+                "created": 1,
+                "model": MODEL,
+            }
+            chunk |= {"choices": [choice], "sent": 0}
+            if continuous:
+                chunk["usage"] = _usage(number)
+            yield b"data: " + json.dumps(chunk).encode().replace(b'"sent": 0', b'"sent": %d') + b"\n\n"
+
+
+def _usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
+
+
+def _answer(body: dict[str, Any]) -> bytes:
+    content = json.dumps(body).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(content),
+        content,
+    )
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def main() -> None:
+    port, folder, tokens, token_ms = sys.argv[1:]
+    server = Server(folder, int(tokens), float(token_ms))
+    async with await asyncio.start_server(server.serve, "127.0.0.1", int(port), backlog=4096) as listening:
+        await listening.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,74 @@
+"""HTTP/1.1 that gives up on clients whose headers are too long or too long in coming."""
+
+import asyncio
+import json
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEADER_BYTES = 64 << 10
+HEADERS_WITHIN_S = 10.0
+_TOO_LONG = f"the headers are longer than the {MAX_HEADER_BYTES} bytes allowed"
+
+
+class LimitedHttp(HttpToolsProtocol):
+    """uvicorn's protocol on httptools, which itself waits for ever and takes any length."""
+
+    _header_bytes = 0
+    _waiting: asyncio.TimerHandle | None = None
+    _in_headers = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if self._waiting is None:
+                self._await_headers()
+        super().data_received(data)
+        if self._in_headers and self._header_bytes > MAX_HEADER_BYTES:  # and their end is not in sight
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LONG)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._stop_waiting()
+        if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MAX_HEADER_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LONG)
+            raise ValueError(_TOO_LONG)  # ends the parsing
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._header_bytes = 0
+        self._in_headers = True  # of the next request; the keep-alive timeout waits for its first byte
+
+    def _await_headers(self) -> None:
+        message = f"no complete request within {HEADERS_WITHIN_S:g} s"
+        self._waiting = self.loop.call_later(HEADERS_WITHIN_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, message)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+        content = json.dumps({"error": error}).encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        self.transport.close()

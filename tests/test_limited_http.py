@@ -1,0 +1,111 @@
+"""Clients that send too much, too slowly, or nonsense, on a real socket."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from kinetics_serve import limited_http
+from kinetics_serve.api import body as request_body
+from kinetics_serve.api import errors
+from kinetics_serve.api.services import Settings
+from kinetics_serve.limited_http import MAX_HEADER_BYTES, LimitedHttp
+from tests.api.conftest import running
+
+
+def app() -> FastAPI:
+    app = FastAPI()
+    errors.install(app)
+
+    @app.post("/length")
+    async def length(request: Request) -> int:
+        return len(await request_body.read(request, Settings(body_timeout_s=0.5)))
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with running(app(), http=LimitedHttp) as port:
+        yield port
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited_http, "HEADERS_WITHIN_S", 0.5)
+
+
+def answer(connection: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    connection.settimeout(10)
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    return received
+
+
+def status(received: bytes) -> int:
+    return int(received.split()[1])
+
+
+def test_headers_that_do_not_come_are_not_waited_for(port: int) -> None:
+    for beginning in (b"", b"POST /length HTTP/1.1\r\nhost: x\r\n"):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(beginning)
+            begun = time.monotonic()
+            received = answer(connection)
+            assert time.monotonic() - begun < 5
+            assert status(received) == 408
+
+
+def test_headers_that_drip_are_not_waited_for(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        begun = time.monotonic()
+        connection.settimeout(0.1)
+        while time.monotonic() - begun < 10:
+            connection.sendall(b"a: b\r\n")
+            try:
+                received = connection.recv(1000)
+                break
+            except TimeoutError:
+                continue
+        assert status(received) == 408
+        assert time.monotonic() - begun < 5
+
+
+def test_long_headers_are_refused_in_the_envelope(port: int) -> None:
+    answered = httpx.get(f"http://127.0.0.1:{port}/length", headers={"x": "y" * MAX_HEADER_BYTES})
+    assert answered.status_code == 431
+    assert answered.json()["error"]["code"] == "invalid_request"
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_HEADER_BYTES + 1))
+        assert status(answer(connection)) == 431
+
+
+def test_nonsense_is_refused_in_the_envelope(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        received = answer(connection)
+    assert status(received) == 400
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n123")
+        received = answer(connection)
+    assert status(received) == 408
+    assert b"did not arrive within 0.5 s" in received
+
+
+def test_large_bodies_and_many_requests_on_one_connection_pass(port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        for size in (0, 1, MAX_HEADER_BYTES * 3, 10):
+            assert client.post("/length", content=b"x" * size).json() == size
+        time.sleep(0.7)  # longer than headers may take: silence between requests is no fault
+        assert client.post("/length", content=b"x").json() == 1
