@@ -209,17 +209,22 @@ def engine_step(shape: dict[str, Any], contexts: list[int], steps: int, sparse: 
         result = {}
         for context in contexts:
             # One prompt for all: prefix caching computes it once, and every request still reads its own context.
-            prompts = [{"prompt_token_ids": [(i * 7) % 1000 + 1 for i in range(context - steps // 2)]}] * shape["batch"]
-            times = {}
-            for tokens in (1, 1, steps + 1):  # the first run fills the prefix cache
+            # Whole blocks and a token, so that a request's own prefill is short; its decode ends before `context`.
+            length = (context - steps - 1) // BLOCK * BLOCK + 1
+            prompt = {"prompt_token_ids": [(i * 7) % 1000 + 1 for i in range(length)]}
+            params = SamplingParams(temperature=0, max_tokens=steps + 1, ignore_eos=True, detokenize=False)
+            llm.generate([prompt], SamplingParams(max_tokens=1), use_tqdm=False)  # fills the prefix cache
+            engine = llm.llm_engine
+            for row in range(shape["batch"]):
+                engine.add_request(f"{context}-{row}", prompt, params)
+            durations, decoding = [], False
+            while engine.has_unfinished_requests():
                 start = time.perf_counter()
-                llm.generate(
-                    prompts,
-                    SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False),
-                    use_tqdm=False,
-                )
-                times[tokens] = time.perf_counter() - start
-            result[context] = (times[steps + 1] - times[1]) / steps * 1e3
+                outputs = engine.step()
+                if decoding:
+                    durations.append(time.perf_counter() - start)
+                decoding = len(outputs) == shape["batch"]  # every request has its prompt behind it
+            result[context] = statistics.median(durations) * 1e3
         return result
 
 
@@ -244,7 +249,7 @@ def main() -> None:
     for name in args.shape or list(SHAPES):
         shape = SHAPES[name]
         if args.engine:
-            contexts = [shape["budget"] - args.steps, 16 * shape["budget"]]  # the first stays within the budget
+            contexts = [shape["budget"], 16 * shape["budget"]]
             steps = engine_step(shape, contexts, args.steps, args.engine == "sparse")
             results[name] = {f"{args.engine}_{context}_ms": ms for context, ms in steps.items()}
         else:

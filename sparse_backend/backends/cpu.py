@@ -9,6 +9,7 @@ sparse attention.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -75,6 +76,22 @@ def check_engine(vllm_config: VllmConfig) -> None:
             raise ConfigError(f"Sparse attention {reason}, or remove {KEY} from additional_config.")
 
 
+def check_layers(layers: Iterable[tuple[int, int, bool]]) -> None:
+    """Refuses layers whose KV blocks would overlap. Raises ConfigError.
+
+    layers: KV heads, head size, and whether it has a sliding window, of each. Layers with and without a window take
+    blocks of the same memory, in which a summary's place depends on the shape.
+    """
+    known = set(layers)
+    shapes, windowed = {layer[:2] for layer in known}, {layer[2] for layer in known}
+    if len(shapes) > 1 and len(windowed) > 1:
+        listed = ", ".join(f"{heads} of size {size}" for heads, size in sorted(shapes))
+        raise ConfigError(
+            f"Sparse attention needs layers with and without a sliding window to have the same KV heads; here there "
+            f"are {listed}: remove {KEY} from additional_config."
+        )
+
+
 class SparseCPUBackend(CPUAttentionBackend):
     config: ClassVar[SparseAttentionConfig]
 
@@ -138,6 +155,10 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         if self.isa not in SUPPORTED_ISAS:
             raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
+        check_layers(
+            (layer.num_kv_heads, layer.head_size, layer.sliding_window is not None)
+            for layer in get_layers_from_vllm_config(vllm_config, Attention).values()
+        )
         layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names)
         kinds = [isinstance(layer.impl, SparseCPUImpl) and layer.impl.sparse for layer in layers.values()]
         self.any_sparse, self.any_dense = any(kinds), not all(kinds)

@@ -69,7 +69,8 @@ def build(architecture: str = "native") -> Path:
     if compiler is None:
         raise BuildError("no C++ compiler: install g++ or point CXX to one.")
     flags = (*FLAGS, f"-march={architecture}")
-    key = hashlib.sha256("\0".join([SOURCE.read_text(), compiler, *flags, _cpu()]).encode()).hexdigest()[:16]
+    sources = [file.read_text() for file in sorted(SOURCE.parent.iterdir())]
+    key = hashlib.sha256("\0".join([*sources, compiler, *flags, _cpu()]).encode()).hexdigest()[:16]
     target = cache_folder() / f"sparse_attention-{key}.so"
     if target.exists():
         return target

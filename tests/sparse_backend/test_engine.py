@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pytest
 pytest.importorskip("vllm")
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from sparse_backend.backends.cpu import check_layers
+from sparse_backend.config import ConfigError
 
 pytestmark = [
     pytest.mark.e2e,
@@ -27,6 +31,19 @@ CONFIG = {
     "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "hidden_size": 128,
     "intermediate_size": 256, "vocab_size": 512, "max_position_embeddings": 4096, "initializer_range": 0.15,
 }  # fmt: skip
+WINDOWED = {
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 128,
+    "query_pre_attn_scalar": 32, **CONFIG, "num_hidden_layers": 3,
+}  # fmt: skip
+
+
+def llama() -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**CONFIG))
+
+
+def gemma() -> PreTrainedModel:
+    return Gemma3ForCausalLM(Gemma3TextConfig(**WINDOWED))
+
 
 SCRIPT = """
 import json, sys
@@ -54,11 +71,17 @@ if __name__ == "__main__":
 """
 
 
-def run_engines(folder: Path, engines: dict[str, Any], runs: dict[str, Any], **variables: str) -> dict[str, Any]:
+def run_engines(
+    folder: Path,
+    engines: dict[str, Any],
+    runs: dict[str, Any],
+    new_model: Callable[[], PreTrainedModel] = llama,
+    **variables: str,
+) -> dict[str, Any]:
     """Each engine in turn answers every run, in a process of its own."""
     model = folder / "model"
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**CONFIG)).save_pretrained(model)
+    new_model().save_pretrained(model)
     plugin = folder / "site" / "sparse_test-0.0.dist-info"  # the entry points, whether or not the project is installed
     plugin.mkdir(parents=True, exist_ok=True)
     (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: sparse-test\nVersion: 0.0\n")
@@ -163,6 +186,26 @@ def test_tensor_parallelism_gives_the_same(results: dict[str, Any], tmp_path: Pa
     parallel = run_engines(tmp_path, {"tp2": engine}, runs, VLLM_CPU_OMP_THREADS_BIND="0|1")
     (_, two), (_, one) = parallel["tp2/long"][0], results["sparse/long"][0]
     assert abs(two[0] - one[0]) < 1e-2
+
+
+def test_sliding_window_layers_stay_as_they_are(tmp_path: Path) -> None:
+    runs = {
+        "dense": {"prompts": [(1500, 3)], "budgets": [0]},
+        "long": {"prompts": [(1500, 3)]},
+        "whole": {"prompts": [(1500, 3)], "budgets": [1200]},
+    }
+    results = run_engines(tmp_path, {"stock": {}, "sparse": sparse(kv_budget=256)}, runs, gemma)
+    assert results["sparse/dense"] == results["stock/dense"]
+    assert results["sparse/long"] != results["stock/long"]
+    (_, whole), (_, dense) = results["sparse/whole"][0], results["stock/whole"][0]
+    assert abs(whole[0] - dense[0]) < 0.05
+
+
+def test_layers_that_share_blocks_need_one_shape() -> None:
+    check_layers([(2, 64, False), (2, 64, True)])
+    check_layers([(2, 64, False), (8, 128, False)])
+    with pytest.raises(ConfigError, match="2 of size 64, 4 of size 64"):
+        check_layers([(2, 64, False), (4, 64, True)])
 
 
 def test_a_configuration_that_cannot_work_stops_the_engine(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+// Attention over the selected pages: exact for the keys read, estimated for the rest.
+#pragma once
+
+#include <cmath>
+
+#include "step.h"
+#include "top_k.h"
+
+namespace {
+
+// Pages are scattered, and one takes less time to read than memory takes to answer.
+constexpr int PAGES_AHEAD = 4;
+
+template <class T, int G>
+INLINE void page_logits(const T* keys, const T* next, const float* query, int head_size, int page_size, float* out,
+                        int64_t stride) {
+  for (int t = 0; t < page_size; t += LANES) {
+    vf even[G] = {}, odd[G] = {};
+    for (int d = 0; d < head_size; d += 2) {
+      prefetch(next + (int64_t)d * page_size + t);
+      vf k = load16(keys + (int64_t)d * page_size + t), l = load16(keys + (int64_t)(d + 1) * page_size + t);
+      for (int g = 0; g < G; g++) {
+        even[g] += k * query[g * head_size + d];
+        odd[g] += l * query[g * head_size + d + 1];
+      }
+    }
+    for (int g = 0; g < G; g++) store_as(out + g * stride + t, (even[g] + odd[g]) * LOG2_E);
+  }
+}
+
+template <class T>
+void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float* query, const Row& r, int head,
+                int value_tokens, const int32_t* selected, int count, const float* dropped, int64_t stride,
+                const float* peak, T* output) {
+  const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size, G = s.group;
+  const int tokens = count * ps, padded = (tokens + LANES - 1) / LANES * LANES;
+  const bool residual = s.selector == LOW_RANK;
+  float* logits = Scratch::grow(scratch.logits, (size_t)G * padded);
+  auto page = [&](int logical) { return cache + ((int64_t)r.table[logical] * s.kv_heads + head) * ps * 2 * D; };
+
+  for (int i = 0; i < count; i++) {
+    const T* keys = page(selected[i]);
+    const T* next = page(selected[std::min(i + PAGES_AHEAD, count - 1)]);
+    float* out = logits + (int64_t)i * ps;
+    int g = 0;
+    for (; g + 4 <= G; g += 4) page_logits<T, 4>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded);
+    switch (G - g) {
+      case 3: page_logits<T, 3>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
+      case 2: page_logits<T, 2>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
+      case 1: page_logits<T, 1>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
+    }
+  }
+  // The last page may be incomplete. Its tokens are at the end of the list, because pages ascend.
+  const int valid = tokens - (r.pages * ps - r.tokens);
+
+  float* score = Scratch::grow(scratch.score, padded);
+  std::fill(score, score + padded, 0.0f);
+  float denominator[64], factor[64];
+  for (int g = 0; g < G; g++) {
+    float* l = logits + (int64_t)g * padded;
+    for (int t = valid; t < padded; t++) l[t] = -INFINITY;
+    vf top = splat(residual ? peak[g] : -INFINITY);
+    for (int t = 0; t < padded; t += LANES) top = vmax(top, load16(l + t));
+    float m = hmax(top);
+    vf sum = {};
+    for (int t = 0; t < padded; t += LANES) {
+      vf x = load16(l + t);
+      vf p = x == -INFINITY ? vf{} : exp2(x - m);
+      store_as(l + t, p);
+      sum += p;
+    }
+    denominator[g] = hsum(sum);
+    float inverse = 1.0f / denominator[g];
+    for (int t = 0; t < padded; t += LANES) store_as(score + t, load16(score + t) + load16(l + t) * inverse);
+    factor[g] = residual && peak[g] > -INFINITY ? std::exp2(peak[g] - m) : 0.0f;
+  }
+
+  // Values: the tokens that weigh most. The incomplete page always counts, since no tile holds its mean yet.
+  int32_t* tokens_read = Scratch::grow(scratch.tokens, padded + LANES);
+  const int tail = r.tokens % ps;
+  const int head_tokens = valid - tail;
+  for (int t = head_tokens; t < padded; t++) score[t] = 0.0f;
+  int read = top_k(score, head_tokens, value_tokens - tail, tokens_read);
+  for (int t = 0; t < tail; t++) tokens_read[read++] = head_tokens + t;
+
+  // Weights of the tokens read, packed; what is left of each block goes to its mean value.
+  const int blocks = (r.pages + pages - 1) / pages;
+  const int stride_read = (read + 7) / 8 * 8;
+  float* weight = Scratch::grow(scratch.weight, (size_t)G * stride_read);
+  float* rest = Scratch::grow(scratch.residual, (size_t)G * blocks);
+  for (int g = 0; g < G; g++) {
+    float* l = logits + (int64_t)g * padded;
+    float* w = weight + (int64_t)g * stride_read;
+    for (int i = 0; i < read; i++) {
+      w[i] = l[tokens_read[i]];
+      l[tokens_read[i]] = 0.0f;
+    }
+    for (int i = read; i < stride_read; i++) w[i] = 0.0f;
+    if (!residual) {
+      denominator[g] = 0;
+      for (int i = 0; i < read; i++) denominator[g] += w[i];
+      continue;
+    }
+    float* e = rest + (int64_t)g * blocks;
+    std::fill(e, e + blocks, 0.0f);
+    for (int i = 0; i < count; i++) {
+      vf sum = {};
+      for (int t = 0; t < ps; t += LANES) sum += load16(l + (int64_t)i * ps + t);
+      e[selected[i] / pages] += hsum(sum);
+    }
+    const float* d = dropped + g * stride;
+    float estimated = 0;
+    for (int b = 0; b < blocks; b++) {
+      float sum = 0;
+      for (int p = b * pages; p < std::min((b + 1) * pages, r.pages); p++) sum += d[p];
+      e[b] += sum * factor[g];
+      estimated += sum * factor[g];
+    }
+    denominator[g] += estimated;
+  }
+
+  float* out = Scratch::grow(scratch.out, (size_t)G * D);
+  std::fill(out, out + (size_t)G * D, 0.0f);
+  const T* rows[8];
+  auto value = [&](int t) { return page(selected[t / ps]) + (int64_t)ps * D + (int64_t)(t % ps) * D; };
+  for (int i = 0; i < read; i += 8) {
+    for (int j = 0; j < 8; j++) rows[j] = value(tokens_read[std::min(i + j, read - 1)]);
+    for (int j = 8; j < 16 && i + j < read; j++) {
+      const char* next = (const char*)value(tokens_read[i + j]);
+      for (size_t line = 0; line < D * sizeof(T); line += 64) prefetch(next + line);
+    }
+    for (int d = 0; d < D; d += LANES) {
+      vf v[8];
+      for (int j = 0; j < 8; j++) v[j] = load16(rows[j] + d);
+      for (int g = 0; g < G; g++) {
+        const float* w = weight + (int64_t)g * stride_read + i;
+        vf acc = load16(out + g * D + d);
+        for (int j = 0; j < 8; j++) acc += v[j] * w[j];
+        store_as(out + g * D + d, acc);
+      }
+    }
+  }
+  if (residual) {
+    const TileLayout at(s.selector, D, pages);
+    for (int b = 0; b < blocks; b++) {
+      bool any = false;
+      for (int g = 0; g < G; g++) any |= rest[(int64_t)g * blocks + b] > 0;
+      if (!any) continue;
+      const bf16* mean = (const bf16*)(tile_of(s, tiles, r.table, b, head) + at.value_mean);
+      for (int d = 0; d < D; d += LANES) {
+        vf v = load16(mean + d);
+        for (int g = 0; g < G; g++)
+          store_as(out + g * D + d, load16(out + g * D + d) + v * rest[(int64_t)g * blocks + b]);
+      }
+    }
+  }
+  for (int g = 0; g < G; g++) {
+    float inverse = 1.0f / denominator[g];
+    for (int d = 0; d < D; d++) store1(output + g * D + d, out[g * D + d] * inverse);
+  }
+}
+
+}  // namespace

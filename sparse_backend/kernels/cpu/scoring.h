@@ -1,0 +1,165 @@
+// How much attention each page may get, by its summary.
+#pragma once
+
+#include <cmath>
+
+#include "step.h"
+
+namespace {
+
+// Tiles are scattered, and one takes less time to score than memory takes to answer.
+constexpr int TILES_AHEAD = 2;
+
+// What the query heads of one KV head are to the scoring of its tiles.
+struct Query {
+  const float* spread;  // [group][head_size * pages], page fastest: what a page-interleaved tile wants
+  const int8_t* codes;  // [2][group][layout.codes], in fours: FINE * coarse + fine, times `scale`, is the query
+  float scale[64];
+  int32_t coarse_sum[64], sum[64];
+};
+
+Query prepare(const Step& s, const TileLayout& at, const float* query, int pages) {
+  const int G = s.group, D = s.head_size;
+  Query out;
+  if (s.selector != LOW_RANK) {
+    float* spread = Scratch::grow(scratch.expanded, (size_t)G * D * pages);
+    for (int i = 0; i < G * D; i++)
+      for (int p = 0; p < pages; p++) spread[(int64_t)i * pages + p] = query[i];
+    out.spread = spread;
+    return out;
+  }
+  int8_t* codes = Scratch::grow(scratch.codes, 2 * (size_t)G * at.codes);
+  std::memset(codes, 0, 2 * (size_t)G * at.codes);
+  for (int g = 0; g < G; g++) {
+    vf top = splat(1e-20f);
+    for (int d = 0; d < D; d += LANES) {
+      vf q = load16(query + g * D + d);
+      top = vmax(top, vmax(q, -q));
+    }
+    const float limit = hmax(top), inverse = (127 * FINE) * (1 / limit);
+    out.scale[g] = limit / (127 * FINE);
+    out.coarse_sum[g] = out.sum[g] = 0;
+    for (int d = 0; d < D; d += 4) {
+      int8_t coarse[4], fine[4];
+      for (int j = 0; j < 4; j++) {
+        const int code = (int)std::nearbyint(query[g * D + d + j] * inverse);
+        coarse[j] = (int8_t)std::nearbyint(code / (float)FINE);
+        fine[j] = (int8_t)(code - FINE * coarse[j]);
+        out.coarse_sum[g] += coarse[j];
+        out.sum[g] += code;
+      }
+      for (int p = 0; p < pages; p++) {
+        std::memcpy(codes + g * at.codes + in_fours(d, p, pages), coarse, 4);
+        std::memcpy(codes + (G + g) * at.codes + in_fours(d, p, pages), fine, 4);
+      }
+    }
+  }
+  out.codes = codes;
+  return out;
+}
+
+template <int G>
+INLINE void dot_bf16(const bf16* x, const float* q, int64_t n, vf* acc) {
+  for (int64_t i = 0; i < n; i += LANES) {
+    vf c = load16(x + i);
+    for (int g = 0; g < G; g++) acc[g] += c * load16(q + g * n + i);
+  }
+}
+
+template <int PAGES>
+INLINE vf per_page(const float* x) {
+  float v[LANES];
+  for (int i = 0; i < LANES; i += PAGES) std::memcpy(v + i, x, PAGES * sizeof(float));
+  return load_as<vf>(v);
+}
+
+// Log-mass pieces of every page of one tile: logit[g][page], and mass[g][page] with page mass = mass * 2^logit.
+// `next` is a tile to be scored soon.
+template <int G, int PAGES>
+void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next,
+                    const Query& query, int first, float* logit, float* mass, int64_t stride) {
+  vi m[G] = {}, fine[G] = {}, b[RANK][G] = {};
+  const uint8_t* codes = (const uint8_t*)query.codes + first * at.codes;
+  for (int64_t i = 0; i < at.codes; i += VECTOR) {
+    prefetch(next + i);
+    prefetch(next + at.directions + i);
+    vbytes mean = load_as<vbytes>(tile + i), both = load_as<vbytes>(tile + at.directions + i);
+    vbytes low = both & 15, high = (vbytes)((vu)both >> 4) & 15;
+    for (int g = 0; g < G; g++) {
+      vbytes q = load_as<vbytes>(codes + g * at.codes + i);
+      m[g] = dot4(m[g], mean, q);
+      fine[g] = dot4(fine[g], mean, load_as<vbytes>(codes + (s.group + g) * at.codes + i));
+      b[0][g] = dot4(b[0][g], low, q);
+      b[1][g] = dot4(b[1][g], high, q);
+    }
+  }
+  for (int64_t i = at.coefficients; i < at.end; i += VECTOR) prefetch(next + i);
+  const vf mean_scale = per_page<PAGES>((const float*)(tile + at.mean_scale));
+  vf mean[G], slope[RANK][G], offset[G], sum[G] = {};
+  for (int g = 0; g < G; g++) {
+    const float scale = query.scale[first + g] * LOG2_E;
+    const vi dot = fold<PAGES>((vi)((vu)m[g] * FINE + (vu)fine[g])) - 128 * query.sum[first + g];
+    mean[g] = __builtin_convertvector(dot, vf) * (mean_scale * scale);
+    offset[g] = vf{};
+    for (int k = 0; k < RANK; k++) {
+      const vf product_scale = per_page<PAGES>((const float*)(tile + at.product_scale) + k * PAGES);
+      slope[k][g] = __builtin_convertvector(fold<PAGES>(b[k][g]) - 8 * query.coarse_sum[first + g], vf) *
+                    (product_scale * (FINE * scale));
+      offset[g] -= 8.0f * slope[k][g];
+    }
+  }
+  for (int i = 0; i < BLOCK; i += LANES) {
+    vi both = widen(load_as<vu8>(tile + at.coefficients + i));
+    vf low = __builtin_convertvector(both & 15, vf), high = __builtin_convertvector(both >> 4, vf);
+    for (int g = 0; g < G; g++) sum[g] += exp2(offset[g] + slope[0][g] * low + slope[1][g] * high);
+  }
+  for (int g = 0; g < G; g++) {
+    vf total = fold<PAGES>(sum[g]);
+    std::memcpy(logit + g * stride, &mean[g], PAGES * 4);
+    std::memcpy(mass + g * stride, &total, PAGES * 4);
+  }
+}
+
+template <int G, int PAGES>
+void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query,
+                int first, float* logit, float* mass, int64_t stride) {
+  if (s.selector == LOW_RANK) return score_low_rank<G, PAGES>(s, at, tile, next, query, first, logit, mass, stride);
+  const int64_t n = (int64_t)s.head_size * PAGES;
+  const float* spread = query.spread + first * n;
+  vf m[G] = {};
+  for (int64_t i = 0; i < at.end; i += VECTOR) prefetch(next + i);
+  if (s.selector == BLOCK_MEAN) {
+    dot_bf16<G>((const bf16*)tile, spread, n, m);
+  } else {  // QUEST: the largest dot product a key inside the page's bounding box can have
+    const bf16* low = (const bf16*)tile;
+    const bf16* high = low + n;
+    for (int64_t i = 0; i < n; i += LANES) {
+      vf a = load16(low + i), b = load16(high + i);
+      for (int g = 0; g < G; g++) {
+        vf q = load16(spread + g * n + i);
+        m[g] += vmax(q * a, q * b);
+      }
+    }
+  }
+  for (int g = 0; g < G; g++) {
+    vf mean = fold<PAGES>(m[g]) * LOG2_E;
+    std::memcpy(logit + g * stride, &mean, PAGES * 4);
+    for (int p = 0; p < PAGES; p++) mass[g * stride + p] = 1.0f;
+  }
+}
+
+// All query heads of one KV head, four at a time: as many accumulators as there are registers for.
+template <int PAGES>
+void score_heads(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query,
+                 float* logit, float* mass, int64_t stride) {
+  int g = 0;
+  for (; g + 4 <= s.group; g += 4)
+    score_tile<4, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride);
+  switch (s.group - g) {
+    case 3: score_tile<3, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
+    case 2: score_tile<2, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
+    case 1: score_tile<1, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
+  }
+}
+
+}  // namespace

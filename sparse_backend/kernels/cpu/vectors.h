@@ -1,0 +1,164 @@
+// Sixteen lanes at a time. Compiled with -march=native, these types become AVX-512 instructions, pairs of AVX-2
+// instructions, or plain scalar code; intrinsics stand only where GCC's own translation is poor.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int LANES = 16;
+constexpr int VECTOR = 64;  // bytes
+constexpr float LOG2_E = 1.44269504f;
+
+typedef float vf __attribute__((vector_size(64), aligned(4)));
+typedef int32_t vi __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t vu __attribute__((vector_size(64), aligned(4)));
+typedef uint16_t vu16 __attribute__((vector_size(32), aligned(2)));
+typedef uint8_t vu8 __attribute__((vector_size(16), aligned(1)));
+typedef uint8_t vbytes __attribute__((vector_size(64), aligned(1)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+template <class V, class T>
+INLINE V load_as(const T* p) { V v; std::memcpy(&v, p, sizeof(V)); return v; }
+template <class V, class T>
+INLINE void store_as(T* p, V v) { std::memcpy(p, &v, sizeof(V)); }
+
+struct bf16 { uint16_t bits; };
+#if defined(__FLT16_MAX__)
+struct fp16 { _Float16 value; };
+#endif
+
+INLINE vf load16(const float* p) { return load_as<vf>(p); }
+// GCC 12 widens 16 lanes in halves and puts them together again, if left to itself.
+INLINE vu widen(vu16 x) {
+#if defined(__AVX512F__)
+  return (vu)_mm512_cvtepu16_epi32((__m256i)x);
+#elif defined(__AVX2__)
+  __m128i parts[2];
+  std::memcpy(parts, &x, sizeof(parts));
+  __m256i halves[2] = {_mm256_cvtepu16_epi32(parts[0]), _mm256_cvtepu16_epi32(parts[1])};
+  return load_as<vu>(halves);
+#else
+  return __builtin_convertvector(x, vu);
+#endif
+}
+INLINE vf load16(const bf16* p) { return (vf)(widen(load_as<vu16>(p)) << 16); }
+INLINE void store1(float* p, float x) { *p = x; }
+INLINE void store1(bf16* p, float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  p->bits = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // round to nearest even
+}
+INLINE float load1(const float* p) { return *p; }
+INLINE float load1(const bf16* p) {
+  uint32_t bits = (uint32_t)p->bits << 16;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+#if defined(__FLT16_MAX__)
+typedef _Float16 vh __attribute__((vector_size(32), aligned(2)));
+INLINE vf load16(const fp16* p) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtph_ps((__m256i)load_as<vu16>(p));
+#else
+  return __builtin_convertvector(load_as<vh>(p), vf);
+#endif
+}
+INLINE void store1(fp16* p, float x) { p->value = (_Float16)x; }
+INLINE float load1(const fp16* p) { return (float)p->value; }
+#endif
+
+INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+INLINE vf splat(float x) { return x - vf{}; }
+#if defined(__AVX512F__)
+INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
+INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
+INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
+#endif
+
+const vi LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// v[i + shift]
+template <int SHIFT, class V>
+INLINE V rotate(V v) {
+  return __builtin_shuffle(v, (LANE + SHIFT) & (LANES - 1));
+}
+// lanes i, i + PAGES, i + 2 PAGES ... summed, in every lane
+template <int PAGES, class V>
+INLINE V fold(V v) {
+  if (PAGES <= 8) v += rotate<8>(v);
+  if (PAGES <= 4) v += rotate<4>(v);
+  if (PAGES <= 2) v += rotate<2>(v);
+  if (PAGES <= 1) v += rotate<1>(v);
+  return v;
+}
+INLINE float hsum(vf v) { return fold<1>(v)[0]; }
+INLINE float hmax(vf v) {
+  v = vmax(v, rotate<8>(v));
+  v = vmax(v, rotate<4>(v));
+  v = vmax(v, rotate<2>(v));
+  return std::max(v[0], v[1]);
+}
+
+// Sixteen bytes as integers.
+INLINE vi widen(vu8 x) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_cvtepu8_epi32((__m128i)x);
+#elif defined(__AVX2__)
+  __m128i bytes = (__m128i)x;
+  __m256i halves[2] = {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+  return load_as<vi>(halves);
+#else
+  return __builtin_convertvector(x, vi);
+#endif
+}
+
+// Every lane: sum + the dot product of its four unsigned bytes of `codes` with its four signed bytes of `query`.
+INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
+#if defined(__AVX512VNNI__)
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)query);
+#elif defined(__AVX2__)
+  __m256i c[2], q[2], total[2];
+  std::memcpy(c, &codes, sizeof(c));
+  std::memcpy(q, &query, sizeof(q));
+  std::memcpy(total, &sum, sizeof(total));
+  for (int i = 0; i < 2; i++) {
+    __m256i even = _mm256_madd_epi16(_mm256_and_si256(c[i], _mm256_set1_epi16(255)),
+                                     _mm256_srai_epi16(_mm256_slli_epi16(q[i], 8), 8));
+    __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(c[i], 8), _mm256_srai_epi16(q[i], 8));
+    total[i] = _mm256_add_epi32(total[i], _mm256_add_epi32(even, odd));
+  }
+  return load_as<vi>(total);
+#else
+  vu c = (vu)codes;
+  vi q = (vi)query;
+  sum += (vi)(c & 255) * (q << 24 >> 24) + (vi)(c >> 8 & 255) * (q << 16 >> 24);
+  return sum + (vi)(c >> 16 & 255) * (q << 8 >> 24) + (vi)(c >> 24) * (q >> 24);
+#endif
+}
+
+// 2^x within 2 ulp for |x| <= 126, clamped beyond. Logits are to the base 2 throughout: that saves a multiplication.
+INLINE vf exp2(vf x) {
+  x = vmin(vmax(x, splat(-126.0f)), splat(126.0f));
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
+  vf t = x + magic;
+  vf r = x - (t - magic);
+  vf p = r * 1.33908634e-3f + 9.67603192e-3f;
+  p = p * r + 5.55035711e-2f;
+  p = p * r + 2.40221075e-1f;
+  p = p * r + 6.93147188e-1f;
+  p = p * r + 1.0f;
+  return (vf)((vi)p + ((vi)t << 23));
+}
+
+}  // namespace
