@@ -3,7 +3,7 @@
 import asyncio
 import json
 from enum import StrEnum
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -220,6 +220,8 @@ def serve(
         raise fail(f"arguments after -- are for the embedded engine, which --upstream replaces: {engine_args}")
     if upstream_api_key and not (upstream_api_key.isascii() and upstream_api_key.isprintable()):
         raise fail("--upstream-api-key has characters that a header can't carry")
+    if any(isnan(seconds) for seconds in (first_token_timeout, token_timeout, max_deadline, drain_timeout)):
+        raise fail("nan is no number of seconds")
     for url in upstream or ():
         if not url.startswith(("http://", "https://")):
             raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {url!r}")

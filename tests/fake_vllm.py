@@ -45,6 +45,7 @@ class FakeVllm:
     events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
     requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
     status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
+    healthy: what its /health says.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     clients: the connections that it was sent requests on. shut_down: ends it before its time.
     """
@@ -63,6 +64,7 @@ class FakeVllm:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     breaks_after: int | None = None
+    healthy: bool = True
     clients: set[Any] = field(default_factory=set)
     shut_down: Callable[[], None] = lambda: None
 
@@ -88,7 +90,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        return Response()
+        return Response(status_code=200 if fake.healthy else 503)
 
     @app.get("/v1/models")
     async def models() -> Json:

@@ -12,9 +12,11 @@ class Circuit:
 
     It opens after FAILURES_TO_OPEN failures in a row, at once when the server was lost, and at once when a trial
     fails. Each time it opens without a success since the last, it stays open twice as long. `now`: seconds, monotonic.
+    openings: how often it has opened, ever.
     """
 
     def __init__(self) -> None:
+        self.openings = 0
         self._failures = 0
         self._untried = False
         self._cool_down_s = FIRST_COOL_DOWN_S
@@ -40,6 +42,7 @@ class Circuit:
             return
         self._failures += 1
         if lost or self._untried or self._failures >= FAILURES_TO_OPEN:
+            self.openings += 1
             self._open_until = now + self._cool_down_s
             self._cool_down_s = min(2 * self._cool_down_s, LONGEST_COOL_DOWN_S)
             self._untried = True

@@ -60,6 +60,7 @@ class Pool:
         self._kv = kv
         self._on_health = on_health
         self._models: dict[Upstream, dict[str, ServedModel]] = {}
+        self._openings: dict[Upstream, int] = {}
         self._known: dict[str, tuple[Architecture | None, str | None]] = {}
 
     @property
@@ -101,8 +102,10 @@ class Pool:
         return upstream, self._models[upstream][name]
 
     def _serving(self, upstream: Upstream) -> dict[str, ServedModel]:
-        """What it serves now, by name."""
-        return {} if upstream.circuit.is_open(time.monotonic()) else self._models.get(upstream, {})
+        """What it serves now, by name: nothing from when its circuit opens to the next check that it passes."""
+        circuit = upstream.circuit
+        checked = self._openings.get(upstream) == circuit.openings and not circuit.is_open(time.monotonic())
+        return self._models.get(upstream, {}) if checked else {}
 
     async def watch(self) -> None:
         """Checks every upstream's health until cancelled."""
@@ -118,13 +121,15 @@ class Pool:
 
     async def check(self, upstream: Upstream) -> None:
         """Brings what is known of an upstream up to date."""
-        was_up = bool(self._models.get(upstream))
+        openings = upstream.circuit.openings
+        was_up = bool(self._serving(upstream))
         up = not upstream.circuit.is_open(time.monotonic()) and await upstream.healthy()
         if up and not was_up:
             try:
                 cards = await upstream.models()
                 served = [await asyncio.to_thread(self._served, card) for card in cards]
                 self._models[upstream] = {model.name: model for model in served}
+                self._openings[upstream] = openings
             except (EngineUnavailable, EngineRejected, KeyError, ValueError) as error:
                 logger.warning("%s answers, but its models can't be listed: %s", upstream.url, error)
                 up = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -16,6 +17,8 @@ from httpx_aiohttp import AiohttpTransport
 from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.request_id import HEADER as REQUEST_ID
 from kinetics_serve.request_id import request_id
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 2.0
@@ -247,7 +250,7 @@ class Upstream:
         self.circuit.succeeded()
 
     def _silent(self, seconds: float) -> EngineSilent:
-        self.circuit.failed(time.monotonic(), lost=False)
+        self._failed(lost=False)
         return EngineSilent(f"the engine generated nothing for {seconds:g} s")
 
     async def _raise_for_our_fault(self, response: httpx.Response) -> None:
@@ -261,12 +264,18 @@ class Upstream:
             )
         if status >= 500 or status == 408:
             if status != 500:  # that can be the request's own doing
-                self.circuit.failed(time.monotonic(), lost=False)
+                self._failed(lost=False)
             raise EngineUnavailable(f"the engine answered {status}: {await _reason(response)}")
 
     def _lost(self, message: str) -> EngineLost:
-        self.circuit.failed(time.monotonic(), lost=True)
+        self._failed(lost=True)
         return EngineLost(message)
+
+    def _failed(self, lost: bool) -> None:
+        openings = self.circuit.openings
+        self.circuit.failed(time.monotonic(), lost)
+        if self.circuit.openings > openings:
+            logger.warning("%s fails: it gets no requests until it has rested and passed a check", self.url)
 
     async def _json(self, method: str, path: str, body: Json | None = None) -> Json:
         async with self.open(method, path, body) as response:

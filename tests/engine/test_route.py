@@ -145,8 +145,12 @@ async def test_a_server_that_lost_a_request_is_left_alone_until_it_cooled_down(
     broken.breaks_after = 0
     for _ in range(5):
         assert (await client.post(CHAT, json=KINDS["plain stream"])).status_code == 200
+        broken.healthy = False
     assert len(broken.sent(CHAT)) == 1
-    broken.breaks_after = None
+    await asyncio.sleep(2.5)
+    assert (await client.post(CHAT, json=KINDS["plain stream"])).status_code == 200
+    assert len(broken.sent(CHAT)) == 1  # it has rested, and not passed a check
+    broken.breaks_after, broken.healthy = None, True
     async with asyncio.timeout(5):
         while len(broken.sent(CHAT)) == 1:
             assert (await client.post(CHAT, json=KINDS["plain stream"])).status_code == 200
