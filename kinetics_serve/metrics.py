@@ -64,6 +64,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.refused = Counter(
+            "kinetics_refused_requests", "Requests that the queue had no room for", registry=self.registry
+        )
         self.upstream_up = self._gauge("kinetics_upstream_up", "1 where an upstream answers", "livemin", ["upstream"])
 
     def exposition(self) -> bytes:

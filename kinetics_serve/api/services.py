@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
 
-from kinetics_serve.admission import Admission, Limits, Load
+from kinetics_serve.admission import Admission, Limits, Load, Overloaded
 from kinetics_serve.api.drain import Drain
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import EngineSilent
@@ -66,8 +66,13 @@ class Services:
     @asynccontextmanager
     async def admitted(self, tenant: "Tenant | None", load: Load, within_s: float | None = None) -> AsyncIterator[None]:
         """Inside, a request may run: see `Admission.slot`."""
-        async with self.admission.slot(tenant.name if tenant else "", load, within_s) as waited_s:
-            self.metrics.queue_wait.observe(waited_s)
+        async with AsyncExitStack() as stack:
+            try:
+                slot = self.admission.slot(tenant.name if tenant else "", load, within_s)
+                self.metrics.queue_wait.observe(await stack.enter_async_context(slot))
+            except Overloaded:
+                self.metrics.refused.inc()
+                raise
             yield
 
     @asynccontextmanager

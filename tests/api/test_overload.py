@@ -76,6 +76,7 @@ async def test_requests_wait_while_there_is_room_to_and_are_refused_then(
     assert [response.status_code for response in await asyncio.gather(first, second)] == [200, 200]
     assert await metric(client, "kinetics_queue_requests") == await metric(client, "kinetics_load_ratio") == 0
     assert await metric(client, "kinetics_queue_wait_seconds_count") == 2
+    assert await metric(client, "kinetics_refused_requests_total") == 1
     assert await metric(client, "kinetics_queue_wait_seconds_sum") > 0.3
 
 
