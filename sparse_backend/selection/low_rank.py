@@ -96,11 +96,11 @@ def interleave_fours(x: torch.Tensor) -> torch.Tensor:
 
     Integer dot products of CPUs (VNNI) sum four neighbouring bytes.
     """
-    return x.unflatten(-1, (-1, 4)).transpose(-3, -2).flatten(-3)
+    return x.reshape(*x.shape[:-1], -1, 4).transpose(-3, -2).flatten(-3)
 
 
 def deinterleave_fours(x: torch.Tensor, pages: int) -> torch.Tensor:
-    return x.unflatten(-1, (-1, pages, 4)).transpose(-3, -2).flatten(-2)
+    return x.reshape(*x.shape[:-1], -1, pages, 4).transpose(-3, -2).flatten(-2)
 
 
 def nibbles(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
