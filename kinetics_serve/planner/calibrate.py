@@ -115,8 +115,11 @@ def _fixed_jobs(traces: Traces) -> Iterator[Job]:
 
 
 def _served_jobs(traces: Traces) -> Iterator[Job]:
+    groups_recorded = any(trial.lows for question in traces.questions for trial in question.trials)
     for cap in _caps(traces, SERVED_CAPS):
         for strategy, worth, stop in _ways(traces.trials):
+            if strategy == "deepconf" and not groups_recorded:
+                continue
             yield partial(_served_point, strategy=strategy, worth=worth, stop_confidence=stop, cap=cap)
 
 
