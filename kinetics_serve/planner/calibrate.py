@@ -191,7 +191,12 @@ def _served_point(
         outcome.eflops,
         outcome.accuracy,
         outcome.samples,
+        by_question=_by_question(outcome),
     )
+
+
+def _by_question(outcome: Outcome) -> tuple[float, ...]:
+    return tuple([round(accuracy, 3) for _, accuracy in sorted(outcome.by_question.items())])
 
 
 def cascades(first: Arm, second: Arm, repeats: int) -> Iterator[ServedPoint]:
@@ -233,6 +238,7 @@ def cascades(first: Arm, second: Arm, repeats: int) -> Iterator[ServedPoint]:
                 outcome.samples,
                 Stage(dear.metadata.model, dear.metadata.kv, samples, dear.longest),
                 escalate_below,
+                _by_question(outcome),
             )
 
 

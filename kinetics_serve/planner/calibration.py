@@ -53,6 +53,7 @@ class ServedPoint:
     samples_worth: the budget, in samples of max_tokens with this point's KV policy, so that it carries over to
     prompts of other lengths. budget, spent: eFLOPs on the calibration's own prompts. second: of a cascade, which asks
     it where the first stage is less sure than `escalate_below`; its budget covers all samples of both stages.
+    by_question: accuracy of each question, in the order of their texts, so that two points can be compared in pairs.
     """
 
     model: str
@@ -68,6 +69,7 @@ class ServedPoint:
     samples: float
     second: Stage | None = None
     escalate_below: float = 0.0
+    by_question: tuple[float, ...] = ()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -136,6 +138,8 @@ class Calibration:
 def _typed(point: Mapping[str, Any]) -> dict[str, Any]:
     intervals = {name: Interval(**value) for name, value in point.items() if isinstance(value, dict) and "low" in value}
     typed = {**point, **intervals, "kv": KVPolicy(**point["kv"])}
+    if "by_question" in point:
+        typed["by_question"] = tuple(point["by_question"])
     if point.get("second") is not None:
         typed["second"] = Stage(**{**point["second"], "kv": KVPolicy(**point["second"]["kv"])})
     return typed

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import sqrt
+from statistics import fmean, stdev
 
 from kinetics_serve.cost import KVPolicy, Price
 from kinetics_serve.planner.calibration import Calibration, ServedPoint, Stage
@@ -10,6 +12,9 @@ from kinetics_serve.runner.run import Terms
 from kinetics_serve.strategies.cascade import Cascade
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.state import Policy
+
+MIN_PAIRS = 2
+"""Questions: fewer have no standard error."""
 
 TermsOf = Callable[[Stage], Terms | None]
 """The terms of a request run as a stage says, with no more samples than it, of its max_tokens; None where it can't be
@@ -58,9 +63,30 @@ def policy_at(point: ServedPoint, terms: Terms) -> Policy:
 
 
 def choose_for_budget(calibration: Calibration, eflops: int, terms_of: TermsOf) -> Choice | None:
-    """The choice with the highest expected accuracy within a budget in eFLOPs; the cheaper one among equals."""
+    """The choice for a budget in eFLOPs: what is expected to be most accurate, by more than luck.
+
+    The highest of many measured accuracies is the luckiest too. So the plain way of spending the budget, a majority
+    vote of as many and as long samples as it covers, stands unless another was better on the same questions by more
+    than the standard error of the difference. Where points can't be compared in pairs: the highest accuracy, the
+    cheaper one among equals.
+    """
     within = [choice for choice in _choices(calibration, terms_of) if choice.budget <= eflops]
-    return max(within, key=lambda choice: (choice.point.accuracy.mean, -choice.expected), default=None)
+    plain = max(
+        (choice for choice in within if choice.point.strategy == "majority_vote"),
+        key=lambda choice: (choice.point.max_tokens, choice.budget, choice.point.stop_confidence),
+        default=None,
+    )
+    if plain is None or any(len(choice.point.by_question) < MIN_PAIRS for choice in within):
+        return max(within, key=lambda choice: (choice.point.accuracy.mean, -choice.expected), default=None)
+    return max(within, key=lambda choice: (_edge(choice.point, plain.point), choice is plain, -choice.expected))
+
+
+def _edge(point: ServedPoint, plain: ServedPoint) -> float:
+    """By how much a point is more accurate, less the standard error of that; 0 for the plain one itself."""
+    if point is plain or len(point.by_question) != len(plain.by_question):
+        return 0.0 if point is plain else point.accuracy.mean - plain.accuracy.high
+    differences = [a - b for a, b in zip(point.by_question, plain.by_question, strict=True)]
+    return fmean(differences) - stdev(differences) / sqrt(len(differences))
 
 
 def choose_for_accuracy(calibration: Calibration, accuracy: float, terms_of: TermsOf) -> Choice:

@@ -17,7 +17,9 @@ CACHE_BLOCK = 16
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Means over all questions and repeats of a replay. samples: launched, tokens: generated, of one request."""
+    """Means over all questions and repeats of a replay. samples: launched, tokens: generated, of one request.
+    by_question: accuracy by query.
+    """
 
     accuracy: Interval
     eflops: Interval
@@ -26,6 +28,7 @@ class Outcome:
     tokens: float
     requests: int
     stop_reasons: dict[str, int]
+    by_question: dict[str, float]
 
 
 def cached_tokens(prompt_tokens: int, block: int = CACHE_BLOCK) -> int:
@@ -78,6 +81,7 @@ def replay_all(
 
     chance = np.random.default_rng(seed)
     results: list[list[tuple[float, float]]] = []
+    by_question: dict[str, float] = {}
     reasons: Counter[str] = Counter()
     samples = tokens = budgets = 0
     further = {question.query: question for question in second.traces.questions} if second is not None else {}
@@ -106,6 +110,7 @@ def replay_all(
             tokens += sum([sample.tokens for sample in run.samples])
         budgets += eflops
         results.append(outcomes)
+        by_question[question.query] = sum([correct for correct, _ in outcomes]) / repeats
     requests = len(results) * repeats
     return Outcome(
         bootstrap([[correct for correct, _ in outcomes] for outcomes in results]),
@@ -115,4 +120,5 @@ def replay_all(
         tokens / requests,
         requests,
         dict(reasons.most_common()),
+        by_question,
     )

@@ -71,3 +71,28 @@ def test_a_larger_budget_never_expects_less(a: int, b: int) -> None:
     assert large is not None
     assert small.budget <= a * ONE or small.budget <= b * ONE
     assert large.point.accuracy.mean >= small.point.accuracy.mean
+
+
+def paired(strategy: str, by_question: list[float], max_tokens: int = 100) -> ServedPoint:
+    mean = sum(by_question) / len(by_question)
+    return replace(served(mean, 4, max_tokens=max_tokens), strategy=strategy, by_question=tuple(by_question))
+
+
+PLAIN = [0.5, 0.4, 0.6, 0.5] * 8
+
+
+def test_the_plain_vote_stands_against_what_may_have_been_lucky() -> None:
+    plain = paired("majority_vote", PLAIN)
+    lucky = paired("best_of_n", [1.0, 0.0, 1.0, 0.2] * 8)
+    assert lucky.accuracy.mean > plain.accuracy.mean
+    choice = choose_for_budget(calibration(lucky, plain), 10**15, terms_of)
+    assert choice is not None
+    assert choice.point == plain
+
+
+def test_what_was_better_question_by_question_replaces_the_plain_vote() -> None:
+    plain = paired("majority_vote", PLAIN)
+    better = paired("best_of_n", [accuracy + 0.05 + 0.01 * (number % 2) for number, accuracy in enumerate(PLAIN)], 50)
+    choice = choose_for_budget(calibration(plain, better), 10**15, terms_of)
+    assert choice is not None
+    assert choice.point == better
