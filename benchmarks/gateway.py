@@ -34,7 +34,7 @@ STREAMS = 64
 TOKENS = 32
 TOKEN_MS = 20.0
 SAMPLES = 8
-BUDGETED_CLIENTS = 16
+BUDGETED_CLIENTS = 32
 MODEL = "fake"
 QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "What is 7 times 8?"}]}
 CONFIG = {
@@ -99,14 +99,15 @@ def front_end(upstream: int) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def its_hub(upstream: int) -> Iterator[int]:
+def its_hub(upstream: int) -> Iterator[tuple[int, int]]:
+    """Its port and process id."""
     port = free_port()
     module = "its_hub.integration.iaas.app_server"
-    with process(module, "--port", str(port), "--log-level", "ERROR", port=port, ready="/v1/models"):
+    with process(module, "--port", str(port), "--log-level", "ERROR", port=port, ready="/v1/models") as running:
         settings = {"endpoint": f"http://127.0.0.1:{upstream}/v1", "api_key": "none", "model": MODEL, "budget": SAMPLES}
         settings |= {"alg": "self-consistency", "regex_patterns": [r"(\d+)$"]}
         httpx.post(f"http://127.0.0.1:{port}/configure", json=settings, trust_env=False).raise_for_status()
-        yield port
+        yield port, running.pid
 
 
 class Client:
@@ -162,10 +163,11 @@ async def repeat(
 
 @dataclass
 class Streams:
-    """What STREAMS clients saw. Latencies in milliseconds."""
+    """What STREAMS clients saw, all but `all_events` after warming up. Latencies in milliseconds."""
 
     seconds: float = 0.0
     events: int = 0
+    all_events: int = 0
     event_ms: list[float] = field(default_factory=list)
     first_ms: list[float] = field(default_factory=list)
 
@@ -190,10 +192,11 @@ async def stream(port: int, seconds: float) -> Streams:
         def on_piece(piece: bytes) -> None:
             nonlocal first
             now, now_ns = time.monotonic(), time.monotonic_ns()
+            sent = _SENT.findall(piece)
+            seen.all_events += len(sent)
             if not warm < now < end:
                 first = False
                 return
-            sent = _SENT.findall(piece)
             seen.events += len(sent)
             seen.event_ms += [(now_ns - int(each)) / 1e6 for each in sent]
             if first and sent:
@@ -226,6 +229,18 @@ async def requests_per_s(port: int, body: dict[str, Any], requests: int) -> floa
     return requests / (time.monotonic() - begun)
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that the process has used: what it costs on a machine that others use too."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def budgeted(port: int, pid: int, body: dict[str, Any], requests: int) -> dict[str, float]:
+    before = cpu_s(pid)
+    rate = uvloop.run(requests_per_s(port, body, requests))
+    return {"requests_per_s": rate, "cpu_ms_per_request": (cpu_s(pid) - before) * 1000 / (requests + BUDGETED_CLIENTS)}
+
+
 def rss_mib(pid: int) -> float:
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
     return int(line.split()[1]) / 1024
@@ -234,10 +249,13 @@ def rss_mib(pid: int) -> float:
 def measure_pass_through(folder: str, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, token_ms in (("paced", TOKEN_MS), ("unpaced", 0.0)):
-        with upstream(folder, TOKENS, token_ms) as direct, front_end(direct) as (proxied, _):
+        with upstream(folder, TOKENS, token_ms) as direct, front_end(direct) as (proxied, pid):
             without = uvloop.run(stream(direct, seconds))
+            before = cpu_s(pid)
             with_proxy = uvloop.run(stream(proxied, seconds))
+            cpu = cpu_s(pid) - before
         row: dict[str, Any] = {"throughput_ratio": with_proxy.events_per_s / without.events_per_s}
+        row["cpu_us_per_event"] = cpu * 1e6 / with_proxy.all_events
         for side, seen in (("direct", without), ("proxied", with_proxy)):
             event, first = seen.percentiles(seen.event_ms), seen.percentiles(seen.first_ms)
             row[side] = {"events_per_s": seen.events_per_s, "event_ms": event, "first_event_ms": first}
@@ -253,12 +271,12 @@ def measure_budgeted(folder: str, requests: int) -> dict[str, Any]:
     ours = {"budget": {"samples": SAMPLES}, "max_samples": SAMPLES, "answer": {"extractor": "number"}}
     for name, token_ms in (("fast", 0.0), ("paced", TOKEN_MS)):
         with upstream(folder, TOKENS, token_ms) as port:
-            with its_hub(port) as theirs:
-                found[name] = {"its_hub": uvloop.run(requests_per_s(theirs, ask | {"budget": SAMPLES}, requests))}
-            with front_end(port) as (front, _):
+            with its_hub(port) as (theirs, pid):
+                found[name] = {"its_hub": budgeted(theirs, pid, ask | {"budget": SAMPLES}, requests)}
+            with front_end(port) as (front, pid):
                 for strategy in ("best_of_n", "majority_vote"):
                     body = ask | {"kinetics": ours | {"strategy": strategy}}
-                    found[name][strategy] = uvloop.run(requests_per_s(front, body, requests))
+                    found[name][strategy] = budgeted(front, pid, body, requests)
     return found
 
 
@@ -279,18 +297,23 @@ def measure_memory(folder: str, requests: int) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     console = Console(width=120)
     if "pass_through" in found:
-        table = Table("pass-through, 64 streams", "events/s direct", "proxied", "ratio", "added p50 ms", "added p99 ms")
+        table = Table(
+            "pass-through, 64 streams", "events/s direct", "proxied", "ratio", "added p50 ms", "p99 ms", "CPU µs/event"
+        )
         for name, row in found["pass_through"].items():
             rates = [f"{row[side]['events_per_s']:.0f}" for side in ("direct", "proxied")]
             for which, text in (("event_ms", "each event"), ("first_event_ms", "first event")):
                 added = [f"{each:.2f}" for each in row[f"added_{which}"]]
-                table.add_row(f"{name}: {text}", *rates, f"{row['throughput_ratio']:.3f}", *added)
+                cpu = f"{row['cpu_us_per_event']:.0f}"
+                table.add_row(f"{name}: {text}", *rates, f"{row['throughput_ratio']:.3f}", *added, cpu)
         console.print(table)
     if "budgeted" in found:
-        table = Table(f"budgeted, {SAMPLES} samples", "requests/s", "of its_hub's")
+        table = Table(f"budgeted, {SAMPLES} samples", "requests/s", "of its_hub's", "CPU ms/request")
         for name, row in found["budgeted"].items():
-            for side, rate in row.items():
-                table.add_row(f"{name}: {side}", f"{rate:.1f}", f"{rate / row['its_hub']:.2f}")
+            for side, seen in row.items():
+                rate, cpu = seen["requests_per_s"], seen["cpu_ms_per_request"]
+                ratio = rate / row["its_hub"]["requests_per_s"]
+                table.add_row(f"{name}: {side}", f"{rate:.1f}", f"{ratio:.2f}", f"{cpu:.1f}")
         console.print(table)
     if "memory" in found:
         table = Table("requests", "RSS, MiB")

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import httpx
+import orjson
 from httpx_aiohttp import AiohttpTransport
 
 from kinetics_serve.engine.circuit import Circuit
@@ -303,7 +304,7 @@ async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 def _object(data: bytes) -> Json:
     try:
-        value = json.loads(data)
+        value = orjson.loads(data)  # a third of json's time, once a token
     except ValueError:
         value = None
     if not isinstance(value, dict):
