@@ -146,11 +146,16 @@ class Client:
 
 
 async def repeat(
-    clients: int, ask: Callable[[Client], Awaitable[None]], make: Callable[[], Client], until: Callable[[], bool]
+    clients: int,
+    ask: Callable[[Client], Awaitable[None]],
+    make: Callable[[], Client],
+    until: Callable[[], bool],
+    spread_s: float = 0.0,
 ) -> None:
-    """So many clients at a time, each asking again and again until `until()`."""
+    """So many clients at a time, each asking again and again until `until()`; they begin over spread_s seconds."""
 
-    async def one() -> None:
+    async def one(number: int) -> None:
+        await asyncio.sleep(spread_s * number / clients)
         client = make()
         try:
             while not until():
@@ -158,7 +163,7 @@ async def repeat(
         finally:
             client.close()
 
-    await asyncio.gather(*(one() for _ in range(clients)))
+    await asyncio.gather(*(one(number) for number in range(clients)))
 
 
 @dataclass
@@ -206,7 +211,9 @@ async def stream(port: int, seconds: float) -> Streams:
         await client.ask(on_piece)
 
     body = QUESTION | {"max_tokens": TOKENS, "stream": True}
-    await repeat(STREAMS, ask, lambda: Client(port, body), lambda: time.monotonic() > end)
+    # In step, all streams would end and begin at the same moment, which no users do.
+    spread_s = TOKENS * TOKEN_MS / 1000
+    await repeat(STREAMS, ask, lambda: Client(port, body), lambda: time.monotonic() > end, spread_s)
     seen.seconds = end - warm
     return seen
 
