@@ -1,0 +1,242 @@
+"""Attention over the selected pages: flash decoding, split over programs, then combined."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from sparse_backend.config import pages
+from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.triton.dot import dot
+from sparse_backend.kernels.triton.layout import DecodeStep, Workspace, low_rank_offsets, power_of_2, splits
+
+TOKENS = 64  # read at a time
+BLOCKS = 16  # whose estimated mass is added at a time
+
+
+def attend(
+    heads: Heads,
+    step: DecodeStep,
+    query: torch.Tensor,
+    cache: torch.Tensor,
+    tiles: torch.Tensor,
+    output: torch.Tensor,
+    scale: float,
+    work: Workspace,
+    first: int,
+    requests: int,
+) -> None:
+    """Attends to the pages in `work.table`, for the requests from `first` on that have a page budget.
+
+    query, output: [tokens, kv_heads × group, head_size], output is written; cache: [blocks, kv_heads, BLOCK,
+    2 × head_size]; tiles: int8 [blocks, kv_heads, bytes]. With the low-rank selector pages that are not read count
+    too, as their estimated mass times the mean value of their block.
+    """
+    group, head_size = heads.group, heads.head_size
+    parts = splits(requests, heads.kv_heads)
+    _attend[(requests, heads.kv_heads, parts)](
+        query,
+        cache,
+        tiles.view(torch.bfloat16),
+        step.query_start,
+        step.seq_lens,
+        step.block_table,
+        step.page_budget,
+        work.log_mass,
+        work.table,
+        work.counts,
+        work.output,
+        work.top,
+        work.total,
+        first,
+        scale,
+        step.block_table.stride(0),
+        *query.stride()[:2],
+        *cache.stride()[:3],
+        *tiles.stride()[:2],
+        *work.log_mass.stride()[:3],
+        *work.table.stride()[:2],
+        work.counts.stride(0),
+        G=group,
+        # Matrix products have 16 rows at least.
+        G_PADDED=max(16, power_of_2(group)),
+        D=head_size,
+        D_PADDED=power_of_2(head_size),
+        P=heads.page_size,
+        PAGES=heads.pages_of_block,
+        STEP=max(1, TOKENS // heads.page_size),
+        BLOCKS=BLOCKS,
+        SINK=pages(heads.sink_tokens, heads.page_size),
+        LOCAL_TOKENS=heads.local_tokens,
+        MEAN_VALUE=low_rank_offsets(head_size, heads.page_size)[3] // 2,
+        RESIDUAL=heads.selector.residual,
+        SPLITS=parts,
+        num_warps=4,
+        num_stages=2,
+    )
+    _combine[(requests, heads.kv_heads * group)](
+        step.query_start,
+        step.page_budget,
+        work.output,
+        work.top,
+        work.total,
+        output,
+        first,
+        *output.stride()[:2],
+        H=heads.kv_heads,
+        G=group,
+        D=head_size,
+        D_PADDED=power_of_2(head_size),
+        SPLITS=parts,
+        SPLITS_PADDED=power_of_2(parts),
+        num_warps=2,
+    )
+
+
+@triton.jit
+def _attend(
+    query,
+    cache,
+    tiles16,
+    query_start,
+    seq_lens,
+    block_table,
+    page_budget,
+    log_mass,
+    table,
+    counts,
+    part_output,
+    part_top,
+    part_total,
+    first,
+    scale,
+    table_stride,
+    query_token,
+    query_head,
+    cache_block,
+    cache_head,
+    cache_token,
+    tile_block,
+    tile_head,
+    mass_row,
+    mass_head,
+    mass_group,
+    selected_row,
+    selected_head,
+    counts_row,
+    G: tl.constexpr,
+    G_PADDED: tl.constexpr,
+    D: tl.constexpr,
+    D_PADDED: tl.constexpr,
+    P: tl.constexpr,
+    PAGES: tl.constexpr,
+    STEP: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    SINK: tl.constexpr,
+    LOCAL_TOKENS: tl.constexpr,
+    MEAN_VALUE: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """One program per (request, KV head, split): softmax, unnormalised, over its share of the pages."""
+    request, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row = first + request
+    budget, tokens = tl.load(page_budget + row), tl.load(seq_lens + row)
+    if budget == 0:
+        return
+    d, g, n = tl.arange(0, D_PADDED), tl.arange(0, G_PADDED), tl.arange(0, STEP * P)
+    token = tl.load(query_start + row).to(tl.int64)
+    q_at = query + token * query_token + (head * G + g[:, None]) * query_head + d[None, :]
+    q = tl.load(q_at, (g[:, None] < G) & (d[None, :] < D), 0.0)
+    acc = tl.zeros([G_PADDED, D_PADDED], tl.float32)
+    top = tl.full([G_PADDED], -1e30, tl.float32)
+    total = tl.zeros([G_PADDED], tl.float32)
+
+    count = tl.load(counts + request * counts_row + head)
+    share = tl.cdiv(count, SPLITS)
+    end = tl.minimum(count, (split + 1) * share)
+    selected = table + request * selected_row + head * selected_head
+    for begin in range(split * share, end, STEP):
+        place = begin + n // P
+        page = tl.load(selected + place, place < end, 0)
+        real = (place < end) & (page * P + n % P < tokens)
+        block = tl.load(block_table + row * table_stride + page // PAGES, real, 0).to(tl.int64)
+        slot = (page % PAGES) * P + n % P
+        at = cache + block * cache_block + head * cache_head + slot * cache_token
+        wide = real[:, None] & (d[None, :] < D)
+        keys = tl.load(at[:, None] + d[None, :], wide, 0.0)
+        logits = dot(q, tl.trans(keys)) * scale
+        logits = tl.where(real[None, :], logits, float("-inf"))
+        higher = tl.maximum(top, tl.max(logits, 1))
+        weight = tl.exp(logits - higher[:, None])
+        shrink = tl.exp(top - higher)
+        values = tl.load(at[:, None] + D + d[None, :], wide, 0.0)
+        acc = acc * shrink[:, None] + dot(weight.to(values.dtype), values)
+        total = total * shrink + tl.sum(weight, 1)
+        top = higher
+
+    if RESIDUAL:
+        local = tl.maximum(SINK, tl.maximum(tokens - LOCAL_TOKENS, 0) // P)
+        if budget * P < tokens:
+            mass_at = log_mass + request * mass_row + head * mass_head + g[:, None] * mass_group
+            p = tl.arange(0, BLOCKS * PAGES)
+            b = tl.arange(0, BLOCKS)
+            for begin in range(split * BLOCKS, tl.cdiv(local, PAGES), SPLITS * BLOCKS):
+                page = begin * PAGES + p
+                real = (page >= SINK) & (page < local)
+                logits = tl.load(mass_at + page[None, :], (g[:, None] < G) & real[None, :], float("-inf"))
+                higher = tl.maximum(top, tl.max(logits, 1))
+                weight = tl.exp(logits - higher[:, None])
+                shrink = tl.exp(top - higher)
+                by_block = tl.sum(tl.reshape(weight, [G_PADDED, BLOCKS, PAGES]), 2)
+                known = (begin + b) * PAGES < local
+                block = tl.load(block_table + row * table_stride + begin + b, known, 0).to(tl.int64)
+                at = tiles16 + (block * tile_block + head * tile_head) // 2 + MEAN_VALUE
+                values = tl.load(at[:, None] + d[None, :], known[:, None] & (d[None, :] < D), 0.0).to(q.dtype)
+                acc = acc * shrink[:, None] + dot(by_block.to(q.dtype), values)
+                total = total * shrink + tl.sum(weight, 1)
+                top = higher
+
+    part = (request * tl.num_programs(1) + head) * SPLITS + split
+    tl.store(part_output + (part * G + g[:, None]) * D + d[None, :], acc, (g[:, None] < G) & (d[None, :] < D))
+    tl.store(part_top + part * G + g, top, g < G)
+    tl.store(part_total + part * G + g, total, g < G)
+
+
+@triton.jit
+def _combine(
+    query_start,
+    page_budget,
+    part_output,
+    part_top,
+    part_total,
+    output,
+    first,
+    output_token,
+    output_head,
+    H: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    D_PADDED: tl.constexpr,
+    SPLITS: tl.constexpr,
+    SPLITS_PADDED: tl.constexpr,
+):
+    """One program per (request, query head)."""
+    request, query_head = tl.program_id(0), tl.program_id(1)
+    row = first + request
+    if tl.load(page_budget + row) == 0:
+        return
+    head, g = query_head // G, query_head % G
+    d, split = tl.arange(0, D_PADDED), tl.arange(0, SPLITS_PADDED)
+    real = split < SPLITS
+    part = ((request * H + head) * SPLITS + split) * G + g
+    top = tl.load(part_top + part, real, -1e30)
+    weight = tl.exp(top - tl.max(top))
+    total = tl.sum(weight * tl.load(part_total + part, real, 0.0))
+    wide = real[:, None] & (d[None, :] < D)
+    acc = tl.load(part_output + part[:, None] * D + d[None, :], wide, 0.0)
+    result = tl.sum(acc * weight[:, None], 0) / total
+    token = tl.load(query_start + row).to(tl.int64)
+    at = output + token * output_token + query_head * output_head + d
+    tl.store(at, result.to(output.dtype.element_ty), d < D)

@@ -1,0 +1,119 @@
+"""Where keys, values and summaries lie in a CUDA KV cache, what one engine step looks like, and the scratch memory.
+
+A KV block (BLOCK tokens) holds the keys and values of every KV head, and behind them one tile of summaries a head.
+Blocks stay whole, so any cache layout of vLLM works that keeps a layer's block in one piece.
+A GPU reads whole rows: unlike the CPU's tiles, these keep the codes of one page together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sparse_backend.config import BLOCK, pages
+from sparse_backend.kernels.batch import Heads
+
+SELECTORS = ("low_rank", "block_mean", "quest")  # those that the Triton kernels know
+RANK = 2  # directions of a low-rank summary; their int4 codes share a byte
+MAX_ROWS = 64  # requests whose scratch memory exists at a time; larger batches go in waves
+PROGRAMS = 256  # enough of them to fill a GPU: small batches split each request's pages until there are as many
+
+
+def power_of_2(n: int) -> int:
+    """The smallest power of 2 that is at least n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def low_rank_offsets(head_size: int, page_size: int) -> tuple[int, int, int, int]:
+    """Bytes at which a low-rank tile's parts begin, after the mean codes, int8 [pages, head_size], at 0.
+
+    Direction codes uint4 × 2 [pages, head_size], coefficient codes uint4 × 2 [pages, page_size], scales
+    float32 [3, pages] (of the mean, of either coefficient), the block's mean value bfloat16 [head_size].
+    """
+    codes = head_size * (BLOCK // page_size)
+    return codes, 2 * codes, 2 * codes + BLOCK, 2 * codes + BLOCK + 4 * (1 + RANK) * (BLOCK // page_size)
+
+
+def tile_bytes(heads: Heads) -> int:
+    """Bytes of the summaries of one (block, KV head)."""
+    if heads.selector.name == "low_rank":
+        return low_rank_offsets(heads.head_size, heads.page_size)[3] + 2 * heads.head_size
+    vectors = {"block_mean": 1, "quest": 2}[heads.selector.name]  # bfloat16 [vectors, pages, head_size]
+    return 2 * vectors * heads.head_size * heads.pages_of_block
+
+
+def tile_bytes_per_token(heads: Heads) -> int:
+    """What a token's share of a tile takes in the KV cache; a tile then starts at a multiple of 256 bytes."""
+    return -(-tile_bytes(heads) // (2 * BLOCK)) * 2 if heads.dtype.itemsize == 2 else -(-tile_bytes(heads) // 512) * 4
+
+
+def split_blocks(kv_cache: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views of one layer's KV cache.
+
+    kv_cache: [blocks, kv_heads, BLOCK, 2 × head_size + a tile's share], every block in one piece. Returns
+    keys and values [blocks, kv_heads, BLOCK, 2 × head_size] and tiles, int8 [blocks, kv_heads, bytes].
+    """
+    blocks, kv_heads, tokens, width = kv_cache.shape
+    stride, share = kv_cache.stride(0), width - 2 * heads.head_size
+    size = tokens * 2 * heads.head_size
+    offset = kv_cache.storage_offset()
+    content = kv_cache.as_strided(
+        (blocks, kv_heads, tokens, 2 * heads.head_size), (stride, size, 2 * heads.head_size, 1), offset
+    )
+    tiles = kv_cache.as_strided(
+        (blocks, kv_heads, tokens * share), (stride, tokens * share, 1), offset + kv_heads * size
+    )
+    return content, tiles.view(torch.int8)
+
+
+@dataclass(frozen=True)
+class DecodeStep:
+    """One engine step, int32 tensors on the GPU. Their addresses stay the same where a CUDA graph is replayed."""
+
+    query_start: torch.Tensor  # [batch + 1] first query token of each request
+    seq_lens: torch.Tensor  # [batch]
+    block_table: torch.Tensor  # [batch, blocks]
+    page_budget: torch.Tensor  # [batch] pages that each KV head reads; 0: the request is dense in this step
+
+
+def splits(requests: int, kv_heads: int) -> int:
+    """Programs that share the pages of one (request, KV head)."""
+    return max(1, min(32, PROGRAMS // (requests * kv_heads)))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Scratch memory of the kernels, made once and used by every layer in turn."""
+
+    log_mass: torch.Tensor  # float32 [rows, kv_heads, group, pages] estimated; -inf for pages that are read
+    table: torch.Tensor  # int32 [rows, kv_heads, pages to read] logical pages, ascending
+    counts: torch.Tensor  # int32 [rows, kv_heads] how many of them
+    output: torch.Tensor  # float32 [rows × kv_heads × splits, group, head_size] unnormalised
+    top: torch.Tensor  # float32 [rows × kv_heads × splits, group] the largest logit
+    total: torch.Tensor  # float32 [rows × kv_heads × splits, group] the sum of exponentials
+
+    @classmethod
+    def allocate(cls, heads: Heads, requests: int, max_tokens: int, max_budget: int, device: torch.device) -> Workspace:
+        """For batches of `requests`, contexts of `max_tokens` and budgets of `max_budget` tokens."""
+        rows, all_pages = min(requests, MAX_ROWS), pages(max_tokens, heads.page_size)
+        always = pages(heads.sink_tokens, heads.page_size) + pages(heads.local_tokens, heads.page_size) + 1
+        read = min(all_pages, max(always, pages(max_budget, heads.page_size)))
+        slots = max(n * heads.kv_heads * splits(n, heads.kv_heads) for n in range(1, rows + 1))
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        return cls(
+            log_mass=empty(rows, heads.kv_heads, heads.group, all_pages),
+            table=empty(rows, heads.kv_heads, read, dtype=torch.int32),
+            counts=empty(rows, heads.kv_heads, dtype=torch.int32),
+            output=empty(slots, heads.group, heads.head_size),
+            top=empty(slots, heads.group),
+            total=empty(slots, heads.group),
+        )
+
+    def waves(self, requests: int) -> list[tuple[int, int]]:
+        """First row and number of rows of each wave in which a batch of `requests` goes."""
+        rows = self.counts.shape[0]
+        return [(first, min(rows, requests - first)) for first in range(0, requests, rows)]

@@ -1,0 +1,253 @@
+"""Page selection: scores every page from its summary and keeps the best ones, for each request and KV head."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from sparse_backend.config import pages
+from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.triton.dot import dot
+from sparse_backend.kernels.triton.layout import DecodeStep, Workspace, low_rank_offsets, power_of_2
+
+
+def select_pages(
+    heads: Heads,
+    step: DecodeStep,
+    query: torch.Tensor,
+    tiles: torch.Tensor,
+    scale: float,
+    work: Workspace,
+    first: int,
+    requests: int,
+) -> None:
+    """Fills `work.table`, `work.counts` and `work.log_mass` for the requests from `first` on.
+
+    query: [tokens, kv_heads × group, head_size]; tiles: int8 [blocks, kv_heads, bytes].
+    """
+    group, head_size, page_size = heads.group, heads.head_size, heads.page_size
+    offsets = low_rank_offsets(head_size, page_size)
+    padded_group, capacity = power_of_2(group), work.log_mass.shape[3]
+    chunk = max(16, min(128, 8192 // (page_size * padded_group)))
+    sink_pages = pages(heads.sink_tokens, page_size)
+    _score[(requests, heads.kv_heads, pages(capacity, chunk))](
+        query,
+        tiles,
+        tiles.view(torch.float32) if heads.selector.name == "low_rank" else tiles,
+        tiles.view(torch.bfloat16),
+        step.query_start,
+        step.seq_lens,
+        step.block_table,
+        step.page_budget,
+        work.log_mass,
+        first,
+        scale,
+        step.block_table.stride(0),
+        *query.stride()[:2],
+        *tiles.stride()[:2],
+        *work.log_mass.stride()[:3],
+        G=group,
+        G_PADDED=padded_group,
+        D=head_size,
+        D_PADDED=power_of_2(head_size),
+        P=page_size,
+        PAGES=heads.pages_of_block,
+        CHUNK=chunk,
+        SINK=sink_pages,
+        LOCAL_TOKENS=heads.local_tokens,
+        DIRECTIONS=offsets[0],
+        COEFFICIENTS=offsets[1],
+        SCALES=offsets[2] // 4,
+        SELECTOR=heads.selector.name,
+        num_warps=4,
+    )
+    padded = power_of_2(capacity)
+    _select[(requests, heads.kv_heads)](
+        step.seq_lens,
+        step.page_budget,
+        work.log_mass,
+        work.table,
+        work.counts,
+        first,
+        *work.log_mass.stride()[:3],
+        *work.table.stride()[:2],
+        work.table.shape[2],
+        work.counts.stride(0),
+        G=group,
+        P=page_size,
+        CAPACITY=padded,
+        SINK=sink_pages,
+        LOCAL_TOKENS=heads.local_tokens,
+        SOFTMAX=heads.selector.name != "block_mean",
+        num_warps=max(4, min(16, padded // 512)),
+    )
+
+
+@triton.jit
+def _score(
+    query,
+    tiles,
+    tiles32,
+    tiles16,
+    query_start,
+    seq_lens,
+    block_table,
+    page_budget,
+    log_mass,
+    first,
+    scale,
+    table_stride,
+    query_token,
+    query_head,
+    tile_block,
+    tile_head,
+    mass_row,
+    mass_head,
+    mass_group,
+    G: tl.constexpr,
+    G_PADDED: tl.constexpr,
+    D: tl.constexpr,
+    D_PADDED: tl.constexpr,
+    P: tl.constexpr,
+    PAGES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    SINK: tl.constexpr,
+    LOCAL_TOKENS: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    COEFFICIENTS: tl.constexpr,
+    SCALES: tl.constexpr,
+    SELECTOR: tl.constexpr,
+):
+    """One program per (request, KV head, chunk of pages): log Σ e^logit of every page and query head, estimated."""
+    row, head = first + tl.program_id(0), tl.program_id(1)
+    budget, tokens = tl.load(page_budget + row), tl.load(seq_lens + row)
+    local = tl.maximum(SINK, tl.maximum(tokens - LOCAL_TOKENS, 0) // P)
+    begin = tl.program_id(2) * CHUNK
+    # A budget that covers all pages, or 0, needs no scores.
+    if (begin >= local) | (budget * P >= tokens) | (budget == 0):
+        return
+    page = begin + tl.arange(0, CHUNK)
+    scored = (page >= SINK) & (page < local)
+    block = tl.load(block_table + row * table_stride + page // PAGES, scored, 0).to(tl.int64)
+    slot = page % PAGES
+    tile = block * tile_block + head * tile_head
+    d, g = tl.arange(0, D_PADDED), tl.arange(0, G_PADDED)
+    wide = scored[:, None] & (d[None, :] < D)
+    token = tl.load(query_start + row).to(tl.int64)
+    q_at = query + token * query_token + (head * G + g[None, :]) * query_head + d[:, None]
+    q = tl.load(q_at, (g[None, :] < G) & (d[:, None] < D), 0.0)  # [head_size, group]
+    at = (tile + slot * D)[:, None] + d[None, :]
+    if SELECTOR == "low_rank":
+        mean = tl.load(tiles + at, wide, 0).to(tl.float32).to(q.dtype)
+        codes = tl.load(tiles + DIRECTIONS + at, wide, 0)
+        scales = tiles32 + tile // 4 + SCALES + slot
+        mean_scale = tl.load(scales, scored, 0.0) * scale
+        scale0 = tl.load(scales + PAGES, scored, 0.0) * scale
+        scale1 = tl.load(scales + 2 * PAGES, scored, 0.0) * scale
+        base = dot(mean, q) * mean_scale[:, None]
+        slope0 = dot(_low(codes).to(q.dtype), q) * scale0[:, None]
+        slope1 = dot(_high(codes).to(q.dtype), q) * scale1[:, None]
+        t = tl.arange(0, P)
+        pair = tl.load(tiles + COEFFICIENTS + (tile + slot * P)[:, None] + t[None, :], scored[:, None], 0)
+        # [pages, tokens, group]
+        logits = base[:, None, :] + slope0[:, None, :] * _low(pair)[:, :, None]
+        logits += slope1[:, None, :] * _high(pair)[:, :, None]
+        top = tl.max(logits, 1)
+        mass = top + tl.log(tl.sum(tl.exp(logits - top[:, None, :]), 1))
+    elif SELECTOR == "quest":
+        at = (tile // 2 + slot * D)[:, None] + d[None, :]
+        low = tl.load(tiles16 + at, wide, 0.0).to(q.dtype)
+        high = tl.load(tiles16 + PAGES * D + at, wide, 0.0).to(q.dtype)
+        wide_q = q.to(tl.float32)
+        mass = dot(high, tl.maximum(wide_q, 0.0).to(q.dtype))
+        mass += dot(low, tl.minimum(wide_q, 0.0).to(q.dtype))
+        mass *= scale
+    else:
+        mean = tl.load(tiles16 + (tile // 2 + slot * D)[:, None] + d[None, :], wide, 0.0).to(q.dtype)
+        mass = dot(mean, q) * scale
+    out = log_mass + tl.program_id(0) * mass_row + head * mass_head + g[None, :] * mass_group + page[:, None]
+    tl.store(out, mass, scored[:, None] & (g[None, :] < G))
+
+
+@triton.jit
+def _low(pair):
+    """The code in the low half of a byte, float32."""
+    return ((pair & 15) - 8).to(tl.float32)
+
+
+@triton.jit
+def _high(pair):
+    return (((pair >> 4) & 15) - 8).to(tl.float32)
+
+
+@triton.jit
+def _select(
+    seq_lens,
+    page_budget,
+    log_mass,
+    table,
+    counts,
+    first,
+    mass_row,
+    mass_head,
+    mass_group,
+    table_row,
+    table_head,
+    table_size,
+    counts_row,
+    G: tl.constexpr,
+    P: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    SINK: tl.constexpr,
+    LOCAL_TOKENS: tl.constexpr,
+    SOFTMAX: tl.constexpr,
+):
+    """One program per (request, KV head): the pages with the highest scores, by bisection on the scores' bits.
+
+    No sort: the k-th largest score is found bit by bit, 32 counts over scores that stay in registers.
+    """
+    row, head = first + tl.program_id(0), tl.program_id(1)
+    budget, tokens = tl.load(page_budget + row), tl.load(seq_lens + row)
+    if budget == 0:
+        return
+    pages = tl.cdiv(tokens, P)
+    sink = tl.minimum(SINK, pages)
+    local = tl.maximum(sink, tl.maximum(tokens - LOCAL_TOKENS, 0) // P)
+    page = tl.arange(0, CAPACITY)
+    candidate = (page >= sink) & (page < local)
+    wanted = tl.maximum(budget - sink - (pages - local), 0)
+    mass = log_mass + tl.program_id(0) * mass_row + head * mass_head + page
+    if wanted >= local - sink:
+        chosen = candidate
+    else:
+        # What the group as a whole puts on each page.
+        score = tl.zeros([CAPACITY], tl.float32)
+        for g in range(G):
+            x = tl.load(mass + g * mass_group, candidate, float("-inf"))
+            if SOFTMAX:
+                weight = tl.exp(x - tl.max(x))
+                score += weight / tl.sum(weight)
+            else:
+                score += tl.where(candidate, x, 0.0)
+        # As unsigned integers in the same order; 0 for what can't be chosen.
+        bits = score.to(tl.int32, bitcast=True)
+        key = tl.where(bits < 0, ~bits, bits | -0x80000000).to(tl.uint32, bitcast=True)
+        key = tl.where(candidate, key, 0)
+        threshold = tl.zeros([], tl.uint32)
+        for i in range(32):
+            higher = threshold | (tl.full([], 1 << 31, tl.uint32) >> i)
+            enough = tl.sum((key >= higher).to(tl.int32)) >= wanted
+            threshold = tl.where(enough, higher, threshold)
+        above = key > threshold
+        equal = candidate & (key == threshold)
+        missing = wanted - tl.sum(above.to(tl.int32))
+        chosen = above | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= missing))
+        for g in range(G):
+            # What is read no longer counts as estimated.
+            tl.store(mass + g * mass_group, float("-inf"), chosen)
+    read = chosen | (page < sink) | ((page >= local) & (page < pages))
+    place = tl.cumsum(read.to(tl.int32), 0) - 1
+    tl.store(table + tl.program_id(0) * table_row + head * table_head + place, page, read & (place < table_size))
+    count = tl.minimum(tl.sum(read.to(tl.int32)), table_size)
+    tl.store(counts + tl.program_id(0) * counts_row + head, count)

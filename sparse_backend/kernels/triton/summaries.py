@@ -1,0 +1,161 @@
+"""Summary update: the summaries of pages that this step's tokens completed."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from sparse_backend.config import BLOCK
+from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.triton.dot import dot
+from sparse_backend.kernels.triton.layout import DecodeStep, low_rank_offsets, power_of_2
+from sparse_backend.selection.low_rank import POWER_ITERATIONS, TINY
+
+TINY = tl.constexpr(TINY)
+POWER_ITERATIONS = tl.constexpr(POWER_ITERATIONS)
+ROUND = tl.constexpr(12582912.0)  # 1.5 × 2²³: adding and subtracting it rounds a float32 to the nearest integer
+
+
+def update_summaries(
+    heads: Heads, step: DecodeStep, cache: torch.Tensor, tiles: torch.Tensor, max_query_len: int
+) -> None:
+    """Summarises every page that became complete in this step, of every request.
+
+    cache: [blocks, kv_heads, BLOCK, 2 × head_size]; tiles: int8 [blocks, kv_heads, bytes], written;
+    max_query_len: the most tokens that a request brings in this step.
+    """
+    requests = step.seq_lens.shape[0]
+    blocks = 1 if max_query_len == 1 else (max_query_len - 1) // BLOCK + 2
+    offsets = low_rank_offsets(heads.head_size, heads.page_size)
+    _update[(requests, blocks, heads.kv_heads)](
+        cache,
+        tiles,
+        tiles.view(torch.float32) if heads.selector.name == "low_rank" else tiles,
+        tiles.view(torch.bfloat16),
+        step.query_start,
+        step.seq_lens,
+        step.block_table,
+        step.block_table.stride(0),
+        *cache.stride()[:3],
+        *tiles.stride()[:2],
+        D=heads.head_size,
+        D_PADDED=power_of_2(heads.head_size),
+        P=heads.page_size,
+        # Matrix products have 16 rows at least.
+        P_PADDED=max(16, heads.page_size),
+        PAGES=heads.pages_of_block,
+        DIRECTIONS=offsets[0],
+        COEFFICIENTS=offsets[1],
+        SCALES=offsets[2] // 4,
+        MEAN_VALUE=offsets[3] // 2,
+        SELECTOR=heads.selector.name,
+        num_warps=4,
+    )
+
+
+@triton.jit
+def _update(
+    cache,
+    tiles,
+    tiles32,
+    tiles16,
+    query_start,
+    seq_lens,
+    block_table,
+    table_stride,
+    cache_block,
+    cache_head,
+    cache_token,
+    tile_block,
+    tile_head,
+    D: tl.constexpr,
+    D_PADDED: tl.constexpr,
+    P: tl.constexpr,
+    P_PADDED: tl.constexpr,
+    PAGES: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    COEFFICIENTS: tl.constexpr,
+    SCALES: tl.constexpr,
+    MEAN_VALUE: tl.constexpr,
+    SELECTOR: tl.constexpr,
+):
+    """One program per (request, touched block, KV head)."""
+    row, head = tl.program_id(0), tl.program_id(2)
+    tokens = tl.load(seq_lens + row)
+    start = tokens - (tl.load(query_start + row + 1) - tl.load(query_start + row))
+    complete, first = tokens // P, start // P  # pages; those in between are new
+    block = first // PAGES + tl.program_id(1)
+    if (complete <= first) | (block * PAGES >= complete):
+        return
+    physical = tl.load(block_table + row * table_stride + block).to(tl.int64)
+    base = cache + physical * cache_block + head * cache_head
+    tile = physical * tile_block + head * tile_head  # bytes
+    d, t = tl.arange(0, D_PADDED), tl.arange(0, P_PADDED)
+    real = (t[:, None] < P) & (d[None, :] < D)
+    in_block = tl.minimum(complete - block * PAGES, PAGES)  # complete pages of this block
+    value_sum = tl.zeros([D_PADDED], tl.float32)
+    for page in range(in_block):
+        rows = base + (page * P + t[:, None]) * cache_token + d[None, :]
+        if SELECTOR == "low_rank":
+            value_sum += tl.sum(tl.load(rows + D, real, 0.0).to(tl.float32), 0)
+        if block * PAGES + page >= first:
+            keys = tl.load(rows, real, 0.0).to(tl.float32)
+            at = page * D + d
+            if SELECTOR == "block_mean":
+                mean = tl.sum(keys, 0) / P
+                tl.store(tiles16 + tile // 2 + at, mean.to(tl.bfloat16), d < D)
+            elif SELECTOR == "quest":
+                low = tl.min(tl.where(real, keys, float("inf")), 0)
+                high = tl.max(tl.where(real, keys, float("-inf")), 0)
+                tl.store(tiles16 + tile // 2 + at, low.to(tl.bfloat16), d < D)
+                tl.store(tiles16 + tile // 2 + PAGES * D + at, high.to(tl.bfloat16), d < D)
+            else:
+                mean, mean_scale = _quantise(tl.sum(keys, 0) / P, 127)
+                rest = tl.where(real, keys - (mean * mean_scale)[None, :], 0.0)
+                direction0, coefficient0, scale0 = _direction(rest)
+                rest -= (coefficient0 * scale0)[:, None] * direction0[None, :]
+                direction1, coefficient1, scale1 = _direction(rest)
+                tl.store(tiles + tile + at, mean.to(tl.int8), d < D)
+                tl.store(tiles + tile + DIRECTIONS + at, _pack(direction0, direction1), d < D)
+                codes = _pack(coefficient0, coefficient1)
+                tl.store(tiles + tile + COEFFICIENTS + page * P + t, codes, t < P)
+                scales = tiles32 + tile // 4 + SCALES + page
+                tl.store(scales, mean_scale)
+                tl.store(scales + PAGES, scale0)
+                tl.store(scales + 2 * PAGES, scale1)
+    if SELECTOR == "low_rank":
+        mean_value = value_sum / (in_block * P).to(tl.float32)
+        tl.store(tiles16 + tile // 2 + MEAN_VALUE + d, mean_value.to(tl.bfloat16), d < D)
+
+
+@triton.jit
+def _quantise(x, LIMIT: tl.constexpr):
+    """Integers in [-LIMIT, LIMIT], as floats, and the scale that restores x."""
+    top = tl.maximum(tl.max(tl.abs(x)), TINY)
+    codes = (x * (LIMIT / top) + ROUND) - ROUND
+    return tl.minimum(tl.maximum(codes, -LIMIT), LIMIT), top / LIMIT
+
+
+@triton.jit
+def _direction(rest):
+    """The direction in which rest [tokens, head_size] spreads most, as codes, and each token's coefficient on it."""
+    gram = dot(rest, tl.trans(rest))
+    token = tl.arange(0, rest.shape[0])
+    diagonal = tl.sum(tl.where(token[:, None] == token[None, :], gram, 0.0), 0)
+    start = tl.argmax(diagonal, 0)
+    u = tl.sum(tl.where(token[None, :] == start, gram, 0.0), 1)
+    for _ in range(POWER_ITERATIONS):
+        u = tl.sum(gram * u[None, :], 1)
+        u = u / tl.maximum(tl.sqrt(tl.sum(u * u)), 1e-15)
+    codes, _scale = _quantise(tl.sum(rest * u[:, None], 0), 7)
+    # By least squares on the direction as stored.
+    coefficients = tl.sum(rest * codes[None, :], 1) / (tl.sum(codes * codes) + TINY)
+    coefficient_codes, scale = _quantise(coefficients, 7)
+    return codes, coefficient_codes, scale
+
+
+@triton.jit
+def _pack(low, high):
+    """Two codes in [-7, 7] in one byte."""
+    return ((low + 8).to(tl.int32) | ((high + 8).to(tl.int32) << 4)).to(tl.int8)

@@ -1,0 +1,162 @@
+"""A small paged KV cache in the CUDA layout, with shuffled blocks and ragged requests, and what kernels should give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sparse_backend.config import BLOCK
+from sparse_backend.config import pages as pages_of
+from sparse_backend.kernels import Heads
+from sparse_backend.kernels.triton import DecodeStep, Workspace, split_blocks, tile_bytes_per_token
+from sparse_backend.kernels.triton.layout import low_rank_offsets
+from sparse_backend.selection.low_rank import LowRank, unpack
+
+
+@dataclass
+class Paged:
+    heads: Heads
+    cache: torch.Tensor
+    tiles: torch.Tensor
+    seq_lens: list[int]
+    block_table: torch.Tensor
+
+    @classmethod
+    def random(cls, heads: Heads, seq_lens: list[int], spare_blocks: int = 2) -> Paged:
+        width = max(-(-n // BLOCK) for n in seq_lens)
+        blocks = width * len(seq_lens) + spare_blocks
+        share = tile_bytes_per_token(heads) // heads.dtype.itemsize
+        kv_cache = torch.zeros(blocks, heads.kv_heads, BLOCK, 2 * heads.head_size + share, dtype=heads.dtype)
+        cache, tiles = split_blocks(kv_cache, heads)
+        # Keys that differ between pages more than within one, as real ones do.
+        pages = torch.randn(blocks, heads.kv_heads, heads.pages_of_block, 1, 2 * heads.head_size)
+        cache.copy_(torch.randn(cache.shape) + pages.expand(-1, -1, -1, heads.page_size, -1).flatten(2, 3))
+        order = torch.randperm(blocks)[: width * len(seq_lens)].view(len(seq_lens), width)
+        return cls(heads, cache, tiles, seq_lens, order.int())
+
+    def step(self, budgets: list[int], new: list[int] | None = None) -> DecodeStep:
+        """A step in which each request brings `new` tokens (1), with a budget in pages (0: dense)."""
+        new = new or [1] * len(budgets)
+        return DecodeStep(
+            torch.tensor([0, *new]).cumsum(0).int(),
+            torch.tensor(self.seq_lens).int(),
+            self.block_table,
+            torch.tensor(budgets).int(),
+        )
+
+    def workspace(self, max_budget: int) -> Workspace:
+        requests, most = len(self.seq_lens), max(self.seq_lens)
+        return Workspace.allocate(self.heads, requests, most, max_budget, torch.device("cpu"))
+
+    def tokens(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a request in order, float64 [kv_heads, tokens, head_size]."""
+        both = self.cache[self.block_table[row].long()].double().transpose(0, 1).flatten(1, 2)[:, : self.seq_lens[row]]
+        return both.split(self.heads.head_size, -1)
+
+    def block_tiles(self, row: int) -> torch.Tensor:
+        """int8 [kv_heads, blocks, bytes], in the order of the request."""
+        return self.tiles[self.block_table[row].long()].transpose(0, 1)
+
+    def summaries(self, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the low-rank tiles of a request say: mean keys, directions, coefficients and mean values, as
+        `low_rank.unpack` returns them, of [kv_heads × blocks]."""
+        heads, pages = self.heads, self.heads.pages_of_block
+        size, page_size = heads.head_size, heads.page_size
+        directions, coefficients, scales, mean_value = low_rank_offsets(size, page_size)
+        tiles = self.block_tiles(row).flatten(0, 1)
+
+        def codes(begin: int, width: int) -> torch.Tensor:
+            packed = tiles[:, begin : begin + pages * width].view(torch.uint8).int().view(-1, pages, 1, width)
+            return torch.cat([packed & 15, packed >> 4], 2).float() - 8
+
+        scale = tiles[:, scales : scales + 12 * pages].contiguous().view(torch.float32).view(-1, 3, pages)
+        mean = tiles[:, : pages * size].float().view(-1, pages, size) * scale[:, 0, :, None]
+        coefficient = codes(coefficients, page_size) * scale[:, 1:].transpose(1, 2)[..., None]
+        values = tiles[:, mean_value : mean_value + 2 * size].contiguous().view(torch.bfloat16).float()
+        return mean, codes(directions, size), coefficient, values
+
+    def write_summaries(self) -> None:
+        """Writes the reference's summaries of all blocks, whether complete or not, to the tiles."""
+        heads, pages = self.heads, self.heads.pages_of_block
+        size, kind = heads.head_size, heads.selector.name
+        shape = (-1, heads.kv_heads, pages, heads.page_size, size)
+        keys, values = (x.float().reshape(shape) for x in self.cache.split(size, -1))
+        if kind == "low_rank":
+            mean, directions, coefficients = (
+                x.unflatten(0, keys.shape[:2])
+                for x in unpack(LowRank().summarise(keys, values).flatten(0, 1), size, heads.page_size)
+            )
+            mean_scale, scale = mean.abs().amax(-1) / 127, coefficients.abs().amax(-1) / 7
+            bits = [(x + 8).round().to(torch.uint8) for x in (directions, coefficients / scale[..., None])]
+            parts = [(mean / mean_scale[..., None]).round().to(torch.int8).flatten(2)]
+            parts += [(x[..., 0, :] | (x[..., 1, :] << 4)).flatten(2) for x in bits]
+            parts += [mean_scale, scale[..., 0], scale[..., 1]]
+            parts += [values.flatten(2, 3).mean(2).bfloat16()]
+        elif kind == "quest":
+            parts = [keys.amin(3).bfloat16().flatten(2), keys.amax(3).bfloat16().flatten(2)]
+        else:
+            parts = [keys.mean(3).bfloat16().flatten(2)]
+        tile = torch.cat([x.contiguous().view(torch.int8) for x in parts], -1)
+        self.tiles[..., : tile.shape[-1]] = tile
+
+    def expected_summaries(self, row: int) -> tuple[torch.Tensor, ...]:
+        """The same, from the reference, for the complete blocks of a request."""
+        heads = self.heads
+        keys, values = self.tokens(row)
+        blocks = self.seq_lens[row] // BLOCK
+        shape = (heads.kv_heads * blocks, heads.pages_of_block, heads.page_size, heads.head_size)
+        k, v = (x[:, : blocks * BLOCK].reshape(shape).float() for x in (keys, values))
+        tiles = LowRank().summarise(k, v)
+        return *unpack(tiles, heads.head_size, heads.page_size), v.flatten(1, 2).mean(1)
+
+    def log_mass(self, row: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """Estimated log Σ e^logit of the pages of a request, from the tiles: float64 [kv_heads, group, pages]."""
+        heads, blocks = self.heads, self.block_table.shape[1]
+        q = query.double().view(heads.kv_heads, heads.group, heads.head_size) * scale
+        if heads.selector.name == "low_rank":
+            mean, direction, coefficient, _ = (
+                x.double().unflatten(0, (heads.kv_heads, blocks)).flatten(1, 2) if x.dim() > 2 else x
+                for x in self.summaries(row)
+            )
+            slopes = torch.einsum("hgd,hpkd->hgpk", q, direction)
+            logits = torch.einsum("hgd,hpd->hgp", q, mean)[..., None]
+            return (logits + torch.einsum("hgpk,hpkt->hgpt", slopes, coefficient)).logsumexp(-1)
+        vectors = self.block_tiles(row).contiguous().view(torch.bfloat16).double()
+        size = heads.pages_of_block * heads.head_size
+
+        def vector(i: int) -> torch.Tensor:
+            x = vectors[..., i * size : (i + 1) * size]
+            return x.reshape(heads.kv_heads, -1, heads.head_size).transpose(1, 2)
+
+        if heads.selector.name == "block_mean":
+            return q @ vector(0)
+        return q.clamp(max=0) @ vector(0) + q.clamp(min=0) @ vector(1)
+
+    def expected_pages(self, row: int, budget: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """Which pages a budget in pages reads: bool [kv_heads, pages]."""
+        heads, tokens = self.heads, self.seq_lens[row]
+        pages = pages_of(tokens, heads.page_size)
+        sink = min(pages, pages_of(heads.sink_tokens, heads.page_size))
+        local = max(sink, max(0, tokens - heads.local_tokens) // heads.page_size)
+        read = torch.zeros(heads.kv_heads, pages, dtype=torch.bool)
+        read[:, :sink] = read[:, local:] = True
+        wanted = min(local - sink, max(0, budget - sink - (pages - local)))
+        mass = self.log_mass(row, query, scale)[..., sink:local]
+        scores = mass.sum(1) if heads.selector.name == "block_mean" else torch.softmax(mass, -1).sum(1)
+        return read.scatter(1, sink + scores.topk(wanted).indices, True)
+
+    def expected(self, row: int, read: torch.Tensor, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """Attention of one request over the pages read, and over the others' estimates: float64 [heads, head_size]."""
+        heads, (keys, values) = self.heads, self.tokens(row)
+        q = query.double().view(heads.kv_heads, heads.group, heads.head_size)
+        token_read = read.repeat_interleave(heads.page_size, 1)[:, None, : self.seq_lens[row]]
+        logits = (q @ keys.mT * scale).masked_fill(~token_read, -torch.inf)
+        if heads.selector.residual and not read.all():
+            dropped = self.log_mass(row, query, scale)[..., : read.shape[1]].masked_fill(read[:, None], -torch.inf)
+            mean = self.summaries(row)[3].double().unflatten(0, (heads.kv_heads, -1))
+            logits = torch.cat([logits, dropped], -1)
+            means = mean.repeat_interleave(heads.pages_of_block, 1)[:, : read.shape[1]]
+            # A block without a complete page has no mean, and nothing dropped.
+            values = torch.cat([values, means.masked_fill(read[..., None], 0)], 1)
+        return (torch.softmax(logits, -1) @ values).flatten(0, 1)

@@ -1,0 +1,144 @@
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from sparse_backend.kernels import Heads
+from sparse_backend.kernels.triton import decode, layout, update_summaries
+from sparse_backend.selection import get_selector
+from tests.sparse_backend.gpu_caches import Paged
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+# head size, query heads per KV head, page size
+SHAPES = [(64, 3, 16), (128, 2, 16), (128, 8, 32), (96, 1, 32), (256, 16, 64), (64, 4, 8)]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(layout, "PROGRAMS", 12)  # two splits for three requests: the interpreter is slow
+
+
+def make_heads(
+    selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int, kv_heads: int = 2
+) -> Heads:
+    return Heads(kv_heads, group, head_size, page_size, dtype, get_selector(selector), 16, 40)
+
+
+def summarised(heads: Heads, seq_lens: list[int]) -> Paged:
+    paged = Paged.random(heads, seq_lens)
+    update_summaries(heads, paged.step([0] * len(seq_lens), seq_lens), paged.cache, paged.tiles, max(seq_lens))
+    return paged
+
+
+def run(paged: Paged, budgets: list[int], query: torch.Tensor, scale: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Output, and for every request the pages read as bool [kv_heads, pages]."""
+    heads, output = paged.heads, torch.zeros_like(query)
+    work = paged.workspace(max(budgets) * heads.page_size)
+    decode(heads, paged.step(budgets), query, paged.cache, paged.tiles, output, scale, work)
+    reads = []
+    for row, tokens in enumerate(paged.seq_lens):
+        read = torch.zeros(heads.kv_heads, -(-tokens // heads.page_size), dtype=torch.bool)
+        for head in range(heads.kv_heads) if budgets[row] else ():
+            chosen = work.table[row, head, : work.counts[row, head]].tolist()
+            assert chosen == sorted(set(chosen))
+            read[head, chosen] = True
+        reads.append(read)
+    return output, reads
+
+
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest"])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES)
+def test_selection_and_attention_equal_the_reference(
+    selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int
+) -> None:
+    heads = make_heads(selector, dtype, head_size, group, page_size)
+    paged = Paged.random(heads, [523, 140, 300])
+    paged.write_summaries()
+    # Two budgets, and a request in the middle that is dense in this step.
+    budgets = [256 // page_size, 0, 224 // page_size]
+    query, scale = torch.randn(3, 2 * group, head_size).to(dtype), head_size**-0.5
+    output, reads = run(paged, budgets, query, scale)
+    assert not output[1].any()
+    for row in (0, 2):
+        expected = paged.expected_pages(row, budgets[row], query[row], scale)
+        assert torch.equal(reads[row].sum(1), expected.sum(1))
+        # Scores of 16-bit queries are rounded; two pages with nearly the same may change places.
+        assert (reads[row] != expected).sum() <= (0 if dtype == torch.float32 else 2)
+        attention = paged.expected(row, reads[row], query[row], scale)
+        torch.testing.assert_close(output[row].double(), attention, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES)
+def test_low_rank_summaries_equal_the_reference(head_size: int, group: int, page_size: int) -> None:
+    paged = summarised(make_heads("low_rank", torch.float32, head_size, group, page_size), [256])
+    for got, expected in zip(paged.summaries(0), paged.expected_summaries(0), strict=True):
+        assert (got.view(expected.shape) - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest"])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_a_budget_that_covers_the_context_is_dense_attention(selector: str, dtype: torch.dtype) -> None:
+    paged = Paged.random(make_heads(selector, dtype, 64, 3, 16), [333, 16])
+    query = torch.randn(2, 6, 64).to(dtype)
+    output, reads = run(paged, [21, 24], query, 0.125)
+    assert all(read.all() for read in reads)
+    for row in (0, 1):
+        keys, values = paged.tokens(row)
+        dense = torch.softmax(query[row].double().view(2, 3, 64) @ keys.mT * 0.125, -1) @ values
+        tolerance = TOLERANCE[dtype]
+        torch.testing.assert_close(output[row].double(), dense.flatten(0, 1), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("selector", ["low_rank", "quest"])
+def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    paged = Paged.random(make_heads(selector, torch.float32, 64, 2, 16), [300, 140, 390])
+    paged.write_summaries()
+    query = torch.randn(3, 4, 64)
+    output, _ = run(paged, [8, 7, 9], query, 0.125)
+    monkeypatch.setattr(layout, "MAX_ROWS", 2)
+    monkeypatch.setattr(layout, "PROGRAMS", 48)
+    assert len(paged.workspace(144).waves(3)) == 2
+    heads, again = paged.heads, torch.zeros_like(query)
+    decode(heads, paged.step([8, 7, 9]), query, paged.cache, paged.tiles, again, 0.125, paged.workspace(144))
+    torch.testing.assert_close(again, output)
+
+
+def test_pages_with_equal_scores_are_taken_in_order() -> None:
+    heads = make_heads("quest", torch.float32, 64, 1, 16)
+    paged = Paged.random(heads, [256])
+    paged.cache.zero_()
+    paged.write_summaries()
+    _, (read,) = run(paged, [8], torch.randn(1, 2, 64), 0.125)
+    assert read[0].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 13, 14, 15]
+
+
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest"])
+def test_summaries_written_token_by_token_equal_those_of_one_prefill(selector: str) -> None:
+    heads = make_heads(selector, torch.bfloat16, 64, 1, 32)
+    seq_lens = [150, 200]
+    paged = summarised(heads, seq_lens)
+    at_once = paged.tiles.clone()
+    paged.tiles.zero_()
+    # Request 0 in chunks, the last ones single tokens; request 1 preempted in between and done again from 0.
+    for lengths, new in [
+        ([100, 190], [100, 190]),
+        ([159, 140], [59, 140]),
+        ([160, 192], [1, 52]),
+        ([150, 200], [1, 8]),
+    ]:
+        paged.seq_lens = lengths
+        update_summaries(heads, paged.step([0, 0], new), paged.cache, paged.tiles, max(new))
+    written = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for row, block in written:
+        tile = paged.block_table[row, block]
+        if (row, block) == (0, 1):
+            continue  # it had one page more when it was at 160 tokens
+        assert torch.equal(paged.tiles[tile], at_once[tile])
+
+
+def test_a_request_that_completes_no_page_writes_nothing() -> None:
+    paged = Paged.random(make_heads("low_rank", torch.float32, 64, 1, 16), [47, 130])
+    update_summaries(paged.heads, paged.step([0, 0], [15, 1]), paged.cache, paged.tiles, 15)
+    assert not paged.tiles.any()
