@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 CPU_BACKEND = "sparse_backend.backends.cpu.Backend"
+# Whichever of these vLLM chooses becomes sparse where an engine asks for it, so that no option has to name a backend.
+CUDA_BACKENDS = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "CUSTOM")
 
 
 def register() -> None:
@@ -12,3 +14,6 @@ def register() -> None:
 
     if current_platform.is_cpu():
         register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
+    elif current_platform.is_cuda():
+        for name in CUDA_BACKENDS:
+            register_backend(AttentionBackendEnum[name], f"sparse_backend.backends.cuda.{name}")

@@ -26,7 +26,8 @@ from vllm.v1.attention.backends.cpu_attn import (
 )
 from vllm.v1.kv_cache_interface import AttentionSpec
 
-from sparse_backend.config import BLOCK, KEY, ConfigError, SparseAttentionConfig, from_additional_config
+from sparse_backend.backends.engine import check_engine
+from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.kernels import DecodeBatch, Heads, Kernels, cpu_kernels
 from sparse_backend.kernels.batch import split_cache
 from sparse_backend.request_budgets import row_budgets
@@ -45,35 +46,6 @@ def __getattr__(name: str) -> type[CPUAttentionBackend]:
     check_engine(vllm_config)
     SparseCPUBackend.config = config
     return SparseCPUBackend
-
-
-def check_engine(vllm_config: VllmConfig) -> None:
-    """Refuses engines whose KV cache sparse attention cannot follow. Raises ConfigError."""
-    model, cache, parallel = vllm_config.model_config, vllm_config.cache_config, vllm_config.parallel_config
-    refusals = [
-        (model.use_mla, "does not support MLA models"),
-        (model.is_encoder_decoder, "does not support encoder-decoder models"),
-        (model.is_hybrid, "does not support models that mix attention with Mamba layers"),
-        (
-            cache.cache_dtype not in ("auto", "bfloat16", "float16"),
-            f"does not support the KV cache dtype {cache.cache_dtype}: remove --kv-cache-dtype",
-        ),
-        (
-            cache.block_size % BLOCK != 0,
-            f"needs KV blocks of a multiple of {BLOCK} tokens: remove --block-size or set it to {BLOCK}",
-        ),
-        (
-            vllm_config.kv_transfer_config is not None,
-            "does not see what a KV connector writes to the cache: remove --kv-transfer-config",
-        ),
-        (
-            parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
-            "does not support context parallelism: use tensor, pipeline or data parallelism",
-        ),
-    ]
-    for refused, reason in refusals:
-        if refused:
-            raise ConfigError(f"Sparse attention {reason}, or remove {KEY} from additional_config.")
 
 
 def check_layers(layers: Iterable[tuple[int, int, bool]]) -> None:
