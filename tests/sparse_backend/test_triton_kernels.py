@@ -54,7 +54,7 @@ def test_selection_and_attention_equal_the_reference(
     selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int
 ) -> None:
     heads = make_heads(selector, dtype, head_size, group, page_size)
-    paged = Paged.random(heads, [523, 140, 300])
+    paged = Paged.random(heads, [331, 140, 270])
     paged.write_summaries()
     # Two budgets, and a request in the middle that is dense in this step.
     budgets = [256 // page_size, 0, 224 // page_size]
