@@ -54,8 +54,7 @@ def measure(config: dict[str, Any], price: Price) -> list[Cell]:
 
     cells = []
     with tempfile.TemporaryDirectory() as folder:
-        more = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "bos_token_id": 0}
-        Path(folder, "config.json").write_text(json.dumps({**config, **more}))
+        Path(folder, "config.json").write_text(json.dumps(config))
         llm = LLM(
             folder,
             load_format="dummy",
@@ -136,7 +135,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     profile = chosen_hardware(None)
-    config = SHAPES["smollm2"]["config"]
+    more = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "bos_token_id": 0}
+    config = {**SHAPES["smollm2"]["config"], **more}
     price = Price(Architecture.from_config(config, "smollm2"), profile.intensity)
     cells = measure(config, price)
     line = fit(cells)
