@@ -67,9 +67,12 @@ async def test_a_sample_that_was_cut_off_votes_after_a_cue_and_pays_for_it(
     assert cues[0]["truncate_prompt_tokens"] == FORCING.limit(16)
 
 
-@pytest.mark.parametrize("field", ["tools", "response_format"])
-async def test_only_text_can_be_forced(client: httpx.AsyncClient, field: str) -> None:
-    response = await ask(client, 4, **{field: {"type": "json_object"}})
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+@pytest.mark.parametrize("fields", [{"tools": [TOOL]}, {"response_format": {"type": "json_object"}}])
+async def test_only_text_can_be_forced(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+    response = await ask(client, 4, **fields)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "kinetics.answer.force_tokens"
 
