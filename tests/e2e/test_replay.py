@@ -8,6 +8,7 @@ import pytest
 from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.engine import bundled_model
+from kinetics_serve.engine.sparse import kv_policy
 from kinetics_serve.planner.plan import policy_of
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run, Terms
@@ -47,7 +48,8 @@ def test_a_real_servers_samples_replayed_lead_to_the_same_decisions(server: Serv
     served = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=300).json()
     bill = served["kinetics"]
     price = Price(load_architecture(bundled_model.bundled_model()), GPUS["b200"].intensity)
-    terms = Terms(price, served["usage"]["prompt_tokens"], MAX_TOKENS, 6)
+    kv = kv_policy(None if bill["kv_budget"] == "dense" else bill["kv_budget"])
+    terms = Terms(price, served["usage"]["prompt_tokens"], MAX_TOKENS, 6, kv)
     policy = policy_of(strategy, terms, bill["budget_eflops"], 0.95)  # type: ignore[arg-type]
     trials = [recorded(sample) for sample in bill["samples"]]
     run = Run(policy, terms, bill["budget_eflops"])
