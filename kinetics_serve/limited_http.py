@@ -29,11 +29,18 @@ class LimitedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_headers:
             self._header_bytes += len(data)
-            if self._waiting is None:
+            if self._waiting is None and self._answered:
                 self._await_headers()
         super().data_received(data)
+        if not self._in_headers and self._waiting is None and self._answered:
+            self._waiting = self.loop.call_later(HEADERS_WITHIN_S, self.transport.close)  # of a body nobody reads
         if self._in_headers and self._header_bytes > MAX_HEADER_BYTES:  # and their end is not in sight
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LONG)
+
+    @property
+    def _answered(self) -> bool:
+        """No request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
@@ -48,6 +55,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._stop_waiting()
         self._header_bytes = 0
         self._in_headers = True  # of the next request; the keep-alive timeout waits for its first byte
 

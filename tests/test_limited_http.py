@@ -1,5 +1,6 @@
 """Clients that send too much, too slowly, or nonsense, on a real socket."""
 
+import asyncio
 import json
 import socket
 import time
@@ -24,6 +25,11 @@ def app() -> FastAPI:
     @app.post("/length")
     async def length(request: Request) -> int:
         return len(await request_body.read(request, Settings(body_timeout_s=0.5)))
+
+    @app.post("/slow")
+    async def slow(request: Request) -> int:
+        await asyncio.sleep(1)
+        return len(await request.body())
 
     return app
 
@@ -109,3 +115,21 @@ def test_large_bodies_and_many_requests_on_one_connection_pass(port: int) -> Non
             assert client.post("/length", content=b"x" * size).json() == size
         time.sleep(0.7)  # longer than headers may take: silence between requests is no fault
         assert client.post("/length", content=b"x").json() == 1
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+        assert status(connection.recv(65536)) == 404
+        connection.sendall(b"x")
+        begun = time.monotonic()
+        answer(connection)
+        assert time.monotonic() - begun < 5
+
+
+def test_an_empty_line_after_a_body_leaves_the_answer_alone(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx\r\n")
+        received = connection.recv(65536)
+        assert status(received) == 200
+        assert b"408" not in received

@@ -64,4 +64,5 @@ def restricted(body: Json, tenant: Tenant, default_model: str | None) -> Json:
     salt = tenant.cache_salt
     if stated:  # hashed: vLLM takes 128 characters, and not all of them
         salt = hashlib.sha256(f"{salt}:{stated}".encode(errors="surrogatepass")).hexdigest()
+    body = {key: value for key, value in body.items() if key != "priority"}  # the queue is fair between tenants
     return body | {"model": model, "cache_salt": salt}

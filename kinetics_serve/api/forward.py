@@ -1,6 +1,6 @@
 """Requests that go to vLLM as they are, and its own answer, byte for byte."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -31,7 +31,7 @@ async def forward(
     route = Route(services.pool, model if isinstance(model, str) else None, body)
     # httpx would ask for a compressed answer on its own account.
     headers = {"accept-encoding": "identity"}
-    headers |= {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
+    headers |= forwarded_headers(request, FORWARDED_HEADERS)
     async with AsyncExitStack() as stack, services.in_time():
         passed = stack.enter_context(services.metrics.passed_through(route.served.name))
         if runs_model:
@@ -45,6 +45,12 @@ async def forward(
     if response.headers.get("content-type", "").startswith("text/event-stream"):
         watched = telling(watched)
     return CancellingStream(watched, resources.aclose, status_code=response.status_code, headers=answered)
+
+
+def forwarded_headers(request: Request, names: Sequence[str]) -> dict[str, str]:
+    """Those of the client's headers; not what no header may hold, which httpx refuses to send."""
+    given = {name: request.headers[name] for name in names if name in request.headers}
+    return {name: value for name, value in given.items() if value.isascii() and value.isprintable()}
 
 
 async def _watched(pieces: AsyncIterator[bytes], status: int, passed: PassedThrough) -> AsyncGenerator[bytes, None]:

@@ -84,8 +84,9 @@ class Job:
     ) -> "Job":
         """may_use: whether the client may use a model. Raises what api.errors knows; nothing is spent by then."""
         arrived = time.monotonic()
-        offers = await offers_of(body, options, completion, services, may_use)
-        scorer = await scorer_of(options, offers[0].prompt, offers[0].route.served, services)
+        async with services.in_time(options.deadline_s):  # prompts are counted by the engines
+            offers = await offers_of(body, options, completion, services, may_use)
+            scorer = await scorer_of(options, offers[0].prompt, offers[0].route.served, services)
         offers = [with_reserves(offer, options, scorer) for offer in offers]
         plan, arms = plan_of(options, offers, services.settings.calibration)
         return cls(services, options, plan, arms, arrived, scorer)

@@ -63,7 +63,8 @@ def _urls(value: Any, where: str, *, named: bool = False) -> Iterator[tuple[str,
             yield from _urls(each, f"{where}.{index}", named=named)
     elif isinstance(value, dict):
         for key, each in value.items():
-            if value.get("type") == "tool_use" and key == "input":  # a model's own words, shown to it again
+            # A model's own words, shown to it again; only in a message, since the body itself may have any `type`.
+            if where.startswith("messages.") and value.get("type") == "tool_use" and key == "input":
                 continue
             place = f"{where}.{key}".lstrip(".")
             inside = key in _URL_FIELDS or key == "source" or (named and key == "url")

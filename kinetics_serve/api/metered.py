@@ -12,6 +12,7 @@ from kinetics_serve.api import load
 from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
 from kinetics_serve.api.disconnect import CancellingStream, telling
 from kinetics_serve.api.errors import ApiError, invalid
+from kinetics_serve.api.forward import forwarded_headers
 from kinetics_serve.api.meter import Meter
 from kinetics_serve.api.prompt import Prompt, boolean, integer
 from kinetics_serve.api.response_input import chat_body
@@ -47,6 +48,19 @@ OWN_HEADERS = {
 }
 
 
+COUNTED_OF_A_MESSAGE = (
+    "model",
+    "messages",
+    "system",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+    "chat_template_kwargs",
+)
+"""What a prompt of the Messages API is made of."""
+
+
 async def pass_through(request: Request, tenant: Tenant, completion: type[Completion], body: Json) -> Response:
     """A chat completion or completion. Raises what api.errors knows."""
     services: Services = request.app.state.services
@@ -54,7 +68,8 @@ async def pass_through(request: Request, tenant: Tenant, completion: type[Comple
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise invalid(f"stream_options must be an object, given: {options!r:.100}", "stream_options")
-    meter = await _meter(route, tenant, completion, body)
+    async with services.in_time():
+        meter = await _meter(route, tenant, completion, body)
     if boolean(body, "stream"):
         body = body | {"stream_options": options | {"include_usage": True, "continuous_usage_stats": True}}
     return await _exchange(request, tenant, route, completion.path, body, meter, Completions(options))
@@ -64,9 +79,12 @@ async def pass_response_through(request: Request, tenant: Tenant, body: Json) ->
     """A request of the Responses API, priced as the chat completion that it stands for."""
     services: Services = request.app.state.services
     route = Route(services.pool, body["model"], body)
-    meter = await _meter(route, tenant, ChatCompletion, chat_body(body))
+    async with services.in_time():
+        meter = await _meter(route, tenant, ChatCompletion, chat_body(body))
     # Another tenant could read what vLLM stores.
     body = body | {"store": False}
+    if isinstance(items := body.get("input"), list):  # earlier reasoning is not counted, so not shown again either
+        body["input"] = [item for item in items if item.get("type") != "reasoning"]
     return await _exchange(request, tenant, route, "/v1/responses", body, meter, Responses())
 
 
@@ -77,12 +95,13 @@ async def pass_message_through(request: Request, tenant: Tenant, body: Json) -> 
     max_tokens = integer(body, "max_tokens", 1, 2**31)
     if max_tokens is None:
         raise invalid("max_tokens is missing", "max_tokens")
-    counted: Json = {key: body[key] for key in ("model", "messages", "system", "tools", "tool_choice") if key in body}
-    answer = await route.ask(lambda upstream: upstream.post("/v1/messages/count_tokens", counted))
+    counted: Json = {key: body[key] for key in COUNTED_OF_A_MESSAGE if key in body}
+    async with services.in_time():
+        answer = await route.ask(lambda upstream: upstream.count_message(counted))
     prompt = _Length(1, _context(route.served))
     if isinstance(tokens := answer.get("input_tokens"), int):
         prompt = _Length(tokens, tokens)
-    meter = _priced(route.served, tenant, [prompt], 1, max_tokens, route.served.kv)
+    meter = _priced(route.served, tenant, [prompt], 1, max_tokens, _kv_policy(body, route.served.kv))
     return await _exchange(request, tenant, route, "/v1/messages", body, meter, Messages())
 
 
@@ -99,7 +118,7 @@ async def _exchange(
     services: Services = request.app.state.services
     assert services.ledger is not None, "only a ledger has tenants"
     stream = boolean(body, "stream")
-    forwarded = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
+    forwarded = forwarded_headers(request, FORWARDED_HEADERS)
     forwarded["accept-encoding"] = "identity"
     async with AsyncExitStack() as stack, services.in_time():
         expected = load.plain(body, int(request.headers.get("content-length", 0)), route.served)

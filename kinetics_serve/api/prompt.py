@@ -53,6 +53,8 @@ class Prompt:
         if self.completion is ChatCompletion:
             fields = {key: body[key] for key in _CHAT_TEMPLATE_FIELDS if body.get(key) is not None}
             variables = {key: body[key] for key in _CHAT_TEMPLATE_VARIABLES if body.get(key) is not None}
+            if not isinstance(body.get("chat_template_kwargs") or {}, dict):
+                raise invalid("chat_template_kwargs must be an object", "chat_template_kwargs")
             if variables:
                 fields["chat_template_kwargs"] = variables | (body.get("chat_template_kwargs") or {})
             return await upstream.count_tokens({"model": body["model"], "messages": body["messages"], **fields})
@@ -114,6 +116,8 @@ def _check_messages(messages: Any) -> None:
         if not isinstance(message.get("role"), str):
             raise invalid(f"messages.{index}.role must be a text such as user or system", f"messages.{index}.role")
         content = message.get("content")
+        if content is not None and not isinstance(content, str | list):
+            raise invalid(f"messages.{index}.content must be a text or a list of parts", f"messages.{index}.content")
         for part in content if isinstance(content, list) else ():
             if not isinstance(part, dict) or part.get("type") not in ("text", "refusal"):
                 raise invalid(

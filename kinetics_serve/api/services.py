@@ -76,9 +76,10 @@ class Services:
             yield
 
     @asynccontextmanager
-    async def in_time(self) -> AsyncIterator[None]:
-        """Inside, a request without a budget waits for its answer to begin. Raises EngineSilent at the deadline."""
-        limit = self.settings.max_deadline_s
+    async def in_time(self, stated_s: float | None = None) -> AsyncIterator[None]:
+        """Inside, a request waits for an engine. Raises EngineSilent at its deadline, its own or the server's."""
+        limits = [limit for limit in (stated_s, self.settings.max_deadline_s) if limit is not None]
+        limit = min(limits, default=None)
         timer = asyncio.timeout(limit)
         try:
             async with timer:
@@ -86,4 +87,6 @@ class Services:
         except TimeoutError:
             if not timer.expired():
                 raise
-            raise EngineSilent(f"there was no answer within {limit:g} s, the most that this server allows") from None
+            raise EngineSilent(
+                f"there was no answer within {limit:g} s, the request's deadline or the server's"
+            ) from None

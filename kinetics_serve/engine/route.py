@@ -42,7 +42,8 @@ class Route:
             self.upstream, _ = self._pool.pick(self.served.name, self._body, without=self._failed)
         except (EngineUnavailable, ModelNotFound):
             raise error from None
-        logger.warning("%s failed a request, which goes to %s: %s", failed.url, self.upstream.url, error)
+        kind = type(error).__name__  # not its words, which are the engine's and may quote the prompt
+        logger.warning("%s failed a request, which goes to %s: %s", failed.url, self.upstream.url, kind)
 
     async def ask(self, question: Callable[[Upstream], Awaitable[T]]) -> T:
         """What a server answers; `question` can be asked again."""

@@ -143,7 +143,10 @@ class Upstream:
     async def count_tokens(self, body: Json) -> int:
         """The tokens of a prompt: `body` is a `/tokenize` request."""
         try:
-            return int((await self._json("POST", "/tokenize", body))["count"])
+            async with asyncio.timeout(self.patience.first_token_s):
+                return int((await self._json("POST", "/tokenize", body))["count"])
+        except TimeoutError:
+            raise self._silent(self.patience.first_token_s) from None
         except (KeyError, TypeError) as error:
             raise EngineUnavailable(f"{self.url}/tokenize does not answer as vLLM's") from error
         except EngineRejected as error:
@@ -152,8 +155,14 @@ class Upstream:
             raise
 
     async def post(self, path: str, body: Json) -> Json:
-        """The whole answer. Raises EngineRejected (4xx) and EngineUnavailable."""
-        return await self._json("POST", path, body)
+        """The whole answer of a model. Raises EngineRejected (4xx) and EngineUnavailable."""
+        answer = await self._json("POST", path, body)
+        self.circuit.succeeded()
+        return answer
+
+    async def count_message(self, body: Json) -> Json:
+        """The answer to a `/v1/messages/count_tokens` request."""
+        return await self._json("POST", "/v1/messages/count_tokens", body)
 
     @asynccontextmanager
     async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Json]]:

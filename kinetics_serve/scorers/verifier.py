@@ -17,6 +17,7 @@ FIRST_PAUSE_S = 0.25
 """Before the next try; doubled each time."""
 
 MAX_RESPONSE_BYTES = 64 << 10
+MAX_URL_LENGTH = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Verifier:
 
 def host_of(url: str) -> str:
     """The host and port that a URL leads to, as an administrator allows it. Raises ValueError for what is no URL."""
+    if len(url) > MAX_URL_LENGTH or not (url.isascii() and url.isprintable()):
+        raise ValueError(f"expected a URL of at most {MAX_URL_LENGTH} printable ASCII characters")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
         raise ValueError("expected a URL such as https://verifier.example:8443/score, without a user or password")

@@ -32,6 +32,7 @@ WAYS_TO_NAME_A_URL = [
     chat({"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": INSIDE}}]}),
     {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": INSIDE}]}]},
     {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": INSIDE}]}]},
+    {"type": "tool_use", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": INSIDE}]}]},
     {"images": [INSIDE]},
     {"documents": {"content": [{"type": "image_url", "image_url": {"url": INSIDE}}]}},
 ]

@@ -84,3 +84,11 @@ async def test_connections_are_used_again(fake: FakeVllm, upstream: Upstream) ->
     for _ in range(3):
         await generate(upstream, [])
     assert len(fake.clients) == 1
+
+
+async def test_a_whole_answer_closes_the_circuit_too(upstream: Upstream) -> None:
+    upstream.circuit.failed(0.0, lost=True)
+    await upstream.count_tokens({"model": MODEL, "prompt": "x"})
+    assert upstream.circuit.on_trial(10.0)  # no model was asked
+    await upstream.post("/v1/chat/completions", CHAT | {"stream": False})
+    assert not upstream.circuit.on_trial(10.0)

@@ -1,6 +1,7 @@
 """Who gets in over HTTP, and what they may use."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -79,3 +80,21 @@ def test_no_key_is_in_the_log_or_in_the_database(server: FrontEnd) -> None:
     assert len(server.log.read_text()) > 1000
     for file in (server.log, *server.folder.glob("ledger.db*")):
         assert key.removeprefix("sk-kinetics-").encode() not in file.read_bytes()
+
+
+def test_a_tenant_cannot_overtake_others_inside_the_engine(server: FrontEnd) -> None:
+    assert server.ask(server.key("hasty"), QUESTION | {"priority": -1000}).status_code == 200
+    assert "priority" not in server.fake.requests[-1]
+
+
+@pytest.mark.parametrize(
+    "more", [{"chat_template_kwargs": 5, "documents": [1]}, {"messages": [{"role": "user", "content": 5}]}]
+)
+def test_wrong_types_are_the_clients_fault(server: FrontEnd, more: dict[str, Any]) -> None:
+    check_error(server.ask(server.key("wrong"), QUESTION | {"kinetics": VOTE} | more), 400, "invalid_request")
+
+
+def test_a_header_that_cannot_be_sent_on_is_left_out(server: FrontEnd) -> None:
+    headers = [(b"accept", "é".encode("latin-1")), (b"authorization", f"Bearer {server.key('accent')}".encode())]
+    response = httpx.post(f"{server.url}/v1/chat/completions", json=QUESTION, headers=headers)
+    assert response.status_code == 200, response.text

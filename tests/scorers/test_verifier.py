@@ -114,7 +114,19 @@ def test_the_host_that_a_url_leads_to(url: str, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "a.example", "ftp://a.example", "file:///etc/passwd", "http://", "http://u@a.example", "http://a:x/"]
+    "url",
+    [
+        "",
+        "a.example",
+        "ftp://a.example",
+        "file:///etc/passwd",
+        "http://",
+        "http://u@a.example",
+        "http://a:x/",
+        "http://a.example/\n",
+        "http://a.example/é",
+        "http://a.example/" + "x" * 9000,
+    ],
 )
 def test_what_is_no_url_of_a_verifier(url: str) -> None:
     with pytest.raises(ValueError, match=r"expected a URL|Port could not"):
