@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from kinetics_serve.api.errors import as_api_error
+from kinetics_serve.api.errors import ApiError, as_api_error
 from kinetics_serve.engine.upstream import EngineUnavailable
 
 T = TypeVar("T")
@@ -42,14 +42,21 @@ async def while_request_connected(request: Request, work: Coroutine[Any, Any, T]
     return await while_connected(request.receive, work)
 
 
-async def telling(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+def failure_event(path: str, error: ApiError) -> bytes:
+    """The end of a stream of events at `path` that breaks off."""
+    if path == "/v1/messages":  # Anthropic's clients skip events without a name
+        told = json.dumps({"type": "error", "error": {"type": "api_error", "message": str(error)}})
+        return f"\n\nevent: error\ndata: {told}\n\n".encode()
+    return f"\n\ndata: {json.dumps(error.envelope)}\n\ndata: [DONE]\n\n".encode()
+
+
+async def telling(path: str, events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """An engine's server-sent events, and one more if it fails: the status has been sent by then."""
     try:
         async for event in events:
             yield event
     except EngineUnavailable as error:
-        envelope = as_api_error(error).envelope
-        yield f"\n\ndata: {json.dumps(envelope)}\n\ndata: [DONE]\n\n".encode()
+        yield failure_event(path, as_api_error(error))
 
 
 class CancellingStream(StreamingResponse):

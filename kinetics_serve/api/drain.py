@@ -1,12 +1,12 @@
 """How a front-end stops: it takes nothing new, finishes what runs, and tells the rest."""
 
 import asyncio
-import json
 import logging
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kinetics_serve.api.disconnect import failure_event
 from kinetics_serve.api.errors import RETRY_AFTER_S, ApiError
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,7 @@ class _Reply:
         if not self._begun:
             await stopping().response()(scope, receive, self._send)
         elif self._events and not self._ended:
-            told = f"data: {json.dumps(stopping().envelope)}\n\ndata: [DONE]\n\n"
-            await self._send({"type": "http.response.body", "body": b"\n\n" + told.encode()})
+            await self._send({"type": "http.response.body", "body": failure_event(scope["path"], stopping())})
 
 
 def stopping() -> ApiError:

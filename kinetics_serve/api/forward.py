@@ -43,7 +43,7 @@ async def forward(
     answered = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
     watched = _watched(pieces, response.status_code, passed)
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        watched = telling(watched)
+        watched = telling(path, watched)
     return CancellingStream(watched, resources.aclose, status_code=response.status_code, headers=answered)
 
 

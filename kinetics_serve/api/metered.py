@@ -146,7 +146,7 @@ async def _exchange(
             meter.accepted()
         resources = stack.pop_all()
     status = response.status_code
-    events = telling(_events(pieces, status, meter, dialect, passed, resources))
+    events = telling(path, _events(pieces, status, meter, dialect, passed, resources))
     return CancellingStream(events, resources.aclose, status_code=status, headers=headers, media_type=media_type)
 
 
