@@ -122,7 +122,7 @@ void update_rows(const Step& s, const T* cache, uint8_t* tiles, const int32_t* r
   const int32_t* offsets = offset.data();
   const int tasks = offset[num_rows] * s.kv_heads;
   if (tasks == 0) return;
-#pragma omp parallel for schedule(dynamic, 4)
+#pragma omp parallel for schedule(dynamic, 4) if (tasks > 4 * omp_get_max_threads())
   for (int task = 0; task < tasks; task++) {
     const int block_task = task / s.kv_heads, head = task % s.kv_heads;
     const int i = (int)(std::upper_bound(offsets, offsets + num_rows + 1, block_task) - offsets) - 1;
