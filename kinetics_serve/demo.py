@@ -24,7 +24,7 @@ from rich.table import Table
 
 from kinetics_serve.engine import bundled_model
 
-REPORT_WIDTH = 112
+REPORT_WIDTH = 118
 """Columns of the table where the output is no terminal."""
 
 console = Console(highlight=False)
@@ -85,7 +85,7 @@ LOG = "".join(
 """About 2,700 tokens."""
 AFTER_A_LOG = replace(
     CAPITALS,
-    name="capitals, long prompt",
+    name="capitals, long",
     preamble=f"Here is a ship's log.\n\n{LOG}\nNow a question about geography: ",
     temperature=0.0,
 )
@@ -243,7 +243,7 @@ def _table(rows: list[Row]) -> Table:
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("task", "strategy"):
         table.add_column(heading)
-    table.add_column("KV tokens\nattended,\nat most", justify="right")
+    table.add_column("KV\ntokens\nat most", justify="right")
     for heading in (
         "budget:\nsamples'\nworth",
         "\nbudget\nT eFLOPs",
