@@ -20,10 +20,12 @@ from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
 from kinetics_serve.traces import Question, Traces
 
 FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
-SERVED_CAPS = (1 / 4, 1 / 2, 1)
-"""Length caps, in parts of the recording's. A served cap frees reservations, so it needs fewer of them."""
+"""Length caps, in parts of the recording's."""
 
-VOTES: tuple[StrategyName, ...] = ("majority_vote", "consensus", "weighted_vote", "deepconf")
+SERVED_QUANTILES = (0.2, 0.35, 0.5, 0.75)
+"""Of the lengths of samples that finished: further caps. Where a cap pays depends on the lengths, not on their limit."""
+
+VOTES: tuple[StrategyName, ...] = ("majority_vote", "race", "consensus", "weighted_vote", "deepconf")
 STOP_CONFIDENCES = (0.8, 0.95)
 
 FIRST_VOTES = 4
@@ -109,14 +111,14 @@ Job = Callable[[Arm, int], FixedPoint | ServedPoint]
 
 
 def _fixed_jobs(traces: Traces) -> Iterator[Job]:
-    for cap in _caps(traces, FIXED_CAPS):
+    for cap in _usable(traces, {int(traces.longest * part) for part in FIXED_CAPS}):
         for samples in powers_of_two(traces.trials):
             yield partial(fixed_point, samples=samples, cap=cap)
 
 
 def _served_jobs(traces: Traces) -> Iterator[Job]:
     groups_recorded = any(trial.lows for question in traces.questions for trial in question.trials)
-    for cap in _caps(traces, SERVED_CAPS):
+    for cap in _usable(traces, {traces.longest, *_finished_lengths(traces)}):
         for strategy, worth, stop in _ways(traces.trials):
             if strategy == "deepconf" and not groups_recorded:
                 continue
@@ -139,9 +141,15 @@ def powers_of_two(most: int) -> list[int]:
     return powers if powers[-1] == most else [*powers, most]
 
 
-def _caps(traces: Traces, parts: Sequence[float]) -> list[int]:
-    caps = {int(traces.longest * part) for part in parts}
+def _usable(traces: Traces, caps: set[int]) -> list[int]:
     return sorted(cap for cap in caps if cap >= min(MIN_SAMPLE_TOKENS, traces.longest))
+
+
+def _finished_lengths(traces: Traces) -> list[int]:
+    """The SERVED_QUANTILES, in tokens."""
+    trials = [trial for question in traces.questions for trial in question.trials]
+    lengths = sorted([trial.tokens for trial in trials if trial.status is Status.FINISHED])
+    return [lengths[int(quantile * len(lengths))] for quantile in SERVED_QUANTILES] if lengths else []
 
 
 def fixed_point(arm: Arm, repeats: int, *, samples: int, cap: int) -> FixedPoint:

@@ -10,6 +10,7 @@ from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.consensus import Consensus
 from kinetics_serve.strategies.deepconf import DeepConf
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.race import Race
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from kinetics_serve.planner.choose import Choice
 
 StrategyName = Literal[
-    "auto", "single", "best_of_n", "majority_vote", "consensus", "weighted_vote", "deepconf", "self_consistency"
+    "auto", "single", "best_of_n", "majority_vote", "race", "consensus", "weighted_vote", "deepconf", "self_consistency"
 ]
 BudgetUnit = Literal["eflops", "tokens", "samples"]
 
@@ -95,6 +96,7 @@ def policy_of(
         "single": Single(),
         "best_of_n": BestOfN(),
         "majority_vote": MajorityVote(stop_confidence),
+        "race": Race(stop_confidence),
         "consensus": Consensus(stop_confidence),
         "weighted_vote": Consensus(stop_confidence, "confidence"),
         "deepconf": DeepConf(stop_confidence),

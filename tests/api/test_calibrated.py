@@ -141,7 +141,7 @@ def test_a_named_strategy_is_followed_and_its_plan_stands_on_guidance(url: str) 
     assert error["param"] == "kinetics.strategy"
 
 
-@pytest.mark.parametrize("strategy", ["consensus", "weighted_vote", "self_consistency"])
+@pytest.mark.parametrize("strategy", ["race", "consensus", "weighted_vote", "self_consistency"])
 def test_every_vote_can_be_served(url: str, strategy: str) -> None:
     bill = ask(url, CHAT, budget={"eflops": 3e13}, strategy=strategy, max_samples=6).json()["kinetics"]
     assert (bill["strategy"], bill["answer"]) == (strategy, "42")

@@ -29,6 +29,7 @@ STRATEGIES = [
     "single",
     "best_of_n",
     "majority_vote",
+    "race",
     "consensus",
     "weighted_vote",
     "deepconf",

@@ -3,6 +3,7 @@ import pytest
 from kinetics_serve.strategies.auto import Auto
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.race import Race
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import Finish, Launch, Policy, Sample, State, Status, Wait
 from kinetics_serve.strategies.votes import tally
@@ -27,7 +28,7 @@ def running(index: int) -> Sample:
 
 
 FULL = price(64)
-ALL = [Single(), BestOfN(), MajorityVote()]
+ALL = [Single(), BestOfN(), MajorityVote(), Race()]
 
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
@@ -85,6 +86,16 @@ def test_a_split_vote_buys_just_the_missing_votes() -> None:
     samples = [ended(0, "a"), ended(1, "a"), ended(2, "a"), ended(3, "b")]
     action = MajorityVote(0.95).decide(state(*samples, available=46 * FULL))
     assert action == Launch(3, 64)  # 6 to 1: 247/256
+
+
+def test_a_race_launches_all_it_can_and_ends_with_the_first_that_agree() -> None:
+    race = Race(0.8)
+    assert race.decide(state(available=8 * FULL)) == Launch(8, 64)
+    late = [running(i) for i in range(2, 8)]
+    first, second = ended(0, "a", score=1.0), ended(1, "a", score=2.0)
+    assert race.decide(state(first, running(1), *late, available=0)) == Wait()
+    assert race.decide(state(first, second, *late, available=0)) == Finish(1, "consensus", 0.875)
+    assert race.decide(state(first, ended(1, "b"), *late, available=2 * FULL)) == Launch(2, 64)
 
 
 def test_voting_stops_when_what_is_left_cannot_overturn_the_leader() -> None:
