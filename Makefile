@@ -49,6 +49,7 @@ lint: install
 
 bench: install
 	$(BIN)/python -m benchmarks.attention_speed
+	$(BIN)/python -m benchmarks.step_speed
 	$(BIN)/python -m benchmarks.selection_quality
 	$(BIN)/python -m benchmarks.cost_model
 	$(BIN)/python -m benchmarks.gateway

@@ -1,6 +1,6 @@
 """Sparse decode attention on a GPU: correctness against float64, then bandwidth, then speed against dense attention.
 
-    python -m benchmarks.attention_gpu [--contexts 8192 32768 131072] [--batch 4] [--json attention_gpu.json]
+    python -m benchmarks.attention_gpu [--contexts 8192 32768 131072] [--batch 4] [--json FILE]
 
 Needs torch and Triton, not vLLM. One layer's whole decode step (summary update, page selection, attention), recorded
 as a CUDA graph and replayed over several layers' caches, so that nothing is found in the L2 cache. Dense attention
@@ -220,7 +220,7 @@ def main() -> int:
     parser.add_argument("--selector", default="low_rank")
     parser.add_argument("--page-size", type=int, default=16)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--json", type=Path, default=Path("attention_gpu.json"))
+    parser.add_argument("--json", type=Path, default=Path("results/attention_gpu.json"))
     args = parser.parse_args()
     if not torch.cuda.is_available():
         print(NO_GPU, file=sys.stderr)
@@ -247,6 +247,7 @@ def main() -> int:
                 flush=True,
             )
             torch.cuda.empty_cache()
+    args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps({"device": name, "copy_bytes_per_second": copy, "rows": rows}, indent=2) + "\n")
     wrong = [row for row in rows if max(row["error"].values()) > WORST_ERROR]
     if wrong:

@@ -1,10 +1,9 @@
 """Is looking cheap next to attending? Sparse attention against vLLM's own, on the CPU.
 
 Attention alone: summary update, selection and attention over one layer after another, against vLLM's kernel on the same
-shape, in one process, in turns, medians. `--engine` times whole decode steps of a vLLM engine with dummy weights
-instead: stock at context = budget, stock and sparse at 16 × budget.
+shape, in one process, in turns, medians. Whole decode steps: `benchmarks.step_speed`.
 
-    python -m benchmarks.attention_speed [--engine] [--shape qwen3-0.6b|smollm2]
+    python -m benchmarks.attention_speed [--shape qwen3-0.6b|smollm2]
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,51 +181,6 @@ def attention(
     }
 
 
-def engine_step(shape: dict[str, Any], contexts: list[int], steps: int, sparse: bool) -> dict[int, float]:
-    """Median milliseconds of a decode step at each context, by a vLLM engine with dummy weights."""
-    from vllm import LLM, SamplingParams
-
-    with tempfile.TemporaryDirectory() as folder:
-        dimensions = {
-            "hidden_act": "silu",
-            "rms_norm_eps": 1e-6,
-            "torch_dtype": "bfloat16",
-            "bos_token_id": 0,
-        }
-        Path(folder, "config.json").write_text(json.dumps({**shape["config"], **dimensions}))
-        settings = {"sparse_attention": {"kv_budget": shape["budget"]}} if sparse else {}
-        llm = LLM(
-            folder,
-            load_format="dummy",
-            skip_tokenizer_init=True,
-            enforce_eager=True,
-            max_model_len=max(contexts) + steps + 1,
-            max_num_seqs=shape["batch"],
-            enable_prefix_caching=True,
-            additional_config=settings,
-        )
-        result = {}
-        for context in contexts:
-            # One prompt for all: prefix caching computes it once, and every request still reads its own context.
-            # Whole blocks and a token, so that a request's own prefill is short; its decode ends before `context`.
-            length = (context - steps - 1) // BLOCK * BLOCK + 1
-            prompt = {"prompt_token_ids": [(i * 7) % 1000 + 1 for i in range(length)]}
-            params = SamplingParams(temperature=0, max_tokens=steps + 1, ignore_eos=True, detokenize=False)
-            llm.generate([prompt], SamplingParams(max_tokens=1), use_tqdm=False)  # fills the prefix cache
-            engine = llm.llm_engine
-            for row in range(shape["batch"]):
-                engine.add_request(f"{context}-{row}", prompt, params)
-            durations, decoding = [], False
-            while engine.has_unfinished_requests():
-                start = time.perf_counter()
-                outputs = engine.step()
-                if decoding:
-                    durations.append(time.perf_counter() - start)
-                decoding = len(outputs) == shape["batch"]  # every request has its prompt behind it
-            result[context] = statistics.median(durations) * 1e3
-        return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), action="append")
@@ -237,9 +190,7 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="one thread and its CPU time: on a machine that is not idle"
     )
-    parser.add_argument("--engine", choices=["stock", "sparse"], help="whole steps of one engine instead")
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--out", default="attention_speed.json")
+    parser.add_argument("--out", type=Path, default=Path("results/attention_speed.json"))
     args = parser.parse_args()
     if args.cpu_time:
         torch.set_num_threads(1)
@@ -247,17 +198,12 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine(), "clock": clock.__name__, "threads": torch.get_num_threads()}
     print(results)
     for name in args.shape or list(SHAPES):
-        shape = SHAPES[name]
-        if args.engine:
-            contexts = [shape["budget"], 16 * shape["budget"]]
-            steps = engine_step(shape, contexts, args.steps, args.engine == "sparse")
-            results[name] = {f"{args.engine}_{context}_ms": ms for context, ms in steps.items()}
-        else:
-            results[name] = attention(shape, args.selector, args.layers, args.rounds, clock)
+        results[name] = attention(SHAPES[name], args.selector, args.layers, args.rounds, clock)
         print(name)
         for key, value in results[name].items():
             print(f"  {key:16} {value:.3f}" if isinstance(value, float) else f"  {key:16} {value}")
-    Path(args.out).write_text(json.dumps(results, indent=2) + "\n")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

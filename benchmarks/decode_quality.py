@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--selector", default="low_rank")
     parser.add_argument("--page-size", type=int, default=16)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--out", default="decode_quality.json")
+    parser.add_argument("--out", type=Path, default=Path("results/decode_quality.json"))
     args = parser.parse_args()
     args.model = model_folder(args.model)
     root = str(Path(__file__).resolve().parent.parent)  # the engine's worker imports TeacherForcing too
@@ -128,7 +128,8 @@ def main() -> None:
     result = measure(args)
     for key, value in result.items():
         print(f"{key:16} {value:.4f}" if isinstance(value, float) else f"{key:16} {value}")
-    Path(args.out).write_text(json.dumps(result, indent=2) + "\n")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=320, help="budgeted ones, for each side")
     parser.add_argument("--memory-requests", type=int, default=20_000)
     parser.add_argument("--only", choices=["pass_through", "budgeted", "memory"], action="append")
-    parser.add_argument("--out", type=Path, default=Path("gateway.json"), help="where the numbers go")
+    parser.add_argument("--out", type=Path, default=Path("results/gateway.json"), help="where the numbers go")
     options = parser.parse_args()
     parts = options.only or ["pass_through", "budgeted", "memory"]
     found: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
@@ -348,6 +348,7 @@ def main() -> None:
         if "memory" in parts:
             found["memory"] = measure_memory(folder, options.memory_requests)
     show(found)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=2) + "\n")
 
 

@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--page-sizes", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS), choices=SELECTORS)
     parser.add_argument("--step", type=int, default=32, help="of the last 256 positions, every how many-th to compare")
-    parser.add_argument("--out", default="selection_quality.json")
+    parser.add_argument("--out", type=Path, default=Path("results/selection_quality.json"))
     args = parser.parse_args()
     args.model = model_folder(args.model)
     with torch.no_grad():
@@ -223,7 +223,8 @@ def main() -> None:
                         f"{p['relative_error']:9.4f}",
                         flush=True,
                     )
-    out = Path(args.out)
+    out: Path = args.out
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"model": args.model, "tokens": args.tokens, "points": points}, indent=2) + "\n")
     title = f"{Path(args.model).name}, {args.tokens} tokens (labels: page size/budget, bytes, error)"
     out.with_suffix(".svg").write_text(plot(points, title))

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[2048, 4096, 6144])
     parser.add_argument("--questions", type=int, default=36, help="of each task at each context")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="task_accuracy.json")
+    parser.add_argument("--out", type=Path, default=Path("results/task_accuracy.json"))
     args = parser.parse_args()
     args.model = model_folder(args.model)
     rows = measure(args)
@@ -124,7 +124,8 @@ def main() -> None:
     dense, sparse = (sum(pair[i] for pair in pairs) / len(pairs) for i in (0, 1))
     print(f"{len(pairs)} questions: dense {dense:.1%}, sparse {sparse:.1%}, ", end="")
     print(f"difference {100 * (sparse - dense):+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
-    Path(args.out).write_text(json.dumps({"model": args.model, "rows": rows}, indent=2) + "\n")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"model": args.model, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

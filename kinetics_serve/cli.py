@@ -77,7 +77,7 @@ def chosen_verifiers(stated: list[str]) -> frozenset[str]:
 
 def chosen_kv_budget(stated: str, model: str | None, engine_args: list[str]) -> int | None:
     """KV tokens that the engine attends to; None is dense. model: what an embedded engine serves."""
-    from kinetics_serve.engine.sparse import MIN_KV_BUDGET, default_kv_budget, plugin_installed
+    from kinetics_serve.engine.sparse import MIN_KV_BUDGET, default_kv_budget, plugin_installed, speculates
 
     if stated == "auto":
         return default_kv_budget(model, engine_args) if model is not None else None
@@ -87,6 +87,8 @@ def chosen_kv_budget(stated: str, model: str | None, engine_args: list[str]) -> 
         raise fail(f"--kv-budget takes auto, dense or a number of tokens from {MIN_KV_BUDGET}; given: {stated!r}")
     if model is not None and any(argument.startswith("--additional-config") for argument in engine_args):
         raise fail("--kv-budget sets the engine's --additional-config: put one of them into the other")
+    if speculates(engine_args):
+        raise fail("--kv-budget bills steps as sparse that speculative decoding makes dense: drop one of the two")
     if model is not None and not plugin_installed():
         raise fail("--kv-budget needs the vLLM plugin, which this installation lacks: install kinetics-serve again")
     return int(stated)

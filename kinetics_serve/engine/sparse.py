@@ -25,6 +25,8 @@ MIN_KV_BUDGET = 112
 DEFAULT_KV_BUDGET = 1024
 """What an embedded engine attends to unless told otherwise: shorter contexts are dense."""
 
+SPECULATIVE_ARGS = ("--speculative-config", "-sc")
+
 CONFLICTING_ARGS = (
     "--additional-config",
     "--block-size",
@@ -32,8 +34,15 @@ CONFLICTING_ARGS = (
     "--kv-transfer-config",
     "--decode-context-parallel-size",
     "--prefill-context-parallel-size",
+    *SPECULATIVE_ARGS,
 )
 """Arguments of vLLM with which the plugin may not work."""
+
+
+def speculates(engine_args: Sequence[str]) -> bool:
+    """Whether the engine decodes speculatively: steps that check drafts are dense, and can't be billed as sparse."""
+    return any(argument.partition("=")[0] in SPECULATIVE_ARGS for argument in engine_args)
+
 
 PAGE_SIZE = 16
 """Tokens that the plugin's default selector chooses together."""

@@ -1,7 +1,9 @@
 """vLLM's CPU attention backend, with decode steps of long requests made sparse.
 
-Everything else is the stock backend: prefill, requests within their budget, sliding-window layers. Those give the
-stock backend's results bit for bit, because its kernel does not depend on the block size.
+Everything else is the stock backend: prefill, requests within their budget, sliding-window layers. With pages of 32
+and 64 tokens those give the stock backend's results bit for bit. With 16 its kernel is the variant for small blocks,
+and the bits are the same as long as the context fits into one of its tiles, some 1,000 tokens: beyond, where a tile
+ends depends on the variant and on the L2 cache, and results are equal to rounding.
 
 `Backend` is what the plugin registers. It resolves to the stock backend unless the engine being built asks for
 sparse attention.
@@ -28,8 +30,8 @@ from vllm.v1.kv_cache_interface import AttentionSpec
 
 from sparse_backend.backends.engine import check_engine
 from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
-from sparse_backend.kernels import DecodeBatch, Heads, Kernels, cpu_kernels
-from sparse_backend.kernels.batch import split_cache
+from sparse_backend.kernels import DecodeBatch, Kernels, cpu_kernels
+from sparse_backend.kernels.batch import heads_of, split_cache
 from sparse_backend.request_budgets import row_budgets
 from sparse_backend.selection import get_selector
 
@@ -89,19 +91,6 @@ class SparseCPUBackend(CPUAttentionBackend):
     @staticmethod
     def get_builder_cls() -> type[SparseCPUMetadataBuilder]:
         return SparseCPUMetadataBuilder
-
-
-def heads_of(config: SparseAttentionConfig, kv_heads: int, group: int, head_size: int, dtype: torch.dtype) -> Heads:
-    return Heads(
-        kv_heads=kv_heads,
-        group=group,
-        head_size=head_size,
-        page_size=config.page_size,
-        dtype=dtype,
-        selector=get_selector(config.selector),
-        sink_tokens=config.sink_tokens,
-        local_tokens=config.local_tokens,
-    )
 
 
 @dataclass

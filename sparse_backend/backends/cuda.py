@@ -38,7 +38,7 @@ from vllm.v1.kv_cache_layout import KVCacheLayout
 from sparse_backend.backends.engine import check_engine
 from sparse_backend.config import BLOCK, KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.kernels import triton as kernels
-from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.batch import heads_of
 from sparse_backend.request_budgets import row_budgets
 from sparse_backend.selection import get_selector
 
@@ -113,19 +113,6 @@ class SparseBackend:
         heads = heads_of(cls.config, spec.num_kv_heads, 1, spec.head_size, spec.dtype)
         content = (spec.head_size + spec.head_size_v) * spec.dtype.itemsize
         return replace(spec, state_content_bytes=content + kernels.tile_bytes_per_token(heads))
-
-
-def heads_of(config: SparseAttentionConfig, kv_heads: int, group: int, head_size: int, dtype: torch.dtype) -> Heads:
-    return Heads(
-        kv_heads=kv_heads,
-        group=group,
-        head_size=head_size,
-        page_size=config.page_size,
-        dtype=dtype,
-        selector=get_selector(config.selector),
-        sink_tokens=config.sink_tokens,
-        local_tokens=config.local_tokens,
-    )
 
 
 @dataclass

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
-from sparse_backend.config import BLOCK
-from sparse_backend.selection import Selector
+from sparse_backend.config import BLOCK, SparseAttentionConfig
+from sparse_backend.selection import Selector, get_selector
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,20 @@ class Heads:
         """What a token's share of a tile takes in the KV cache: whole elements of the cache's dtype."""
         size = self.dtype.itemsize
         return -(-self.tile_bytes // (BLOCK * size)) * size
+
+
+@cache  # layers of one shape get one object, by which the kernels see that a step is prepared for them already
+def heads_of(config: SparseAttentionConfig, kv_heads: int, group: int, head_size: int, dtype: torch.dtype) -> Heads:
+    return Heads(
+        kv_heads=kv_heads,
+        group=group,
+        head_size=head_size,
+        page_size=config.page_size,
+        dtype=dtype,
+        selector=get_selector(config.selector),
+        sink_tokens=config.sink_tokens,
+        local_tokens=config.local_tokens,
+    )
 
 
 @dataclass(frozen=True)

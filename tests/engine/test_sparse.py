@@ -45,6 +45,7 @@ def test_an_embedded_engine_is_sparse_where_the_plugin_works(tmp_path: Path) -> 
     assert sparse.default_kv_budget(str(tmp_path / "llama"), []) == SparseAttentionConfig().kv_budget
     assert sparse.default_kv_budget(str(tmp_path / "llama"), ["--block-size", "64"]) is None
     assert sparse.default_kv_budget(str(tmp_path / "llama"), ["--kv-cache-dtype=fp8"]) is None
+    assert sparse.default_kv_budget(str(tmp_path / "llama"), ["--speculative-config", "{}"]) is None
     assert sparse.default_kv_budget(str(tmp_path / "mla"), []) is None
 
 

@@ -19,6 +19,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheTensor, create_
 from sparse_backend import request_budgets
 from sparse_backend.backends import cuda
 from sparse_backend.config import BLOCK, ConfigError, SparseAttentionConfig, pages
+from sparse_backend.kernels.batch import heads_of
 from sparse_backend.kernels.triton import layout, split_blocks
 from sparse_backend.request_budgets import RequestBudgets
 from tests.sparse_backend.gpu_caches import Paged
@@ -122,7 +123,7 @@ def test_vllm_chooses_blocks_of_a_tile_and_makes_room_for_it(resolve: Any) -> No
     assert not backend.supports_block_size(64)
     spec = FullAttentionSpec(block_size=2 * BLOCK, num_kv_heads=KV_HEADS, head_size=HEAD_SIZE, dtype=torch.bfloat16)
     sparse = backend.customize_spec(spec)
-    heads = cuda.heads_of(backend.config, KV_HEADS, 1, HEAD_SIZE, torch.bfloat16)
+    heads = heads_of(backend.config, KV_HEADS, 1, HEAD_SIZE, torch.bfloat16)
     tile = layout.tile_bytes_per_token(heads) * BLOCK
     assert sparse.page_size_bytes == spec.page_size_bytes + 2 * KV_HEADS * tile
     assert tile >= layout.tile_bytes(heads)
@@ -131,7 +132,7 @@ def test_vllm_chooses_blocks_of_a_tile_and_makes_room_for_it(resolve: Any) -> No
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_regions_cover_vllm_s_cache_without_overlap(resolve: Any, dtype: torch.dtype) -> None:
     backend, layers, blocks = resolve("FLASH_ATTN", engine()), 2, 3
-    heads = cuda.heads_of(backend.config, KV_HEADS, 1, HEAD_SIZE, dtype)
+    heads = heads_of(backend.config, KV_HEADS, 1, HEAD_SIZE, dtype)
     for cache_layout in backend.supported_kv_cache_layouts():
         across = cache_layout.is_layer_compact
         # Where the layers of a block lie together, vLLM takes no blocks of several kernel blocks.

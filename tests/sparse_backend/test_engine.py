@@ -148,8 +148,9 @@ def test_requests_within_their_budget_equal_stock_vllm_bit_for_bit(results: dict
     assert results["sparse/short"] == results["stock/short"]
 
 
-def test_a_dense_request_equals_stock_vllm_bit_for_bit(results: dict[str, Any]) -> None:
-    assert results["sparse/dense"] == results["stock/dense"]
+def test_a_long_dense_request_equals_stock_vllm(results: dict[str, Any]) -> None:
+    # Not bit for bit: how many of its tokens the stock kernel sums at a time depends on the page size and the L2 cache.
+    assert close(results["sparse/dense"], results["stock/dense"])
 
 
 def test_a_long_request_is_sparse(results: dict[str, Any]) -> None:
@@ -188,13 +189,25 @@ def test_tensor_parallelism_gives_the_same(results: dict[str, Any], tmp_path: Pa
     assert abs(two[0] - one[0]) < 1e-2
 
 
+def test_speculative_decoding_stays_near_dense(tmp_path: Path) -> None:
+    """Its steps of several tokens are dense, those without a draft sparse. Rejected drafts: see test_summaries."""
+    runs = {"repeated": {"prompts": [(1500, 0)]}}
+    ngram = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1, "prompt_lookup_max": 2}
+    engines = {"stock": {}, "sparse": {**sparse(kv_budget=1200), "speculative_config": ngram}}
+    results = run_engines(tmp_path, engines, runs)
+    (tokens, logprobs), (stock_tokens, stock_logprobs) = results["sparse/repeated"][0], results["stock/repeated"][0]
+    assert tokens == stock_tokens
+    assert max(abs(a - b) for a, b in zip(logprobs, stock_logprobs, strict=True)) < 0.15
+
+
 def test_sliding_window_layers_stay_as_they_are(tmp_path: Path) -> None:
     runs = {
         "dense": {"prompts": [(1500, 3)], "budgets": [0]},
         "long": {"prompts": [(1500, 3)]},
         "whole": {"prompts": [(1500, 3)], "budgets": [1200]},
     }
-    results = run_engines(tmp_path, {"stock": {}, "sparse": sparse(kv_budget=256)}, runs, gemma)
+    # Pages of 32 are what the stock kernel works in by default, so its results are the same bits at any length.
+    results = run_engines(tmp_path, {"stock": {}, "sparse": sparse(kv_budget=256, page_size=32)}, runs, gemma)
     assert results["sparse/dense"] == results["stock/dense"]
     assert results["sparse/long"] != results["stock/long"]
     (_, whole), (_, dense) = results["sparse/whole"][0], results["stock/whole"][0]

@@ -1,0 +1,169 @@
+"""Whole decode steps of a vLLM engine, stock and with sparse attention: what does a user see of it?
+
+Dummy weights in a model's shape; every request has a KV cache of its own, filled with random numbers instead of by a
+prefill, which would take most of an hour. The two engines take turns, each in a process of its own.
+
+    python -m benchmarks.step_speed [--shape qwen3-0.6b|smollm2] [--times-budget 16] [--rounds N] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.attention_speed import SHAPES, machine
+from sparse_backend.config import BLOCK
+
+SIDES = ("stock", "sparse")
+WARM_UP = 2  # steps that aren't counted
+FILL = 2**25  # random numbers, copied all over the cache
+
+
+def contexts_of(shape: dict[str, Any], times_budget: int) -> list[int]:
+    """Tokens: within the budget, the budget, and far beyond it."""
+    return [shape["budget"] // 2, shape["budget"], times_budget * shape["budget"]]
+
+
+def engine(shape: dict[str, Any], folder: str, longest: int, sparse: bool) -> Any:
+    """A vLLM engine whose requests find all but their last prompt token in the KV cache."""
+    from vllm import LLM
+
+    more = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "bos_token_id": 0}
+    Path(folder, "config.json").write_text(json.dumps({**shape["config"], **more}))
+    if sparse:
+        from sparse_backend.backends import cpu
+
+        # A connector's blocks have no summaries; `fill` makes them.
+        cpu.check_engine = lambda vllm_config: None  # type: ignore[assignment]
+    return LLM(
+        folder,
+        load_format="dummy",
+        skip_tokenizer_init=True,
+        enforce_eager=True,
+        max_model_len=longest + BLOCK,
+        max_num_seqs=shape["batch"],
+        enable_prefix_caching=False,
+        additional_config={"sparse_attention": {"kv_budget": shape["budget"]}} if sparse else {},
+        kv_transfer_config={
+            "kv_connector": "DecodeBenchConnector",
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {"startup_fill": True},
+        },
+    )
+
+
+def fill(worker: Any) -> None:
+    """Random keys and values in every layer's cache, and the summaries of a sparse one. Runs in the engine."""
+    from sparse_backend.kernels import DecodeBatch
+
+    numbers = torch.randn(FILL).bfloat16()
+    for layer in worker.model_runner.compilation_config.static_forward_context.values():
+        flat = layer.kv_cache.view(-1)
+        for start in range(0, len(flat), FILL):
+            part = flat[start : start + FILL]
+            part.copy_(numbers[: len(part)])
+        if not hasattr(layer.impl, "regions"):
+            continue
+        cache, tiles = layer.impl.regions(layer.kv_cache)
+        pages = torch.arange(len(cache), dtype=torch.int32)[None]
+        tokens = torch.tensor([pages.numel() * layer.impl.heads.page_size], dtype=torch.int32)
+        none, zero = torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+        batch = DecodeBatch(tokens, pages, none, none, none, none)
+        layer.impl.kernels.update_summaries(layer.impl.heads, batch, cache, tiles, zero, zero)
+
+
+def measure(shape: dict[str, Any], times_budget: int, steps: int, sparse: bool) -> dict[int, float]:
+    """Median milliseconds of a decode step at each context."""
+    from vllm import SamplingParams
+
+    contexts = contexts_of(shape, times_budget)
+    with tempfile.TemporaryDirectory() as folder:
+        llm = engine(shape, folder, max(contexts), sparse)
+        llm.collective_rpc(fill)
+        result = {}
+        for context in contexts:
+            sampling = SamplingParams(temperature=0, max_tokens=steps + WARM_UP, ignore_eos=True, detokenize=False)
+            prompt = {"prompt_token_ids": [i % 1000 + 1 for i in range(context - steps - WARM_UP)]}
+            for row in range(shape["batch"]):
+                llm.llm_engine.add_request(f"{context}-{row}", prompt, sampling)
+            seconds = []
+            while llm.llm_engine.has_unfinished_requests():
+                start = time.perf_counter()
+                outputs = llm.llm_engine.step()
+                if len(outputs) == shape["batch"]:
+                    seconds.append(time.perf_counter() - start)
+            result[context] = statistics.median(seconds[WARM_UP:]) * 1e3
+        return result
+
+
+def in_turns(name: str, times_budget: int, steps: int, rounds: int) -> dict[str, dict[int, float]]:
+    """The median over rounds of each side's steps, the sides alternating."""
+    shape = SHAPES[name]
+    seen: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    tokens = shape["batch"] * (contexts_of(shape, times_budget)[-1] + 2 * BLOCK)
+    kv_bytes = tokens * 4 * shape["config"]["num_key_value_heads"] * shape["config"]["head_dim"]
+    gib = kv_bytes * shape["config"]["num_hidden_layers"] * 1.1 / 2**30  # and the summaries
+    environment = os.environ | {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # so that `fill` gets at the cache
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, -(-gib // 1))).removesuffix(".0"),
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    for _ in range(rounds):
+        for side in SIDES:
+            command = [sys.executable, "-m", "benchmarks.step_speed", "--side", side, "--shape", name]
+            command += ["--times-budget", str(times_budget), "--steps", str(steps)]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            seen[side].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"  {side:6} " + "  ".join(f"{context}: {ms:.1f} ms" for context, ms in seen[side][-1].items()))
+    return {
+        side: {int(context): statistics.median(each[context] for each in rows) for context in rows[0]}
+        for side, rows in seen.items()
+    }
+
+
+def ratios(shape: dict[str, Any], times_budget: int, ms: dict[str, dict[int, float]]) -> dict[str, float]:
+    short, budget, long = contexts_of(shape, times_budget)
+    return {
+        "sparse(L) / dense(B)": ms["sparse"][long] / ms["stock"][budget],
+        "stock(L) / sparse(L)": ms["stock"][long] / ms["sparse"][long],
+        "sparse / stock at B / 2": ms["sparse"][short] / ms["stock"][short],
+        "sparse / stock at B": ms["sparse"][budget] / ms["stock"][budget],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=list(SHAPES), action="append")
+    parser.add_argument("--times-budget", type=int, default=16, help="the long context L, in budgets B")
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("results/step_speed.json"))
+    args = parser.parse_args()
+    names = args.shape or list(SHAPES)
+    if args.side:
+        print(json.dumps(measure(SHAPES[names[0]], args.times_budget, args.steps, args.side == "sparse")))
+        return
+    results: dict[str, Any] = {"machine": machine(), "times_budget": args.times_budget}
+    for name in names:
+        print(f"{name}, batch {SHAPES[name]['batch']}, budget B = {SHAPES[name]['budget']}, L = {args.times_budget} B")
+        ms = in_turns(name, args.times_budget, args.steps, args.rounds)
+        results[name] = {"ms": ms, "ratios": ratios(SHAPES[name], args.times_budget, ms)}
+        for label, value in results[name]["ratios"].items():
+            print(f"  {label:24} {value:.2f}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
