@@ -11,7 +11,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import uvloop
@@ -53,26 +53,14 @@ class Server:
         answer = random.choice(ANSWERS)
         if not body.get("stream"):
             await asyncio.sleep(self.token_s * self.tokens)
-            text = "word " * (self.tokens - 1) + answer
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            writer.write(
-                _answer(
-                    {
-                        "id": "x",
-                        "object": "chat.completion",
-                        "created": 1,
-                        "model": MODEL,
-                        "choices": [choice],
-                        "usage": _usage(self.tokens),
-                    }
-                )
-            )
+            writer.write(_whole(answer, self.tokens))
             return
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         )
+        usage = bool((body.get("stream_options") or {}).get("continuous_usage_stats"))
         due = time.monotonic()
-        for event in self._events(answer, body):
+        for event in _events(answer, self.tokens, body.get("top_logprobs") if body.get("logprobs") else None, usage):
             if self.token_s:
                 due += self.token_s
                 await asyncio.sleep(max(0, due - time.monotonic()))
@@ -80,29 +68,40 @@ class Server:
             await writer.drain()
         writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
-    def _events(self, answer: str, body: dict[str, Any]) -> Iterator[bytes]:
-        """What a real server sends for each token, `%d` where the time stands."""
-        continuous = (body.get("stream_options") or {}).get("continuous_usage_stats")
-        wanted = body.get("top_logprobs") if body.get("logprobs") else None
-        for number in range(1, self.tokens + 1):
-            last = number == self.tokens
-            text = answer if last else "word "
-            choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": "stop" if last else None}
-            if wanted:
-                top = [{"token": text, "logprob": -0.1 - each, "bytes": [119]} for each in range(wanted)]
-                choice["logprobs"] = {
-                    "content": [{"token": text, "logprob": -0.1, "bytes": [119], "top_logprobs": top}]
-                }
-            chunk: dict[str, Any] = {
-                "id": "chatcmpl-1",
-                "object": "chat.completion.chunk",
-                "created": 1,
-                "model": MODEL,
-            }
-            chunk |= {"choices": [choice], "sent": 0}
-            if continuous:
-                chunk["usage"] = _usage(number)
-            yield b"data: " + json.dumps(chunk).encode().replace(b'"sent": 0', b'"sent": %d') + b"\n\n"
+
+@cache
+def _whole(answer: str, tokens: int) -> bytes:
+    text = "word " * (tokens - 1) + answer
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return _answer(
+        {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": MODEL,
+            "choices": [choice],
+            "usage": _usage(tokens),
+        }
+    )
+
+
+@cache
+def _events(answer: str, tokens: int, top_logprobs: int | None, usage: bool) -> tuple[bytes, ...]:
+    """What a real server sends for each token, `%d` where the time stands."""
+    events = []
+    for number in range(1, tokens + 1):
+        last = number == tokens
+        text = answer if last else "word "
+        choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": "stop" if last else None}
+        if top_logprobs:
+            top = [{"token": text, "logprob": -0.1 - each, "bytes": [119]} for each in range(top_logprobs)]
+            choice["logprobs"] = {"content": [{"token": text, "logprob": -0.1, "bytes": [119], "top_logprobs": top}]}
+        chunk: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
+        chunk |= {"choices": [choice], "sent": 0}
+        if usage:
+            chunk["usage"] = _usage(number)
+        events.append(b"data: " + json.dumps(chunk).encode().replace(b'"sent": 0', b'"sent": %d') + b"\n\n")
+    return tuple(events)
 
 
 def _usage(tokens: int) -> dict[str, int]:
