@@ -64,11 +64,17 @@ class LiveSource:
                     if not opened:
                         yield 0
                         opened = True
-                    async for chunk in chunks:
-                        before = completion.tokens
-                        self._add(completion, chunk)
-                        if completion.tokens > before:
-                            yield completion.tokens
+                    async for arrived in chunks:
+                        told = tokens = completion.tokens
+                        try:
+                            for chunk in arrived:
+                                self._add(completion, chunk)
+                                tokens = completion.tokens
+                                if completion.confidence.below(sample.floor):
+                                    break
+                        finally:  # what came before a chunk that makes no sense costs too
+                            if tokens > told:
+                                yield tokens
                         if completion.confidence.below(sample.floor):
                             break
                 break

@@ -165,8 +165,10 @@ class Upstream:
         return await self._json("POST", "/v1/messages/count_tokens", body)
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[Json]]:
-        """The chunks of a streamed completion that the server has accepted. Leaving makes vLLM abort it.
+    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[list[Json]]]:
+        """The chunks of a streamed completion that the server has accepted, as many at a time as arrived together.
+
+        Leaving makes vLLM abort it.
 
         Raises EngineRejected (4xx) and EngineUnavailable, also when the stream ends before its `[DONE]`.
         """
@@ -238,26 +240,41 @@ class Upstream:
             yield piece
             limit = self.patience.token_s
 
-    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[Json, None]:
+    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[list[Json], None]:
         done = False  # what follows is read too, so that the connection can be used again
-        async for line in _lines(self._pieces(response.aiter_bytes())):
-            if not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                done = True
-                continue
-            chunk = _object(data)
-            error = chunk.get("error")
-            if error:
-                code = error.get("code") if isinstance(error, dict) else None
-                if isinstance(code, int) and 400 <= code < 500:  # vLLM checks some parameters only when it generates
-                    raise EngineRejected(code, _message(chunk))
-                raise self._lost(f"the engine failed: {_message(chunk)}")
-            yield chunk
+        rest = b""
+        async for piece in self._pieces(response.aiter_bytes()):
+            # Lines end in a line feed and nothing else: text may hold Unicode's other line ends.
+            *lines, rest = (rest + piece).split(b"\n")
+            chunks: list[Json] = []
+            for line in lines:
+                if not line.startswith(b"data:"):
+                    continue
+                if line[5:].strip() == b"[DONE]":
+                    done = True
+                    continue
+                try:
+                    chunk = _object(line[5:])
+                    if chunk.get("error"):
+                        raise self._failure(chunk)
+                except Exception:
+                    if chunks:  # they were generated, so they cost
+                        yield chunks
+                    raise
+                chunks.append(chunk)
+            if chunks:
+                yield chunks
         if not done:
             raise self._lost("the engine broke off in the middle of a sample")
         self.circuit.succeeded()
+
+    def _failure(self, chunk: Json) -> Exception:
+        """What the server says in a stream, in the place of a token."""
+        error = chunk["error"]
+        code = error.get("code") if isinstance(error, dict) else None
+        if isinstance(code, int) and 400 <= code < 500:  # vLLM checks some parameters only when it generates
+            return EngineRejected(code, _message(chunk))
+        return self._lost(f"the engine failed: {_message(chunk)}")
 
     def _silent(self, seconds: float) -> EngineSilent:
         self._failed(lost=False)
@@ -300,15 +317,6 @@ async def _reason(response: httpx.Response) -> str:
         return _message(json.loads(await response.aread()))
     except ValueError:
         return f"HTTP {response.status_code}"
-
-
-async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The lines of a stream of events, which end in a line feed and nothing else: text may hold Unicode's others."""
-    rest = b""
-    async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line
 
 
 def _object(data: bytes) -> Json:

@@ -120,8 +120,9 @@ class Harness:
             completion = ChatCompletion(None, window_tokens(self._sampling.max_tokens))
             try:
                 async with self._upstream.stream(completion.path, body) as chunks:
-                    async for chunk in chunks:
-                        completion.add(chunk)
+                    async for arrived in chunks:
+                        for chunk in arrived:
+                            completion.add(chunk)
                 return completion
             except EngineUnavailable:
                 if attempt == TRIES - 1:

@@ -35,7 +35,7 @@ async def drive(
     However it ends (an answer, the deadline in seconds, `stop`, which does what a deadline does, an exception of the
     source's, cancellation), every sample has been stopped and settled by then. `on_change` is called after every event.
     """
-    events: asyncio.Queue[tuple[int, int | Cost | Ended | Exception]] = asyncio.Queue()
+    endings: asyncio.Queue[tuple[int, Ended | Exception]] = asyncio.Queue()
     prompt_cached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
     first: dict[int, int] = {}
     tasks: set[asyncio.Task[None]] = set()
@@ -48,25 +48,31 @@ async def drive(
         try:
             async with aclosing(source.sample(sample)) as stream:
                 async for event in stream:
-                    events.put_nowait((sample.index, event))
+                    if isinstance(event, Ended):  # the policy decides after each, in their order
+                        endings.put_nowait((sample.index, event))
+                    else:
+                        progressed(sample.index, event)
                     if event != 0:
                         cached.set()
         except Exception as error:
-            events.put_nowait((sample.index, error))
+            endings.put_nowait((sample.index, error))
         finally:
             cached.set()
 
-    def record(index: int, event: int | Cost | Ended | Exception) -> None:
-        if isinstance(event, Exception):
-            run.failed(index)
-        elif isinstance(event, Ended):
-            run.ended(index, event)
-        elif isinstance(event, Cost):
+    def progressed(index: int, event: int | Cost) -> None:
+        if isinstance(event, Cost):
             run.scoring(index, event)
         elif event == 0:
             run.opened(index)
         else:
             run.generated(index, event)
+        on_change()
+
+    def ended(index: int, event: Ended | Exception) -> None:
+        if isinstance(event, Exception):
+            run.failed(index)
+        else:
+            run.ended(index, event)
 
     def launch_decided() -> None:
         for sample in run.decide():
@@ -76,12 +82,11 @@ async def drive(
     async def run_to_the_end() -> None:
         launch_decided()
         while run.finish is None:
-            index, event = await events.get()
-            record(index, event)
+            index, event = await endings.get()
+            ended(index, event)
             if isinstance(event, Exception):
                 raise event
-            if isinstance(event, Ended):
-                launch_decided()
+            launch_decided()
             on_change()
 
     timer = asyncio.timeout(deadline_s)
@@ -106,8 +111,8 @@ async def drive(
             await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
         finally:
             try:
-                while not events.empty():  # tokens that arrived while the samples were being stopped cost too
-                    record(*events.get_nowait())
+                while not endings.empty():  # samples that ended while the others were being stopped cost too
+                    ended(*endings.get_nowait())
             finally:
                 run.cancel_running()
     assert run.finish is not None

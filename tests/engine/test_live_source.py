@@ -2,8 +2,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from kinetics_serve.engine.completion import ChatCompletion
 from kinetics_serve.engine.live_source import LiveSource
+from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.runner.answer_groups import AnswerGroups
 from kinetics_serve.runner.math_pool import MathPool
 from kinetics_serve.runner.run import Ended
@@ -15,51 +18,63 @@ CONFIDENCES = [6.0] * 20 + [2.0] * 20
 
 
 class Stream:
-    """A route to a server that streams one token a chunk, and counts how many it was asked for."""
+    """A route to a server that streams one token a chunk, and counts how many it was asked for.
 
-    def __init__(self) -> None:
+    together: chunks that arrive at once. broken: the number of a chunk that makes no sense.
+    """
+
+    def __init__(self, together: int = 1, broken: int | None = None) -> None:
         self.upstream = self
+        self.together = together
+        self.broken = broken
         self.sent = 0
         self.closed = False
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    async def stream(self, path: str, body: Any) -> AsyncIterator[AsyncIterator[list[dict[str, Any]]]]:
         try:
             yield self._chunks()
         finally:
             self.closed = True
 
-    async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
-        for confidence in CONFIDENCES:
-            self.sent += 1
-            token = {"token": "7 ", "logprob": -0.1, "top_logprobs": [{"token": "7 ", "logprob": -confidence}]}
-            last = self.sent == len(CONFIDENCES)
-            yield {
-                "choices": [
-                    {
-                        "delta": {"content": "7 "},
-                        "logprobs": {"content": [token]},
-                        "finish_reason": "stop" if last else None,
-                    }
-                ],
-                "usage": {"prompt_tokens": 9, "completion_tokens": self.sent},
-            }
+    async def _chunks(self) -> AsyncIterator[list[dict[str, Any]]]:
+        while self.sent < len(CONFIDENCES):
+            yield [self._chunk() for _ in range(self.together)]
+
+    def _chunk(self) -> dict[str, Any]:
+        confidence = CONFIDENCES[self.sent]
+        self.sent += 1
+        token = {"token": "7 ", "logprob": -0.1, "top_logprobs": [{"token": "7 ", "logprob": -confidence}]}
+        last = self.sent == len(CONFIDENCES)
+        choice = {
+            "delta": {"content": "7 "} if self.sent != self.broken else "7 ",
+            "logprobs": {"content": [token]},
+            "finish_reason": "stop" if last else None,
+        }
+        return {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": self.sent}}
+
+    def move(self, failed: "Stream", error: Exception) -> None:
+        raise error
+
+
+def source_of(stream: Stream) -> LiveSource:
+    groups = AnswerGroups("auto", MathPool().equal)
+    return LiveSource(stream, {}, 9, lambda: ChatCompletion(None, 16), number, groups, "mean")  # type: ignore[arg-type]
 
 
 async def ended(stream: Stream, floor: float | None) -> Ended:
-    groups = AnswerGroups("auto", MathPool().equal)
-    source = LiveSource(stream, {}, 9, lambda: ChatCompletion(None, 16), number, groups, "mean")  # type: ignore[arg-type]
-    *_, last = [event async for event in source.sample(Sample(0, 64, floor=floor))]
+    *_, last = [event async for event in source_of(stream).sample(Sample(0, 64, floor=floor))]
     assert isinstance(last, Ended)
     return last
 
 
-async def test_a_sample_is_stopped_when_its_group_confidence_falls_below_its_floor() -> None:
-    stream = Stream()
+@pytest.mark.parametrize("together", [1, 5, 8, 40])
+async def test_a_sample_is_stopped_at_the_token_whose_group_falls_below_its_floor(together: int) -> None:
+    stream = Stream(together)
     end = await ended(stream, floor=4.9)
     # A group of 16 tokens with 5 of the doubtful ones is the first whose mean is below 4.9: (11 × 6 + 5 × 2) / 16.
     assert (end.status, end.tokens, end.answer) == (Status.STOPPED, 25, None)
-    assert stream.sent == 25
+    assert stream.sent == -(-25 // together) * together
     assert stream.closed
 
 
@@ -68,3 +83,15 @@ async def test_without_a_floor_it_runs_to_its_end_and_says_how_low_it_fell() -> 
     end = await ended(stream, floor=None)
     assert (end.status, end.tokens, end.answer) == (Status.FINISHED, 40, "7")
     assert end.lowest == 2.0
+
+
+async def test_tokens_that_arrive_together_are_told_together() -> None:
+    events = [event async for event in source_of(Stream(together=20)).sample(Sample(0, 64))]
+    assert events[:-1] == [0, 20, 40]
+
+
+async def test_tokens_that_arrive_with_a_chunk_that_makes_no_sense_are_told_before_the_failure() -> None:
+    events = source_of(Stream(together=20, broken=27)).sample(Sample(0, 64))
+    assert [await anext(events) for _ in range(3)] == [0, 20, 26]
+    with pytest.raises(EngineUnavailable, match="completion chunks"):
+        await anext(events)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from kinetics_serve.engine.upstream import (
+    EngineLost,
     EngineOverloaded,
     EngineSilent,
     EngineUnavailable,
@@ -33,8 +34,8 @@ async def upstream(fake: FakeVllm) -> AsyncIterator[Upstream]:
 async def generate(upstream: Upstream, chunks: list[object]) -> None:
     """Adds the chunks of a completion."""
     async with upstream.stream("/v1/chat/completions", CHAT) as stream:
-        async for chunk in stream:
-            chunks.append(chunk)
+        async for arrived in stream:
+            chunks += arrived
 
 
 async def test_the_servers_key_is_sent_with_everything(fake: FakeVllm, upstream: Upstream) -> None:
@@ -78,6 +79,14 @@ async def test_a_server_that_falls_silent_is_given_up(
     async with asyncio.timeout(5):
         while not fake.aborted:
             await asyncio.sleep(0.01)
+
+
+async def test_what_came_before_a_failure_is_told(fake: FakeVllm, upstream: Upstream) -> None:
+    fake.events = ['{"choices": [], "number": 1}', '{"choices": [], "number": 2}', '{"error": {"message": "broken"}}']
+    chunks: list[dict[str, int]] = []
+    with pytest.raises(EngineLost, match="broken"):
+        await generate(upstream, chunks)  # type: ignore[arg-type]
+    assert [chunk["number"] for chunk in chunks] == [1, 2]
 
 
 async def test_connections_are_used_again(fake: FakeVllm, upstream: Upstream) -> None:
