@@ -3,23 +3,38 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
+import aiohttp
 import httpx
 import pytest
 from fastapi import FastAPI
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from kinetics_serve import tracing
+from kinetics_serve.engine.upstream import new_client
+
+
+class Collected(NamedTuple):
+    """spans: batches of them. parents: of other requests that came here, what trace they said to belong to."""
+
+    url: str
+    spans: list[bytes]
+    parents: list[str]
 
 
 @pytest.fixture
-def collector() -> Iterator[tuple[str, list[bytes]]]:
+def collector() -> Iterator[Collected]:
     received: list[bytes] = []
+    parents: list[str] = []
 
     class Collector(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            received.append(self.rfile.read(int(self.headers["content-length"])))
+            content = self.rfile.read(int(self.headers["content-length"]))
+            if self.path == "/v1/traces":
+                received.append(content)
+            else:
+                parents.append(self.headers["traceparent"])
             self.send_response(200)
             self.end_headers()
 
@@ -27,7 +42,7 @@ def collector() -> Iterator[tuple[str, list[bytes]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", received
+    yield Collected(f"http://127.0.0.1:{server.server_port}", received, parents)
     server.shutdown()
 
 
@@ -46,24 +61,27 @@ async def ask(app: FastAPI) -> None:
         assert (await client.get("/v1/models?secret=1")).status_code == 200
 
 
-async def test_requests_are_traced(collector: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
-    url, received = collector
-    monkeypatch.setenv(tracing.SWITCH, url)
+async def test_requests_are_traced_and_what_they_ask_of_others(
+    collector: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(tracing.SWITCH, collector.url)
     traced = app()
-    end = tracing.install(traced)
-    try:
-        await ask(traced)
-        end()
-    finally:
-        HTTPXClientInstrumentor().uninstrument()
-    spans = ExportTraceServiceRequest.FromString(received[0]).resource_spans[0]
-    names = [span.name for scope in spans.scope_spans for span in scope.spans]
-    assert "GET /v1/models" in names
-    assert any(each.value.string_value == "kinetics-serve" for each in spans.resource.attributes)
+    traces = tracing.install(traced)
+    await ask(traced)
+    async with new_client(traces.of_clients) as client:
+        await client.post(f"{collector.url}/v1/completions", data=b"{}")
+        with pytest.raises(aiohttp.ClientError):
+            await client.post("http://127.0.0.1:9/v1/chat/completions", data=b"{}")
+    traces.end()
+    resource = ExportTraceServiceRequest.FromString(collector.spans[0]).resource_spans[0]
+    spans = {span.name: span for scope in resource.scope_spans for span in scope.spans}
+    assert {"GET /v1/models", "POST /v1/completions", "POST /v1/chat/completions"} <= spans.keys()
+    assert spans["POST /v1/completions"].trace_id.hex() in collector.parents[0]
+    assert any(each.value.string_value == "kinetics-serve" for each in resource.resource.attributes)
 
 
 async def test_without_a_collector_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(tracing.SWITCH, raising=False)
     plain = app()
-    tracing.install(plain)()
+    assert tracing.install(plain).of_clients == ()
     assert plain.user_middleware == []

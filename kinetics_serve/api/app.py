@@ -52,7 +52,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics = Metrics()
         math_pool = MathPool()
-        async with new_client() as client:
+        async with new_client(traces.of_clients) as client:
             pool = Pool(
                 [Upstream(url, client, patience, upstream_api_key) for url in upstreams],
                 intensity,
@@ -69,7 +69,7 @@ def create_app(
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
                 math_pool.close()
-                end_tracing()
+                traces.end()
                 if ledger is not None:
                     await ledger.close()
 
@@ -87,7 +87,7 @@ def create_app(
     app.include_router(information.open_router)
     errors.install(app)
     openapi.install(app)
-    end_tracing = tracing.install(app)
+    traces = tracing.install(app)
     if chosen.cors_origins:
         app.add_middleware(
             CORSMiddleware,

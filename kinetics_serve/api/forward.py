@@ -1,9 +1,10 @@
 """Requests that go to vLLM as they are, and its own answer, byte for byte."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from aiohttp import ClientResponse
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -29,7 +30,7 @@ async def forward(
     services: Services = request.app.state.services
     model = body.get("model")
     route = Route(services.pool, model if isinstance(model, str) else None, body)
-    # httpx would ask for a compressed answer on its own account.
+    # aiohttp would ask for a compressed answer on its own account.
     headers = {"accept-encoding": "identity"}
     headers |= forwarded_headers(request, FORWARDED_HEADERS)
     async with AsyncExitStack() as stack, services.in_time():
@@ -40,17 +41,23 @@ async def forward(
         opening = route.open(path, content, headers, streamed=body.get("stream") is True, raw=True)
         response, pieces = await stack.enter_async_context(opening)
         resources = stack.pop_all()
-    answered = {key: value for key, value in response.headers.items() if key.lower() not in HOP_BY_HOP}
-    watched = _watched(pieces, response.status_code, passed)
+    answered = answered_headers(response, HOP_BY_HOP)
+    watched = _watched(pieces, response.status, passed)
     if response.headers.get("content-type", "").startswith("text/event-stream"):
         watched = telling(path, watched)
-    return CancellingStream(watched, resources.aclose, status_code=response.status_code, headers=answered)
+    return CancellingStream(watched, resources.aclose, status_code=response.status, headers=answered)
 
 
 def forwarded_headers(request: Request, names: Sequence[str]) -> dict[str, str]:
-    """Those of the client's headers; not what no header may hold, which httpx refuses to send."""
+    """Those of the client's headers; not what no header may hold, which aiohttp refuses to send."""
     given = {name: request.headers[name] for name in names if name in request.headers}
     return {name: value for name, value in given.items() if value.isascii() and value.isprintable()}
+
+
+def answered_headers(response: ClientResponse, without: Collection[str]) -> dict[str, str]:
+    """Those of the engine's answer, but for some, named in lower case."""
+    headers = response.headers
+    return {name: ", ".join(headers.getall(name)) for name in headers if name.lower() not in without}
 
 
 async def _watched(pieces: AsyncIterator[bytes], status: int, passed: PassedThrough) -> AsyncGenerator[bytes, None]:

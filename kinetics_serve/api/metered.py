@@ -12,7 +12,7 @@ from kinetics_serve.api import load
 from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
 from kinetics_serve.api.disconnect import CancellingStream, telling
 from kinetics_serve.api.errors import ApiError, invalid
-from kinetics_serve.api.forward import forwarded_headers
+from kinetics_serve.api.forward import answered_headers, forwarded_headers
 from kinetics_serve.api.meter import Meter
 from kinetics_serve.api.prompt import Prompt, boolean, integer
 from kinetics_serve.api.response_input import chat_body
@@ -129,23 +129,23 @@ async def _exchange(
         try:
             opening = route.open(path, body, forwarded, streamed=stream)
             response, pieces = await stack.enter_async_context(opening)
-            headers = {key: value for key, value in response.headers.items() if key.lower() not in OWN_HEADERS}
+            headers = answered_headers(response, OWN_HEADERS)
             media_type = response.headers.get("content-type")
-            if response.status_code >= 400:
+            if response.status >= 400:
                 meter.refused()
-            if not stream or response.status_code >= 400:
+            if not stream or response.status >= 400:
                 content = b"".join([piece async for piece in pieces])
                 dialect.read_answer(content, meter)
                 passed.began()
-                passed.answered(response.status_code)
-                return Response(content, response.status_code, headers, media_type)
+                passed.answered(response.status)
+                return Response(content, response.status, headers, media_type)
         except EngineUnavailable:
             meter.refused()
             raise
         if dialect.counts_tokens:
             meter.accepted()
         resources = stack.pop_all()
-    status = response.status_code
+    status = response.status
     events = telling(path, _events(pieces, status, meter, dialect, passed, resources))
     return CancellingStream(events, resources.aclose, status_code=status, headers=headers, media_type=media_type)
 

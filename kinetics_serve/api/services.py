@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import httpx
+import aiohttp
 
 from kinetics_serve.admission import Admission, Limits, Load, Overloaded
 from kinetics_serve.api.drain import Drain
@@ -58,7 +58,7 @@ class Services:
     pool: Pool
     metrics: Metrics
     math_pool: MathPool
-    client: httpx.AsyncClient
+    client: aiohttp.ClientSession
     admission: Admission
     drain: Drain
     ledger: "Ledger | None" = None

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-import httpx
+import aiohttp
 
 from kinetics_serve.engine.pool import ModelNotFound, Pool
 from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
@@ -57,15 +57,15 @@ class Route:
     @asynccontextmanager
     async def open(
         self, path: str, body: Json | bytes, headers: dict[str, str], *, streamed: bool, raw: bool = False
-    ) -> AsyncIterator[tuple[httpx.Response, AsyncGenerator[bytes, None]]]:
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, AsyncGenerator[bytes, None]]]:
         """A response whose body has begun, and the pieces of that: see `Upstream.open` and `Upstream.pieces`."""
         async with AsyncExitStack() as stack:
 
-            async def begin(upstream: Upstream) -> tuple[httpx.Response, bytes, AsyncGenerator[bytes, None]]:
+            async def begin(upstream: Upstream) -> tuple[aiohttp.ClientResponse, bytes, AsyncGenerator[bytes, None]]:
                 async with AsyncExitStack() as attempt:
-                    opening = upstream.open("POST", path, body, headers, streamed=streamed)
+                    opening = upstream.open("POST", path, body, headers, streamed=streamed, raw=raw)
                     response = await attempt.enter_async_context(opening)
-                    pieces = await attempt.enter_async_context(aclosing(upstream.pieces(response, raw=raw)))
+                    pieces = await attempt.enter_async_context(aclosing(upstream.pieces(response)))
                     first = await anext(pieces, b"")
                     stack.push_async_callback(attempt.pop_all().aclose)
                 return response, first, pieces

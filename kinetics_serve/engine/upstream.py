@@ -5,17 +5,16 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 
 from kinetics_serve.engine.circuit import Circuit
+from kinetics_serve.engine.patient_reader import PatientReader
 from kinetics_serve.request_id import HEADER as REQUEST_ID
 from kinetics_serve.request_id import request_id
 
@@ -87,17 +86,14 @@ class ModelCard:
     raw: Json
 
 
-def new_client() -> httpx.AsyncClient:
+def new_client(traces: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
     """The connections that all upstreams share. Generation may take its time; connecting may not."""
-    transport = AiohttpTransport(client=_new_session)  # its parser is in C: a stream's event costs a third
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S), transport=transport, trust_env=False
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_EXPIRY_S, socket_factory=_new_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        trace_configs=[*traces],
     )
-
-
-def _new_session() -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_EXPIRY_S, socket_factory=_new_socket)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _new_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -115,7 +111,7 @@ class Upstream:
     """
 
     def __init__(
-        self, url: str, client: httpx.AsyncClient, patience: Patience | None = None, api_key: str | None = None
+        self, url: str, client: aiohttp.ClientSession, patience: Patience | None = None, api_key: str | None = None
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.client = client
@@ -126,12 +122,13 @@ class Upstream:
 
     async def healthy(self) -> bool:
         try:
-            response = await self.client.get(
-                f"{self.url}/health", headers=self._authorization, timeout=HEALTH_TIMEOUT_S
-            )
-        except httpx.HTTPError:
+            async with (
+                asyncio.timeout(HEALTH_TIMEOUT_S),
+                self.client.get(f"{self.url}/health", headers=self._authorization, allow_redirects=False) as response,
+            ):
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
             return False
-        return response.status_code == 200
 
     async def models(self) -> list[ModelCard]:
         body = await self._json("GET", "/v1/models")
@@ -173,8 +170,8 @@ class Upstream:
         Raises EngineRejected (4xx) and EngineUnavailable, also when the stream ends before its `[DONE]`.
         """
         async with self.open("POST", path, body, streamed=True) as response:
-            if response.status_code >= 400:
-                raise EngineRejected(response.status_code, await _reason(response))
+            if response.status >= 400:
+                raise EngineRejected(response.status, await _reason(response))
             yield self._chunks(response)
 
     @asynccontextmanager
@@ -186,12 +183,13 @@ class Upstream:
         headers: dict[str, str] | None = None,
         *,
         streamed: bool = False,
-    ) -> AsyncIterator[httpx.Response]:
+        raw: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response whose body has not been read: vLLM's answer, or its refusal (4xx).
 
-        streamed: the server is expected to answer when it has a token, not when it has them all. Raises
-        EngineUnavailable, also for what isn't the client's fault: the server's own failures (5xx), too many requests,
-        a key of ours that it doesn't take.
+        streamed: the server is expected to answer when it has a token, not when it has them all. raw: the body is
+        wanted as it is sent, be it compressed. Raises EngineUnavailable, also for what isn't the client's fault: the
+        server's own failures (5xx), too many requests, a key of ours that it doesn't take.
         """
         content = json.dumps(body).encode() if isinstance(body, dict) else body
         headers = {"content-type": "application/json", **(headers or {}), **self._authorization}
@@ -199,51 +197,57 @@ class Upstream:
             headers[REQUEST_ID] = name
         self.outstanding += 1
         try:
-            request = self.client.build_request(method, self.url + path, content=content, headers=headers)
             limit = self.patience.first_token_s
+            timer = asyncio.timeout(limit if streamed else None)
             try:
-                async with asyncio.timeout(limit if streamed else None):
-                    response = await self.client.send(request, stream=True)
+                async with timer:
+                    response = await self.client.request(
+                        method,
+                        self.url + path,
+                        data=content,
+                        headers=headers,
+                        allow_redirects=False,
+                        auto_decompress=not raw,
+                    )
             except TimeoutError:
+                if not timer.expired():  # connecting took too long
+                    raise
                 raise self._silent(limit) from None
-            try:
+            async with response:
                 await self._raise_for_our_fault(response)
                 yield response
-            finally:
-                await response.aclose()
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise self._lost(f"no connection to the engine: {type(error).__name__}") from error
         finally:
             self.outstanding -= 1
 
-    async def pieces(self, response: httpx.Response, *, raw: bool = False) -> AsyncGenerator[bytes, None]:
-        """The body of a streamed response as it comes; raw: as it was sent, be it compressed. Raises EngineUnavailable.
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """The body of a streamed response as it comes. Raises EngineUnavailable.
 
         Reading it to its end tells that the server works.
         """
-        async for piece in self._pieces(response.aiter_raw() if raw else response.aiter_bytes()):
+        async for piece in self._pieces(response):
             yield piece
         self.circuit.succeeded()
 
-    async def _pieces(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        reader = PatientReader(response.content)
         limit = self.patience.first_token_s
-        while True:
-            try:
-                async with asyncio.timeout(limit):
-                    piece = await anext(pieces, None)
-            except TimeoutError:
-                raise self._silent(limit) from None
-            except httpx.HTTPError as error:
-                raise self._lost(f"the engine broke off: {type(error).__name__}") from error
-            if piece is None:
-                return
-            yield piece
-            limit = self.patience.token_s
+        try:
+            while piece := await reader.read(limit):
+                yield piece
+                limit = self.patience.token_s
+        except TimeoutError:
+            raise self._silent(limit) from None
+        except aiohttp.ClientError as error:
+            raise self._lost(f"the engine broke off: {type(error).__name__}") from error
+        finally:
+            reader.close()
 
-    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[list[Json], None]:
+    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[Json], None]:
         done = False  # what follows is read too, so that the connection can be used again
         rest = b""
-        async for piece in self._pieces(response.aiter_bytes()):
+        async for piece in self._pieces(response):
             # Lines end in a line feed and nothing else: text may hold Unicode's other line ends.
             *lines, rest = (rest + piece).split(b"\n")
             chunks: list[Json] = []
@@ -280,8 +284,8 @@ class Upstream:
         self._failed(lost=False)
         return EngineSilent(f"the engine generated nothing for {seconds:g} s")
 
-    async def _raise_for_our_fault(self, response: httpx.Response) -> None:
-        status = response.status_code
+    async def _raise_for_our_fault(self, response: aiohttp.ClientResponse) -> None:
+        status = response.status
         if status == 429:
             wait = response.headers.get("retry-after", "")
             raise EngineOverloaded("the engine has too much to do", int(wait) if wait.isdecimal() else None)
@@ -306,17 +310,17 @@ class Upstream:
 
     async def _json(self, method: str, path: str, body: Json | None = None) -> Json:
         async with self.open(method, path, body) as response:
-            if response.status_code >= 400:
-                raise EngineRejected(response.status_code, await _reason(response))
-            return _object(await response.aread())
+            if response.status >= 400:
+                raise EngineRejected(response.status, await _reason(response))
+            return _object(await response.read())
 
 
-async def _reason(response: httpx.Response) -> str:
+async def _reason(response: aiohttp.ClientResponse) -> str:
     """Why the server refuses, in its own words."""
     try:
-        return _message(json.loads(await response.aread()))
+        return _message(json.loads(await response.read()))
     except ValueError:
-        return f"HTTP {response.status_code}"
+        return f"HTTP {response.status}"
 
 
 def _object(data: bytes) -> Json:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from kinetics_serve.cost import ZERO, Cost
 from kinetics_serve.engine.upstream import Json
@@ -24,7 +24,7 @@ MAX_URL_LENGTH = 8192
 class Verifier:
     """Costs no eFLOPs: what it does is not this server's compute. timeout_s: of each try."""
 
-    client: httpx.AsyncClient
+    client: aiohttp.ClientSession
     url: str
     messages: list[Json]
     timeout_s: float
@@ -41,11 +41,11 @@ class Verifier:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     status, content = await self._post({"messages": self.messages, "text": text, "answer": answer})
+            except aiohttp.ClientError as error:
+                problem = f"{type(error).__name__}"
+                continue
             except TimeoutError:
                 problem = f"no answer within {self.timeout_s:g} s"
-                continue
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}"
                 continue
             if status == 200:
                 return Score(_score(self.url, content))
@@ -56,15 +56,13 @@ class Verifier:
 
     async def _post(self, body: Json) -> tuple[int, bytes]:
         """The status, and no more of the answer than is sane. Redirects are not followed: they could lead anywhere."""
-        async with self.client.stream(
-            "POST", self.url, json=body, timeout=self.timeout_s, follow_redirects=False
-        ) as response:
+        async with self.client.post(self.url, json=body, allow_redirects=False) as response:
             content = b""
-            async for piece in response.aiter_bytes():
+            async for piece in response.content.iter_any():
                 content += piece
                 if len(content) > MAX_RESPONSE_BYTES:
                     raise ScorerFailed(f"the verifier {self.url} sent more than {MAX_RESPONSE_BYTES} bytes")
-            return response.status_code, content
+            return response.status, content
 
 
 def host_of(url: str) -> str:

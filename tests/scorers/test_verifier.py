@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
+import aiohttp
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
@@ -62,7 +62,7 @@ def url() -> Iterator[str]:
 
 async def score(url: str) -> float:
     calls.clear()
-    async with httpx.AsyncClient() as client:
+    async with aiohttp.ClientSession() as client:
         verifier = Verifier(client, url, [{"role": "user", "content": "?"}], timeout_s=0.5, first_pause_s=0.01)
         return (await verifier.score("four", "4", 9)).value
 
@@ -96,7 +96,7 @@ async def test_what_is_no_score_is_a_clear_failure(url: str, kind: str, words: s
 
 
 async def test_a_program_that_is_not_there_is_a_clear_failure() -> None:
-    with pytest.raises(ScorerFailed, match="ConnectError"):
+    with pytest.raises(ScorerFailed, match="ClientConnectorError"):
         await score("http://127.0.0.1:9/score")
 
 
