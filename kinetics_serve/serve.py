@@ -25,6 +25,9 @@ CLOSE_TIMEOUT_S = 5
 KEEP_ALIVE_S = 75
 """Longer than the usual proxy keeps a connection that it does not use, so that it is the proxy that closes it."""
 
+YOUNG_OBJECTS = 10_000
+"""New objects after which garbage is looked for. Python's 700 is less than what one read of a stream parses into."""
+
 
 class _Server(uvicorn.Server):
     @contextmanager
@@ -75,6 +78,7 @@ async def serve(
     server = _Server(config)
     gc.collect()
     gc.freeze()  # what is loaded by now stays: looking through it for garbage took a fifth of a request's CPU
+    gc.set_threshold(YOUNG_OBJECTS)
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

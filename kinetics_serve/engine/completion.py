@@ -151,7 +151,7 @@ class ChatCompletion(Completion):
             self._add_tool_call(call)
         for token in (choice.get("logprobs") or {}).get("content") or ():
             candidates = token.get("top_logprobs") or [token]
-            self._add_confidence(candidate["logprob"] for candidate in candidates)
+            self._add_confidence([candidate["logprob"] for candidate in candidates])
             if self.top_logprobs is not None:
                 self._logprobs.append({**token, "top_logprobs": candidates[: self.top_logprobs]})
 

@@ -21,7 +21,7 @@ from kinetics_serve.request_id import request_id
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-HEALTH_TIMEOUT_S = 2.0
+HEALTH_TIMEOUT = aiohttp.ClientTimeout(sock_connect=2.0, sock_read=2.0)
 
 KEEPALIVE_EXPIRY_S = 4.0
 """Less than the 5 s after which vLLM closes a connection that is not used, so that none is used while it closes."""
@@ -121,13 +121,13 @@ class Upstream:
         self.circuit = Circuit()
 
     async def healthy(self) -> bool:
+        opening = self.client.get(
+            f"{self.url}/health", headers=self._authorization, allow_redirects=False, timeout=HEALTH_TIMEOUT
+        )
         try:
-            async with (
-                asyncio.timeout(HEALTH_TIMEOUT_S),
-                self.client.get(f"{self.url}/health", headers=self._authorization, allow_redirects=False) as response,
-            ):
+            async with opening as response:
                 return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
+        except aiohttp.ClientError:
             return False
 
     async def models(self) -> list[ModelCard]:
