@@ -57,8 +57,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
     settings = {"kv_budget": args.budget, "selector": args.selector, "page_size": args.page_size}
-    if args.layer_shares:
-        settings["layer_shares"] = json.loads(args.layer_shares)
     llm = LLM(
         args.model,
         dtype=args.dtype,
@@ -121,7 +119,6 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=1)
     parser.add_argument("--selector", default="low_rank")
     parser.add_argument("--page-size", type=int, default=16)
-    parser.add_argument("--layer-shares", help="a JSON list, as benchmarks.selection_quality prints it")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=Path("results/decode_quality.json"))
     args = parser.parse_args()

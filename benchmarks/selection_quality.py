@@ -4,10 +4,7 @@ Runs a model once over real text, keeps the queries, keys and values of its atte
 positions compares each selector's output with dense attention. Bytes count whole: keys, values and summaries, as a
 share of what dense attention reads. Prints the table, writes JSON and a plot of the Pareto frontier (SVG).
 
-With `--layer-shares` it measures instead how much each layer needs, and prints the parts of the budget to give them:
-the field `layer_shares` of the engine's `sparse_attention`.
-
-    python -m benchmarks.selection_quality [MODEL_FOLDER] [--text FILE] [--tokens 4096] [--layer-shares]
+    python -m benchmarks.selection_quality [MODEL_FOLDER] [--text FILE] [--tokens 4096]
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import argparse
 import json
 import math
 import pydoc_data.topics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +25,6 @@ from sparse_backend.kernels.batch import keys_and_values
 from sparse_backend.selection import get_selector
 
 SELECTORS = ("low_rank", "quest", "block_mean", "exact")
-SHARES = (0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0)  # of the budget, that a layer can have
 
 
 def read_text(path: str | None) -> str:
@@ -102,20 +97,12 @@ def evaluate(
     selector_name: str,
     page_size: int,
     budget: int,
-    layer_shares: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Mean relative error of the attention output, mean attention mass of the keys read, share of bytes read.
-
-    layer_shares: what each layer gets of the budget; none: what the selector gives it.
-    """
+    """Mean relative error of the attention output, mean attention mass of the keys read, share of bytes read."""
     kernels, selector = cpu_kernels(), get_selector(selector_name)
-    masses, shares = [], []
-    layer_errors: list[float] = []
-    for share, (query, key, value), reference in zip(
-        layer_shares or selector.layer_shares(len(layers)), layers, dense, strict=True
-    ):
-        layer_budget = int(budget * share)
-        errors = []
+    errors, masses, shares = [], [], []
+    for layer, ((query, key, value), reference) in enumerate(zip(layers, dense, strict=True)):
+        layer_budget = selector.layer_budget(budget, len(layers), layer == 0)
         kv_heads, tokens, head_size = key.shape
         group = query.shape[0] // kv_heads
         heads = Heads(kv_heads, group, head_size, page_size, torch.float32, selector, 16, 64)
@@ -157,7 +144,6 @@ def evaluate(
                 # 16-bit keys and values, as served; a whole tile for each block scored.
                 read = 2 * head_size * (keys_read + values_read) + heads.tile_bytes * context / BLOCK
                 shares.append(read / (4 * head_size * context))
-        layer_errors.append(sum(errors) / len(errors))
     mean = lambda values: sum(values) / len(values)  # noqa: E731
     return {
         "selector": selector_name,
@@ -165,55 +151,8 @@ def evaluate(
         "budget": budget,
         "bytes_share": mean(shares),
         "mass_kept": mean(masses),
-        "relative_error": mean(layer_errors),
-        "layer_errors": layer_errors,
+        "relative_error": mean(errors),
     }
-
-
-def best_shares(errors: dict[float, list[float]]) -> list[float]:
-    """Each layer's share of the budget, 1 on average at most, for the least mean error.
-
-    errors: for shares of the budget, each layer's error when it has that share. Greedy: the next step up goes where it
-    lowers the error most for what it costs.
-    """
-    steps = sorted(errors)
-    layers = len(errors[steps[0]])
-    level = [0] * layers
-
-    def gain(layer: int) -> float:
-        here, above = steps[level[layer]], steps[level[layer] + 1]
-        return (errors[here][layer] - errors[above][layer]) / (above - here)
-
-    rising = set(range(layers))
-    while rising:
-        layer = max(sorted(rising), key=gain)
-        more = steps[level[layer] + 1] - steps[level[layer]]
-        if sum(steps[each] for each in level) + more > layers:
-            rising.discard(layer)
-            continue
-        level[layer] += 1
-        if level[layer] == len(steps) - 1:
-            rising.discard(layer)
-    return [steps[each] for each in level]
-
-
-def show_layer_shares(
-    layers: list[tuple[torch.Tensor, ...]],
-    dense: list[list[tuple[Any, Any]]],
-    positions: list[int],
-    selector: str,
-    page_size: int,
-    budget: int,
-) -> None:
-    """Prints the selector's own layer shares and better ones, each with its error, the latter as JSON."""
-
-    def measured(shares: Sequence[float]) -> dict[str, Any]:
-        return evaluate(layers, dense, positions, selector, page_size, budget, shares)
-
-    shares = best_shares({share: measured([share] * len(layers))["layer_errors"] for share in SHARES})
-    own, best = measured(())["relative_error"], measured(shares)["relative_error"]
-    print(f"error {own:.4f} with the selector's own shares, {best:.4f} with these, on the same text:")
-    print(json.dumps(shares))
 
 
 def pareto(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -265,7 +204,6 @@ def main() -> None:
     parser.add_argument("--page-sizes", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS), choices=SELECTORS)
     parser.add_argument("--step", type=int, default=32, help="of the last 256 positions, every how many-th to compare")
-    parser.add_argument("--layer-shares", action="store_true", help="what each layer should get of the (first) budget")
     parser.add_argument("--out", type=Path, default=Path("results/selection_quality.json"))
     args = parser.parse_args()
     args.model = model_folder(args.model)
@@ -273,9 +211,6 @@ def main() -> None:
         layers = capture(args.model, read_text(args.text), args.tokens, args.step)
         positions = list(range(args.tokens - 256, args.tokens, args.step))
         dense = dense_attention(layers, positions)
-        if args.layer_shares:
-            show_layer_shares(layers, dense, positions, args.selectors[0], args.page_sizes[0], args.budgets[0])
-            return
         points = []
         print(f"{'selector':12}{'page':>6}{'budget':>8}{'bytes read':>12}{'mass kept':>11}{'error':>9}")
         for selector in args.selectors:

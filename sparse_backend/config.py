@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -28,7 +28,6 @@ class SparseAttentionConfig:
     `kv_budget` is in tokens: a decode step of one request reads, for each KV head, no more KV bytes than a dense
     step over `kv_budget` tokens would (sink and local window included; page summaries come on top). 0 is dense.
     A request stays dense until its context exceeds both its budget and `min_context` tokens.
-    `layer_shares` are each layer's part of the budget, at most 1 on average; none: the selector's own.
     """
 
     kv_budget: int = 1024
@@ -37,13 +36,12 @@ class SparseAttentionConfig:
     sink_tokens: int = 16
     local_tokens: int = 64
     min_context: int = 0
-    layer_shares: Sequence[float] = ()
     enabled: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("selector", "layer_shares", "enabled"):
+            if field.name in ("selector", "enabled"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigError(f"{KEY}.{field.name} is {value!r}: set it to a whole number of at least 0.")
@@ -55,13 +53,6 @@ class SparseAttentionConfig:
             raise ConfigError(f"{KEY}.page_size is {self.page_size}: choose one of {', '.join(map(str, PAGE_SIZES))}.")
         if self.local_tokens < 1:
             raise ConfigError(f"{KEY}.local_tokens is 0: keep at least 1, the token being decoded.")
-        shares = self.layer_shares
-        if isinstance(shares, str) or not isinstance(shares, Sequence) or not all(map(_is_share, shares)):
-            raise ConfigError(f"{KEY}.layer_shares is {shares!r}: give a list of one number above 0 for each layer.")
-        if sum(shares) > len(shares) * (1 + 1e-6):
-            mean = sum(shares) / len(shares)
-            raise ConfigError(f"{KEY}.layer_shares are {mean:.3g} on average: divide them by that, so that it is 1.")
-        object.__setattr__(self, "layer_shares", tuple(shares))  # hashable, whatever JSON made of it
         self.check_budget(self.kv_budget, f"{KEY}.kv_budget")
 
     @property
@@ -92,10 +83,6 @@ class SparseAttentionConfig:
         if unknown:
             raise ConfigError(f"{KEY} has no field {', '.join(unknown)}: the fields are {', '.join(known)}.")
         return cls(**given)
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def from_additional_config(additional_config: Any) -> SparseAttentionConfig | None:

@@ -12,12 +12,13 @@ sparse attention.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from vllm.config import VllmConfig, get_current_vllm_config, get_layers_from_vllm_config
 from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.attention.backend import AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionBackend,
@@ -27,7 +28,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 )
 from vllm.v1.kv_cache_interface import AttentionSpec
 
-from sparse_backend.backends.engine import check_engine, layer_shares, share_of
+from sparse_backend.backends.engine import check_engine
 from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.kernels import DecodeBatch, Kernels, cpu_kernels
 from sparse_backend.kernels.batch import heads_of, split_cache
@@ -96,7 +97,8 @@ class SparseCPUBackend(CPUAttentionBackend):
 class SparseCPUMetadata(CPUAttentionMetadata):
     """The stock metadata, in which sparse requests have one token of context, and what the sparse kernels need."""
 
-    batches: dict[float, DecodeBatch] = field(default_factory=dict)  # by a layer's share of the budget
+    batch: DecodeBatch | None = None
+    first_batch: DecodeBatch | None = None  # the model's first layer has a budget of its own
     all_sparse: bool = False
     rows: torch.Tensor | None = None  # int32 [batch] 0, 1, 2, ...
     starts: torch.Tensor | None = None  # int32 [batch] tokens each request had before this step
@@ -121,11 +123,12 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
         layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names)
         kinds = [isinstance(layer.impl, SparseCPUImpl) and layer.impl.sparse for layer in layers.values()]
         self.any_sparse, self.any_dense = any(kinds), not all(kinds)
-        shares = layer_shares(vllm_config, SparseCPUBackend.config)
+        self.layers = vllm_config.model_config.hf_text_config.num_hidden_layers
+        self.has_first = False
         for name, layer in layers.items():
             if isinstance(layer.impl, SparseCPUImpl):
-                layer.impl.share = share_of(name, shares)
-        self.shares = {share_of(name, shares) for name in layers}
+                layer.impl.first = extract_layer_index(name) == 0
+                self.has_first |= layer.impl.first
 
     def build(
         self,
@@ -152,8 +155,8 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
         stock = super().build(common_prefix_len, common, fast_build)
         chosen = budgets[rows].tolist()
 
-        def batch(share: float) -> DecodeBatch:
-            layer = [int(budget * share) for budget in chosen]
+        def batch(first: bool) -> DecodeBatch:
+            layer = [selector.layer_budget(b, self.layers, first) for b in chosen]
             keys = [selector.key_tokens(b, config.page_size) for b in layer]
             return DecodeBatch(
                 seq_lens=seq_lens,
@@ -166,7 +169,8 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
 
         return SparseCPUMetadata(
             **vars(stock),
-            batches={share: batch(share) for share in self.shares},
+            batch=batch(first=False),
+            first_batch=batch(first=True) if self.has_first else None,
             all_sparse=len(rows) == common.num_reqs,
             rows=torch.arange(common.num_reqs, dtype=torch.int32),
             starts=(seq_lens - new).int(),
@@ -195,7 +199,7 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
             and self.sinks is None
             and self.head_size % 16 == 0
         )
-        self.share = 1.0  # of the budget; the metadata builder knows
+        self.first = False  # the model's first layer; the metadata builder knows
         self.kernels: Kernels = cpu_kernels()
         self._kv_cache: torch.Tensor | None = None
         self._regions: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -250,8 +254,9 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
             )
         if not self.sparse:
             return output
-        batch = attn_metadata.batches[self.share]
+        batch = attn_metadata.first_batch if self.first else attn_metadata.batch
         rows, starts = attn_metadata.rows, attn_metadata.starts
+        assert batch is not None
         assert rows is not None
         assert starts is not None
         if self.kv_sharing_target_layer_name is None:

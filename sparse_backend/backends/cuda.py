@@ -18,6 +18,7 @@ import torch
 from vllm.config import VllmConfig, get_current_vllm_config, get_current_vllm_config_or_none
 from vllm.config import get_layers_from_vllm_config as layers_of
 from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.models.utils import extract_layer_index
 from vllm.utils.import_utils import resolve_obj_by_qualname
 from vllm.v1.attention.backend import AttentionCGSupport, AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.flash_attn import (
@@ -34,11 +35,12 @@ from vllm.v1.attention.backends.triton_attn import (
 from vllm.v1.kv_cache_interface import AttentionSpec
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
-from sparse_backend.backends.engine import check_engine, layer_shares, share_of
+from sparse_backend.backends.engine import check_engine
 from sparse_backend.config import BLOCK, KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.kernels import triton as kernels
 from sparse_backend.kernels.batch import heads_of
 from sparse_backend.request_budgets import row_budgets
+from sparse_backend.selection import get_selector
 
 HEAD_SIZES = range(32, 257)  # what the Triton kernels keep in registers
 
@@ -117,7 +119,8 @@ class SparseBackend:
 class SparseStep:
     """What a step's metadata carries for sparse layers, as its attribute `sparse`."""
 
-    steps: dict[float, kernels.DecodeStep]  # by a layer's share of the budget
+    step: kernels.DecodeStep
+    first_step: kernels.DecodeStep  # the model's first layer has a budget of its own
     max_query_len: int
     dense: Any  # stock metadata for layers of the same group that stay dense; None where there are none
 
@@ -135,21 +138,20 @@ class SparseBuilder:
         # Both would reuse metadata whose sparse part belongs to another step or block table.
         self.supports_update_block_table = self.supports_draft_decode_metadata_update = False
         self.sparse_config = vllm_config
+        self.layers = vllm_config.model_config.hf_text_config.num_hidden_layers
         layers = layers_of(vllm_config, Attention, layer_names)
         sparse = [isinstance(layer.impl, SparseImpl) and layer.impl.sparse for layer in layers.values()]
         self.any_sparse = any(sparse)
         self.dense_builder = self.stock(*arguments) if any(sparse) and not all(sparse) else None
-        shares = layer_shares(vllm_config, SparseBackend.config)
         for name, layer in layers.items():
             if isinstance(layer.impl, SparseImpl):
-                layer.impl.share = share_of(name, shares)
-        self.shares = sorted({share_of(name, shares) for name in layers})
+                layer.impl.first = extract_layer_index(name) == 0
         requests = max(
             vllm_config.scheduler_config.max_num_seqs, vllm_config.compilation_config.max_cudagraph_capture_size or 0
         )
-        # CUDA graphs remember these addresses: budgets in tokens, and in pages for each share of them.
-        self.budgets = torch.zeros(1 + len(self.shares), requests, dtype=torch.int32, device=device)
-        self.page_budgets = torch.zeros(len(self.shares), requests, dtype=torch.int32, device=device)
+        # CUDA graphs remember these addresses: budgets in tokens, in pages, and in pages of the first layer.
+        self.budgets = torch.zeros(3, requests, dtype=torch.int32, device=device)
+        self.page_budgets = torch.zeros(2, requests, dtype=torch.int32, device=device)
         self.dense_lens = torch.zeros(requests, dtype=torch.int32, device=device)
 
     @classmethod
@@ -177,17 +179,20 @@ class SparseBuilder:
         dense_lens = self.dense_lens[:requests].copy_(seq_lens).masked_fill_(sparse, 1)
         torch.mul(budgets[1:], sparse, out=self.page_budgets[:, :requests])
         metadata = super().build(common_prefix_len, replace(common, seq_lens=dense_lens), fast_build)  # type: ignore[misc]
-        steps = {
-            share: kernels.DecodeStep(start, seq_lens, common.block_table_tensor, page_budgets[:requests])
-            for share, page_budgets in zip(self.shares, self.page_budgets, strict=True)
-        }
+        steps = [
+            kernels.DecodeStep(start, seq_lens, common.block_table_tensor, self.page_budgets[i, :requests])
+            for i in (0, 1)
+        ]
         dense = self.dense_builder and self.dense_builder.build(common_prefix_len, common, fast_build)
-        metadata.sparse = SparseStep(steps, common.max_query_len, dense)
+        metadata.sparse = SparseStep(steps[0], steps[1], common.max_query_len, dense)
         return metadata
 
-    def page_counts(self, budget: int) -> tuple[int, ...]:
-        """A budget in tokens, and what each share of it is in pages."""
-        return budget, *[int(budget * share) // SparseBackend.config.page_size for share in self.shares]
+    def page_counts(self, budget: int) -> tuple[int, int, int]:
+        """A budget in tokens, what it is in pages of most layers, and in pages of the first layer."""
+        config = SparseBackend.config
+        selector = get_selector(config.selector)
+        rest, first = (selector.layer_budget(budget, self.layers, first) // config.page_size for first in (False, True))
+        return budget, rest, first
 
 
 @cache
@@ -227,7 +232,7 @@ class SparseImpl:
             and getattr(stock, "chunk_lookback", -1) < 0
             and stock.head_size in HEAD_SIZES
         )
-        self.share = 1.0  # of the budget; the metadata builder knows
+        self.first = False  # the model's first layer; the metadata builder knows
         self.writes_cache = stock.kv_sharing_target_layer_name is None
         shape = stock.num_kv_heads, stock.num_queries_per_kv, stock.head_size, model.dtype
         self.heads = heads_of(config, *shape)
@@ -279,7 +284,7 @@ class SparseImpl:
             stock.forward(layer, query, key, value, cache, attn_metadata, *rest)
             return output
         stock.forward(layer, query, key, value, cache, attn_metadata, *rest)
-        step = sparse.steps[self.share]
+        step = sparse.first_step if self.first else sparse.step
         if self.writes_cache:
             kernels.update_summaries(self.heads, step, cache, tiles, sparse.max_query_len)
         scale: float = self.scale  # type: ignore[attr-defined]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vllm.config import VllmConfig
-from vllm.model_executor.models.utils import extract_layer_index
 
-from sparse_backend.config import BLOCK, KEY, ConfigError, SparseAttentionConfig
-from sparse_backend.selection import get_selector
+from sparse_backend.config import BLOCK, KEY, ConfigError
 
 
 def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ()) -> None:
@@ -42,18 +40,3 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
     for refused, reason in refusals:
         if refused:
             raise ConfigError(f"Sparse attention {reason}, or remove {KEY} from additional_config.")
-
-
-def layer_shares(vllm_config: VllmConfig, config: SparseAttentionConfig) -> tuple[float, ...]:
-    """Each layer's part of the KV budget. Raises ConfigError where they were given for another number of layers."""
-    layers = vllm_config.model_config.hf_text_config.num_hidden_layers
-    if config.layer_shares and len(config.layer_shares) != layers:
-        given = len(config.layer_shares)
-        raise ConfigError(f"{KEY}.layer_shares has {given} numbers, and the model {layers} layers: give one for each.")
-    return tuple(config.layer_shares) or get_selector(config.selector).layer_shares(layers)
-
-
-def share_of(layer_name: str, shares: tuple[float, ...]) -> float:
-    """The part of the layer that vLLM calls `layer_name`; layers beyond the model's own (drafts) have 1."""
-    index = extract_layer_index(layer_name)
-    return shares[index] if index < len(shares) else 1.0

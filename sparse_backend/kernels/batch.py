@@ -53,7 +53,7 @@ def heads_of(config: SparseAttentionConfig, kv_heads: int, group: int, head_size
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class DecodeBatch:
     """One engine step: its requests, and those among them that decode sparsely. int32 CPU tensors."""
 

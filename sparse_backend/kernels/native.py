@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable
 from functools import cache as memoize
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -110,7 +109,7 @@ class NativeKernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
-        self._prepared: WeakKeyDictionary[DecodeBatch, dict[Heads, Step]] = WeakKeyDictionary()
+        self._prepared: tuple[DecodeBatch, Heads, Step] | None = None
 
     def update_summaries(
         self,
@@ -179,15 +178,14 @@ class NativeKernels:
             raise NotImplementedError("the compiler that built the kernels has no 16-bit floats: use bfloat16")
 
     def _step(self, heads: Heads, batch: DecodeBatch, tiles: torch.Tensor) -> Step:
-        """The step as the kernels want it, made once and used by every layer of one shape and budget."""
-        steps = self._prepared.setdefault(batch, {})
-        if heads not in steps:
+        """The step as the kernels want it, made once and used by every layer."""
+        if self._prepared is None or self._prepared[0] is not batch or self._prepared[1] is not heads:
             if heads.group > MAX_GROUP or heads.head_size % 16:
                 raise NotImplementedError(
                     f"{heads.group} query heads per KV head of size {heads.head_size}: the kernels take at most "
                     f"{MAX_GROUP}, and sizes that are multiples of 16"
                 )
-            steps[heads] = Step(
+            step = Step(
                 dtype=DTYPES[heads.dtype],
                 selector=heads.selector.code,
                 kv_heads=heads.kv_heads,
@@ -205,6 +203,7 @@ class NativeKernels:
                 seq_lens=batch.seq_lens.data_ptr(),
                 block_table=batch.block_table.data_ptr(),
             )
-        step = steps[heads]
+            self._prepared = (batch, heads, step)
+        step = self._prepared[2]
         step.tile_stride = tiles.stride(0) // heads.kv_heads
         return step

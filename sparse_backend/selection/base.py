@@ -29,10 +29,10 @@ class Selector(ABC):
     # Whether what is not read still counts, as its estimated mass times the mean value of its block.
     residual: ClassVar[bool] = False
 
-    def layer_shares(self, layers: int) -> tuple[float, ...]:
-        """What each layer of a model with so many gets of the budget where nothing better is known; 1 on average."""
-        first = max(1.0, min(self.first_layer_share, layers / 8))
-        return (first, *[(layers - first) / max(1, layers - 1)] * (layers - 1))
+    def layer_budget(self, budget: int, layers: int, first: bool) -> int:
+        """A layer's budget in a model of `layers` layers whose mean budget is `budget`."""
+        share = max(1.0, min(self.first_layer_share, layers / 8))
+        return int(budget * (share if first else (layers - share) / max(1, layers - 1)))
 
     def key_tokens(self, budget: int, page_size: int) -> int:
         """Tokens whose keys are read under a budget: a multiple of `page_size`."""

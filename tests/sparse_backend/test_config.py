@@ -11,9 +11,6 @@ def test_sparse_attention_is_off_unless_asked_for(given: object) -> None:
 def test_fields_reach_the_config() -> None:
     config = from_additional_config({"sparse_attention": {"kv_budget": 512, "selector": "quest"}})
     assert config == SparseAttentionConfig(kv_budget=512, selector="quest")
-    shared = from_additional_config({"sparse_attention": {"layer_shares": [1.5, 0.5]}})
-    assert shared is not None
-    assert hash(shared) == hash(SparseAttentionConfig(layer_shares=(1.5, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -28,10 +25,6 @@ def test_fields_reach_the_config() -> None:
         ({"page_size": 8}, "choose one of 16"),
         ({"local_tokens": 0}, "keep at least 1"),
         ({"enabled": "yes"}, "true or false"),
-        ({"layer_shares": 2}, "give a list"),
-        ({"layer_shares": [1.0, -0.5]}, "above 0"),
-        ({"layer_shares": [1.0, "1"]}, "above 0"),
-        ({"layer_shares": [2.0, 1.0]}, "1.5 on average: divide them"),
         (512, "give an object"),
     ],
 )

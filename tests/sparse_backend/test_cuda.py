@@ -188,10 +188,10 @@ class Stock:
 class Run:
     """One attention layer of an engine on the sparse Triton backend."""
 
-    def __init__(self, resolve: Any, monkeypatch: pytest.MonkeyPatch, layer: int = 1, **settings: Any) -> None:
+    def __init__(self, resolve: Any, monkeypatch: pytest.MonkeyPatch, layer: int = 1) -> None:
         for name in ("do_kv_cache_update", "forward"):
             monkeypatch.setattr(TritonAttentionImpl, name, getattr(Stock, name))
-        self.config = engine({"sparse_attention": SPARSE["sparse_attention"] | settings})
+        self.config = engine()
         backend = resolve("TRITON_ATTN", self.config)
         heads = KV_HEADS * GROUP, HEAD_SIZE, HEAD_SIZE**-0.5, KV_HEADS
         self.impl = backend.get_impl_cls()(*heads, None, None, "auto", None, AttentionType.DECODER)
@@ -287,19 +287,15 @@ def test_requests_forked_from_one_prompt_share_its_summaries(running: Run) -> No
         assert close(output[row], running.expected(paged, row, rest, query[row]))
 
 
-@pytest.mark.parametrize(("layer", "share"), [(0, 2.0), (1, 0.75)])
-def test_a_layer_reads_its_share(resolve: Any, monkeypatch: pytest.MonkeyPatch, layer: int, share: float) -> None:
+def test_the_first_layer_reads_more(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    run = Run(resolve, monkeypatch, layer, layer_shares=[2.0, 0.75, 0.75, 0.5])
-    assert run.builder.page_counts(BUDGET) == (BUDGET, int(BUDGET * share) // 16)
+    run = Run(resolve, monkeypatch, layer=0)
+    run.builder.layers = 24
+    _, rest, first = run.builder.page_counts(BUDGET)
+    assert first > rest
     run.step([310], [310], [[3, 7, 1]])
     query, output, paged = run.step([311], [1], [[3, 7, 1]])
-    assert close(output[0], run.expected(paged, 0, int(BUDGET * share), query[0]))
-
-
-def test_shares_are_for_every_layer(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="has 2 numbers, and the model 4 layers"):
-        Run(resolve, monkeypatch, layer_shares=[1.0, 1.0])
+    assert close(output[0], run.expected(paged, 0, first * 16, query[0]))
 
 
 def test_budgets_follow_their_requests_by_slot(running: Run) -> None:
@@ -335,9 +331,9 @@ def test_metadata_stays_in_place_from_step_to_step(running: Run) -> None:
         )
         metadata = running.builder.build(0, common)
         assert metadata.seq_lens.tolist() == [1, 40]
-        (step,) = metadata.sparse.steps.values()
-        assert (step.page_budget > 0).tolist() == [True, False]
-        return [x.data_ptr() for x in (metadata.seq_lens, step.page_budget)]
+        sparse = metadata.sparse
+        assert (sparse.step.page_budget > 0).tolist() == [True, False]
+        return [x.data_ptr() for x in (metadata.seq_lens, sparse.step.page_budget, sparse.first_step.page_budget)]
 
     assert addresses() == addresses()
 
