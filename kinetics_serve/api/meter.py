@@ -76,6 +76,11 @@ class Meter:
         self._cached_tokens = cached_tokens
         self._known = True
 
+    def at_most(self, completion_tokens: int) -> None:
+        """Takes in a bound on what has been generated so far, where that itself is told only at the end."""
+        self._completion_tokens = {0: completion_tokens}
+        self._known = True
+
     def _eflops(self, completion_tokens: int) -> int:
         """Tokens are taken as spread evenly over the completions, whose single lengths vLLM does not report."""
         if self._price is None:

@@ -89,7 +89,7 @@ async def pass_response_through(request: Request, tenant: Tenant, body: Json) ->
     body = body | {"store": False}
     if isinstance(items := body.get("input"), list):  # earlier reasoning is not counted, so not shown again either
         body["input"] = [item for item in items if item.get("type") != "reasoning"]
-    return await _exchange(request, deadline, route, "/v1/responses", body, meter, Responses())
+    return await _exchange(request, deadline, route, "/v1/responses", body, meter, Responses(body))
 
 
 async def pass_message_through(request: Request, tenant: Tenant, body: Json) -> Response:
@@ -107,7 +107,7 @@ async def pass_message_through(request: Request, tenant: Tenant, body: Json) -> 
     if isinstance(tokens := answer.get("input_tokens"), int):
         prompt = _Length(tokens, tokens)
     meter = _priced(route.served, tenant, [prompt], 1, max_tokens, _kv_policy(body, route.served.kv))
-    return await _exchange(request, deadline, route, "/v1/messages", body, meter, Messages())
+    return await _exchange(request, deadline, route, "/v1/messages", body, meter, Messages(body))
 
 
 async def _exchange(
