@@ -23,7 +23,7 @@ FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 """Length caps, in parts of the recording's."""
 
 SERVED_QUANTILES = (0.2, 0.35, 0.5, 0.75)
-"""Of the lengths of finished samples, as further caps: where a cap pays depends on them, not on the recording's limit."""
+"""Of the lengths of finished samples, as further caps: where a cap pays depends on them, not on what was recorded."""
 
 VOTES: tuple[StrategyName, ...] = ("majority_vote", "race", "consensus", "weighted_vote", "deepconf")
 STOP_CONFIDENCES = (0.8, 0.95)
