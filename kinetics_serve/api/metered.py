@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from fastapi import Request
@@ -49,6 +50,8 @@ OWN_HEADERS = {
     "server",
 }
 
+WAITED_S = 0.005
+"""An event that took longer to come had not been there already, so no other is."""
 
 COUNTED_OF_A_MESSAGE = (
     "model",
@@ -253,14 +256,20 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     """The stream's events. Settled before the client sees the end."""
     end = b""
+    ready = monotonic()
     try:
         async for event in _split(pieces):
+            if monotonic() - ready > WAITED_S:
+                meter.caught_up()
             passed.began()
             event = dialect.read_event(event, meter)
             if dialect.is_last(event):
                 end = event
             elif event:
+                meter.offered()
                 yield event
+                meter.taken()
+            ready = monotonic()
     except EngineUnavailable:
         passed.failed()
         if not dialect.counts_tokens:
