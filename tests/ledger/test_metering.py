@@ -12,6 +12,7 @@ from openai import OpenAI
 
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, leave, run_command, settled
+from tests.openapi_document import document_of, undescribed
 
 
 def test_a_budgeted_request_is_booked_at_what_its_bill_says(server: FrontEnd) -> None:
@@ -21,6 +22,7 @@ def test_a_budgeted_request_is_booked_at_what_its_bill_says(server: FrontEnd) ->
     usage = server.usage(key)
     assert (usage["tenant"], usage["reserved_eflops"], usage["running_requests"]) == ("budgeted", 0, 0)
     assert usage["window_spent_eflops"] == usage["month_spent_eflops"] == bill["spent_eflops"]
+    assert undescribed(document_of(server.url), "UsageAnswer", usage) == []
 
 
 def test_a_budgeted_stream_is_settled_before_its_client_sees_the_end(server: FrontEnd) -> None:
