@@ -92,10 +92,12 @@ class Meter:
         """The client is handed an event; meanwhile, the engine's further ones are not read."""
         self._offered_at = monotonic()
 
-    def taken(self) -> None:
-        """It has read that."""
-        self._behind = self._behind or self._held_up
+    def taken(self) -> bool:
+        """It has read that, or is gone. Returns whether it took long."""
+        held_up = self._held_up
+        self._behind = self._behind or held_up
         self._offered_at = inf
+        return held_up
 
     def caught_up(self) -> None:
         """All has been read that the engine has sent."""

@@ -1,5 +1,6 @@
 """Requests of tenants without a budget: vLLM's own answer, reserved before and paid after like any other."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -52,6 +53,9 @@ OWN_HEADERS = {
 
 WAITED_S = 0.005
 """An event that took longer to come had not been there already, so no other is."""
+
+GONE_WITHIN_S = 0.05
+"""Seconds in which the stream of a client that did not read and is gone now is cancelled, before it is read further."""
 
 COUNTED_OF_A_MESSAGE = (
     "model",
@@ -268,7 +272,8 @@ async def _events(
             elif event:
                 meter.offered()
                 yield event
-                meter.taken()
+                if meter.taken():
+                    await asyncio.sleep(GONE_WITHIN_S)
             ready = monotonic()
     except EngineUnavailable:
         passed.failed()
