@@ -1,4 +1,4 @@
-"""HTTP/1.1 that gives up on clients whose headers are too long or too long in coming."""
+"""HTTP/1.1 that gives up on clients whose headers are too long or too long in coming, or that read no answer."""
 
 import asyncio
 import json
@@ -8,6 +8,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 << 10
 HEADERS_WITHIN_S = 10.0
+
+READ_WITHIN_S = 60.0
+"""Seconds in which a client has to read some of what waits for it: an engine generates its stream, and its quota is
+reserved, for as long as it stays."""
+
 _TOO_LONG = f"the headers are longer than the {MAX_HEADER_BYTES} bytes allowed"
 
 
@@ -16,6 +21,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     _header_bytes = 0
     _waiting: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _in_headers = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -24,7 +30,16 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._read()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._in_headers:
@@ -62,6 +77,11 @@ class LimitedHttp(HttpToolsProtocol):
     def _await_headers(self) -> None:
         message = f"no complete request within {HEADERS_WITHIN_S:g} s"
         self._waiting = self.loop.call_later(HEADERS_WITHIN_S, self._refuse, HTTPStatus.REQUEST_TIMEOUT, message)
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:

@@ -65,7 +65,9 @@ class Metrics:
             registry=self.registry,
         )
         self.refused = Counter(
-            "kinetics_refused_requests", "Requests that the queue had no room for", registry=self.registry
+            "kinetics_refused_requests",
+            "Requests that the queue had no room for, or no turn in time",
+            registry=self.registry,
         )
         self.upstream_up = self._gauge("kinetics_upstream_up", "1 where an upstream answers", "livemin", ["upstream"])
 

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from kinetics_serve import limited_http
 from kinetics_serve.api import body as request_body
@@ -16,6 +18,9 @@ from kinetics_serve.api import errors
 from kinetics_serve.api.services import Settings
 from kinetics_serve.limited_http import MAX_HEADER_BYTES, LimitedHttp
 from tests.api.conftest import running
+
+ended = threading.Event()
+"""Of an answer that has no end of its own."""
 
 
 def app() -> FastAPI:
@@ -25,6 +30,18 @@ def app() -> FastAPI:
     @app.post("/length")
     async def length(request: Request) -> int:
         return len(await request_body.read(request, Settings(body_timeout_s=0.5)))
+
+    @app.get("/endless")
+    async def endless() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 65536
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        return StreamingResponse(pieces())
 
     @app.post("/slow")
     async def slow(request: Request) -> int:
@@ -125,6 +142,27 @@ def test_a_body_that_nobody_reads_is_not_waited_for(port: int) -> None:
         begun = time.monotonic()
         answer(connection)
         assert time.monotonic() - begun < 5
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited_http, "READ_WITHIN_S", 0.5)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert status(connection.recv(1000)) == 200
+        assert ended.wait(10)
+
+
+def test_an_answer_that_is_read_slowly_is_kept(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited_http, "READ_WITHIN_S", 0.5)
+    ended.clear()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+        begun = time.monotonic()
+        while time.monotonic() - begun < 2:
+            connection.recv(1 << 20)
+            time.sleep(0.05)
+        assert not ended.is_set()
+    assert ended.wait(10)
 
 
 def test_an_empty_line_after_a_body_leaves_the_answer_alone(port: int) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from kinetics_serve.api.errors import ApiError, invalid
 from kinetics_serve.api.offers import AUTO_MODEL
@@ -14,19 +14,23 @@ from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, where the server keeps a ledger.")
+_header = APIKeyHeader(name="x-api-key", auto_error=False, description="The same, as Anthropic's clients send it.")
 
 
 async def authenticate(
-    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    header: Annotated[str | None, Depends(_header)],
 ) -> None:
     """Notes the key's tenant for `tenant_of`. Raises ApiError 401. Without a ledger, nobody needs a key."""
     services: Services = request.app.state.services
     request.state.tenant = None
     if services.ledger is None:
         return
-    if given is None:
-        raise _no_key("no API key: send the header Authorization: Bearer KEY")
-    request.state.tenant = await services.ledger.owner(given.credentials)
+    key = bearer.credentials if bearer is not None else header
+    if key is None:
+        raise _no_key("no API key: send the header Authorization: Bearer KEY, or x-api-key: KEY")
+    request.state.tenant = await services.ledger.owner(key)
     if request.state.tenant is None:
         raise _no_key("the API key is not valid: it was mistyped or revoked")
 

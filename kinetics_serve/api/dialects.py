@@ -7,6 +7,12 @@ from typing import Protocol
 from kinetics_serve.api.meter import NO_CHOICES, USAGE, Meter
 from kinetics_serve.engine.upstream import Json
 
+UNSHOWN_TOKENS = 64
+"""More than are generated without a word of them in a stream: the markers around reasoning, the white space beside
+those, a character that is not complete yet."""
+
+_TEXT = re.compile(rb'"(?:delta|text|thinking)":\s*"((?:[^"\\]|\\.)*)"')
+
 
 class Dialect(Protocol):
     """counts_tokens: a stream says with each event what it has used so far, not only at its end."""
@@ -46,18 +52,31 @@ class Completions:
 
 
 class _TotalAtTheEnd:
-    """Answers are parsed, not searched: they repeat parts of the request, which may look like usage."""
+    """Answers are parsed, not searched: they repeat parts of the request, which may look like usage.
+
+    A token stands for at least one byte, so the text that a stream has shown bounds what was generated for it, where
+    all of that is shown.
+    """
 
     counts_tokens = False
     _with_usage: re.Pattern[bytes]
+    _with_text: re.Pattern[bytes]
     _last: re.Pattern[bytes]
+
+    def __init__(self, body: Json) -> None:
+        self._most = _unshown_tokens(body)
 
     def read_answer(self, content: bytes, meter: Meter) -> None:
         self._read(_object(content), meter)
 
     def read_event(self, event: bytes, meter: Meter) -> bytes:
         if self._with_usage.match(event):
+            self._most = None
             self._read(_object(event.partition(b"data:")[2]), meter)
+        elif self._most is not None:
+            if self._with_text.match(event):
+                self._most += sum(map(len, _TEXT.findall(event)))
+            meter.at_most(self._most)
         return event
 
     def is_last(self, event: bytes) -> bool:
@@ -69,6 +88,7 @@ class _TotalAtTheEnd:
 
 class Responses(_TotalAtTheEnd):
     _with_usage = _last = re.compile(rb"event: response\.(completed|incomplete|failed)\n")
+    _with_text = re.compile(rb"event: response\.[a-z_.]+\.delta\n")
 
     def _read(self, answer: Json, meter: Meter) -> None:
         usage = answer.get("response", answer).get("usage")
@@ -81,6 +101,7 @@ class Messages(_TotalAtTheEnd):
     """Anthropic's API, whose input tokens leave the cached ones out."""
 
     _with_usage = re.compile(rb"event: message_delta\n")
+    _with_text = re.compile(rb"event: content_block_delta\n")
     _last = re.compile(rb"event: message_stop\n")
 
     def _read(self, answer: Json, meter: Meter) -> None:
@@ -89,6 +110,23 @@ class Messages(_TotalAtTheEnd):
             cached = usage.get("cache_read_input_tokens") or 0
             written = usage.get("cache_creation_input_tokens") or 0
             meter.total(usage["input_tokens"] + cached + written, usage["output_tokens"], cached)
+
+
+def _unshown_tokens(body: Json) -> int | None:
+    """The most tokens that have been generated and not been shown, at any moment of the request's stream.
+
+    None where there may be any number: a tool call is held back until it can be read, and special tokens, which a
+    request can ask for, never show.
+    """
+    asks_for_special = body.get("logit_bias") or body.get("ignore_eos")
+    if asks_for_special or body.get("tools") or body.get("include_reasoning") is False:
+        return None
+    stops = body.get("stop") or body.get("stop_sequences") or []
+    stops = [stops] if isinstance(stops, str) else stops
+    if not isinstance(stops, list):
+        return None
+    held_back = max((len(str(stop).encode(errors="replace")) for stop in stops), default=0)  # it may become one
+    return UNSHOWN_TOKENS + held_back
 
 
 def _object(content: bytes) -> Json:

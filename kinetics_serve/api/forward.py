@@ -33,13 +33,16 @@ async def forward(
     # aiohttp would ask for a compressed answer on its own account.
     headers = {"accept-encoding": "identity"}
     headers |= forwarded_headers(request, FORWARDED_HEADERS)
-    async with AsyncExitStack() as stack, services.in_time():
-        passed = stack.enter_context(services.metrics.passed_through(route.served.name))
+    deadline = services.deadline()
+    passed = services.metrics.passed_through(route.served.name)
+    async with AsyncExitStack() as stack:
         if runs_model:
             expected = load.plain(body, len(content), route.served)
-            await stack.enter_async_context(services.admitted(tenant_of(request), expected))
-        opening = route.open(path, content, headers, streamed=body.get("stream") is True, raw=True)
-        response, pieces = await stack.enter_async_context(opening)
+            await stack.enter_async_context(services.admitted(tenant_of(request), expected, deadline))
+        stack.enter_context(passed)
+        async with deadline.awaiting_engine():
+            opening = route.open(path, content, headers, streamed=body.get("stream") is True, raw=True)
+            response, pieces = await stack.enter_async_context(opening)
         resources = stack.pop_all()
     answered = answered_headers(response, HOP_BY_HOP)
     watched = _watched(pieces, response.status, passed)

@@ -124,7 +124,7 @@ async def _work(
 ) -> None:
     """Runs the job when it is its turn: where there is a tenant, against its quotas, and settled when this returns."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(services.admitted(tenant, job.load, job.remaining_s))
+        await stack.enter_async_context(services.admitted(tenant, job.load, job.deadline))
         if tenant is not None and services.ledger is not None:
             budget = job.run.account.budget
             charge = Charge(services.ledger, tenant, job.model, job.strategy, budget, job.spent_so_far)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -48,7 +48,7 @@ async def models(request: Request) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{name:path}")
-async def model(request: Request, name: str) -> dict[str, Any]:
+async def model(request: Request, name: Annotated[str, Path(examples=["SmolLM2-135M-Instruct"])]) -> dict[str, Any]:
     """One of them."""
     if name == AUTO_MODEL and _auto_models(request):
         return AUTO_CARD
@@ -117,8 +117,12 @@ async def plan(request: Request) -> dict[str, Any]:
 @router.get("/v1/kinetics/usage")
 async def usage(
     request: Request,
-    since: Annotated[date | None, Query(description="The first day, UTC. Default: the first there is.")] = None,
-    until: Annotated[date | None, Query(description="The last day, UTC. Default: today.")] = None,
+    since: Annotated[
+        date | None, Query(description="The first day, UTC. Default: the first there is.", examples=["2026-01-01"])
+    ] = None,
+    until: Annotated[
+        date | None, Query(description="The last day, UTC. Default: today.", examples=["2026-01-31"])
+    ] = None,
 ) -> dict[str, Any]:
     """The tenant's own spending by day, model and strategy, its limits, and what counts against them now."""
     ledger, tenant = _services(request).ledger, tenant_of(request)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kinetics_serve.admission import Load
 from kinetics_serve.api import load
+from kinetics_serve.api.deadline import Deadline
 from kinetics_serve.api.drain import stopping
 from kinetics_serve.api.offers import Offer, forcing_of, offers_of, plan_of, with_reserves
 from kinetics_serve.api.options import AnswerOption, ConfidenceScorer, KineticsOptions
@@ -41,7 +42,7 @@ class Job:
         options: KineticsOptions,
         plan: Plan,
         arms: tuple[Offer, ...],
-        arrived: float,
+        deadline: Deadline,
         scorer: Scorer | None = None,
     ) -> None:
         self.prompt = arms[0].prompt
@@ -49,7 +50,7 @@ class Job:
         self._services = services
         self._options = options
         self._models = [arm.model for arm in arms]
-        self._arrived = arrived
+        self.deadline = deadline
         self._first_token_s: float | None = None
         self._chat = self.prompt.completion is ChatCompletion
         self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}"
@@ -83,13 +84,13 @@ class Job:
         may_use: Callable[[str], bool] = lambda model: True,
     ) -> "Job":
         """may_use: whether the client may use a model. Raises what api.errors knows; nothing is spent by then."""
-        arrived = time.monotonic()
-        async with services.in_time(options.deadline_s):  # prompts are counted by the engines
+        deadline = services.deadline(options.deadline_s)
+        async with deadline.awaiting_engine():  # which counts the prompt's tokens
             offers = await offers_of(body, options, completion, services, may_use)
             scorer = await scorer_of(options, offers[0].prompt, offers[0].route.served, services)
         offers = [with_reserves(offer, options, scorer) for offer in offers]
         plan, arms = plan_of(options, offers, services.settings.calibration)
-        return cls(services, options, plan, arms, arrived, scorer)
+        return cls(services, options, plan, arms, deadline, scorer)
 
     @property
     def model(self) -> str:
@@ -111,13 +112,6 @@ class Job:
         """What it is expected to keep busy."""
         return load.budgeted(self.run.terms, self.run.account.budget)
 
-    @property
-    def remaining_s(self) -> float | None:
-        """Seconds to its deadline, its own or the server's, which counts from its arrival."""
-        stated = (self._options.deadline_s, self._services.settings.max_deadline_s)
-        deadlines = [deadline_s for deadline_s in stated if deadline_s is not None]
-        return max(0.0, self._arrived + min(deadlines) - time.monotonic()) if deadlines else None
-
     def spent_so_far(self) -> int:
         """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
         running = [sample for sample in self.run.state.with_status(Status.RUNNING) if sample.tokens]
@@ -129,13 +123,13 @@ class Job:
 
         def changed() -> None:
             if self._first_token_s is None and any(sample.tokens for sample in self.run.samples):
-                self._first_token_s = time.monotonic() - self._arrived
+                self._first_token_s = time.monotonic() - self.deadline.arrived
             on_change()
 
         outcome = "failed"
         try:
             stop = self._services.drain.over
-            finish = await drive(self.run, self, deadline_s=self.remaining_s, stop=stop, on_change=changed)
+            finish = await drive(self.run, self, deadline_s=self.deadline.remaining_s, stop=stop, on_change=changed)
             if stop.is_set() and finish.winner is None:
                 raise stopping()
             outcome = "completed"
@@ -299,7 +293,7 @@ class Job:
         metrics = self._services.metrics
         metrics.settled(self.run, self._models[0])
         metrics.requests.labels(**self._labels, outcome=outcome).inc()
-        metrics.duration.labels(**self._labels).observe(time.monotonic() - self._arrived)
+        metrics.duration.labels(**self._labels).observe(time.monotonic() - self.deadline.arrived)
         if self._first_token_s is not None:
             metrics.first_token.labels(**self._labels).observe(self._first_token_s)
 

@@ -1,7 +1,8 @@
 """What a request without a budget costs, read off vLLM's answer as it passes by."""
 
 import re
-from math import ceil
+from math import ceil, inf
+from time import monotonic
 
 from kinetics_serve.cost import KVPolicy, Price
 
@@ -12,6 +13,9 @@ _PROMPT_TOKENS, _COMPLETION_TOKENS, _CACHED_TOKENS, _INDEX = (
     re.compile(_NUMBER % name) for name in (b"prompt_tokens", b"completion_tokens", b"cached_tokens", b"index")
 )
 NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
+
+HELD_UP_S = 1.0
+"""Where a client takes longer to read an event, what the engine generates meanwhile has not been read either."""
 
 
 class Meter:
@@ -35,12 +39,14 @@ class Meter:
         self.reserved = self._eflops(max_tokens * prompts * n)
         self._known = False
         self._free = False
+        self._offered_at = inf
+        self._behind = False
 
     def spent(self) -> int:
         """eFLOPs. Between sending a request and the first sign of what it generated: all that was reserved."""
         if self._free:
             return 0
-        if not self._known:
+        if self._behind or not self._known or self._held_up:
             return self.reserved
         return min(self._eflops(sum(self._completion_tokens.values())), self.reserved)
 
@@ -75,6 +81,31 @@ class Meter:
         self._prompt_tokens = prompt_tokens
         self._cached_tokens = cached_tokens
         self._known = True
+        self._behind = False
+
+    def at_most(self, completion_tokens: int) -> None:
+        """Takes in a bound on what has been generated so far, where that itself is told only at the end."""
+        self._completion_tokens = {0: completion_tokens}
+        self._known = True
+
+    def offered(self) -> None:
+        """The client is handed an event; meanwhile, the engine's further ones are not read."""
+        self._offered_at = monotonic()
+
+    def taken(self) -> bool:
+        """It has read that, or is gone. Returns whether it took long."""
+        held_up = self._held_up
+        self._behind = self._behind or held_up
+        self._offered_at = inf
+        return held_up
+
+    def caught_up(self) -> None:
+        """All has been read that the engine has sent."""
+        self._behind = False
+
+    @property
+    def _held_up(self) -> bool:
+        return monotonic() - self._offered_at > HELD_UP_S
 
     def _eflops(self, completion_tokens: int) -> int:
         """Tokens are taken as spread evenly over the completions, whose single lengths vLLM does not report."""

@@ -1,14 +1,18 @@
 """Requests of tenants without a budget: vLLM's own answer, reserved before and paid after like any other."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
 from kinetics_serve.api import load
+from kinetics_serve.api.access import tenant_of
+from kinetics_serve.api.deadline import Deadline
 from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
 from kinetics_serve.api.disconnect import CancellingStream, telling
 from kinetics_serve.api.errors import ApiError, invalid
@@ -47,6 +51,11 @@ OWN_HEADERS = {
     "server",
 }
 
+WAITED_S = 0.005
+"""An event that took longer to come had not been there already, so no other is."""
+
+GONE_WITHIN_S = 0.05
+"""Seconds in which the stream of a client that did not read and is gone now is cancelled, before it is read further."""
 
 COUNTED_OF_A_MESSAGE = (
     "model",
@@ -68,24 +77,26 @@ async def pass_through(request: Request, tenant: Tenant, completion: type[Comple
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise invalid(f"stream_options must be an object, given: {options!r:.100}", "stream_options")
-    async with services.in_time():
+    deadline = services.deadline()
+    async with deadline.awaiting_engine():
         meter = await _meter(route, tenant, completion, body)
     if boolean(body, "stream"):
         body = body | {"stream_options": options | {"include_usage": True, "continuous_usage_stats": True}}
-    return await _exchange(request, tenant, route, completion.path, body, meter, Completions(options))
+    return await _exchange(request, deadline, route, completion.path, body, meter, Completions(options))
 
 
 async def pass_response_through(request: Request, tenant: Tenant, body: Json) -> Response:
     """A request of the Responses API, priced as the chat completion that it stands for."""
     services: Services = request.app.state.services
     route = Route(services.pool, body["model"], body)
-    async with services.in_time():
+    deadline = services.deadline()
+    async with deadline.awaiting_engine():
         meter = await _meter(route, tenant, ChatCompletion, chat_body(body))
     # Another tenant could read what vLLM stores.
     body = body | {"store": False}
     if isinstance(items := body.get("input"), list):  # earlier reasoning is not counted, so not shown again either
         body["input"] = [item for item in items if item.get("type") != "reasoning"]
-    return await _exchange(request, tenant, route, "/v1/responses", body, meter, Responses())
+    return await _exchange(request, deadline, route, "/v1/responses", body, meter, Responses(body))
 
 
 async def pass_message_through(request: Request, tenant: Tenant, body: Json) -> Response:
@@ -96,18 +107,19 @@ async def pass_message_through(request: Request, tenant: Tenant, body: Json) -> 
     if max_tokens is None:
         raise invalid("max_tokens is missing", "max_tokens")
     counted: Json = {key: body[key] for key in COUNTED_OF_A_MESSAGE if key in body}
-    async with services.in_time():
+    deadline = services.deadline()
+    async with deadline.awaiting_engine():
         answer = await route.ask(lambda upstream: upstream.count_message(counted))
     prompt = _Length(1, _context(route.served))
     if isinstance(tokens := answer.get("input_tokens"), int):
         prompt = _Length(tokens, tokens)
     meter = _priced(route.served, tenant, [prompt], 1, max_tokens, _kv_policy(body, route.served.kv))
-    return await _exchange(request, tenant, route, "/v1/messages", body, meter, Messages())
+    return await _exchange(request, deadline, route, "/v1/messages", body, meter, Messages(body))
 
 
 async def _exchange(
     request: Request,
-    tenant: Tenant,
+    deadline: Deadline,
     route: Route,
     path: str,
     body: Json,
@@ -116,32 +128,36 @@ async def _exchange(
 ) -> Response:
     """Sends `body`; reserves before and settles after."""
     services: Services = request.app.state.services
-    assert services.ledger is not None, "only a ledger has tenants"
+    tenant = tenant_of(request)
+    assert services.ledger is not None
+    assert tenant is not None, "only tenants are metered"
     stream = boolean(body, "stream")
     forwarded = forwarded_headers(request, FORWARDED_HEADERS)
     forwarded["accept-encoding"] = "identity"
-    async with AsyncExitStack() as stack, services.in_time():
+    passed = services.metrics.passed_through(route.served.name)
+    async with AsyncExitStack() as stack:
         expected = load.plain(body, int(request.headers.get("content-length", 0)), route.served)
-        await stack.enter_async_context(services.admitted(tenant, expected))
-        passed = stack.enter_context(services.metrics.passed_through(route.served.name))
-        charge = Charge(services.ledger, tenant, route.served.name, PASS_THROUGH, meter.reserved, meter.spent)
-        await stack.enter_async_context(charge)
-        try:
-            opening = route.open(path, body, forwarded, streamed=stream)
-            response, pieces = await stack.enter_async_context(opening)
-            headers = answered_headers(response, OWN_HEADERS)
-            media_type = response.headers.get("content-type")
-            if response.status >= 400:
+        await stack.enter_async_context(services.admitted(tenant, expected, deadline))
+        stack.enter_context(passed)
+        async with deadline.awaiting_engine():
+            charge = Charge(services.ledger, tenant, route.served.name, PASS_THROUGH, meter.reserved, meter.spent)
+            await stack.enter_async_context(charge)
+            try:
+                opening = route.open(path, body, forwarded, streamed=stream)
+                response, pieces = await stack.enter_async_context(opening)
+                headers = answered_headers(response, OWN_HEADERS)
+                media_type = response.headers.get("content-type")
+                if response.status >= 400:
+                    meter.refused()
+                if not stream or response.status >= 400:
+                    content = b"".join([piece async for piece in pieces])
+                    dialect.read_answer(content, meter)
+                    passed.began()
+                    passed.answered(response.status)
+                    return Response(content, response.status, headers, media_type)
+            except EngineUnavailable:
                 meter.refused()
-            if not stream or response.status >= 400:
-                content = b"".join([piece async for piece in pieces])
-                dialect.read_answer(content, meter)
-                passed.began()
-                passed.answered(response.status)
-                return Response(content, response.status, headers, media_type)
-        except EngineUnavailable:
-            meter.refused()
-            raise
+                raise
         if dialect.counts_tokens:
             meter.accepted()
         resources = stack.pop_all()
@@ -244,14 +260,21 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     """The stream's events. Settled before the client sees the end."""
     end = b""
+    ready = monotonic()
     try:
         async for event in _split(pieces):
+            if monotonic() - ready > WAITED_S:
+                meter.caught_up()
             passed.began()
             event = dialect.read_event(event, meter)
             if dialect.is_last(event):
                 end = event
             elif event:
+                meter.offered()
                 yield event
+                if meter.taken():
+                    await asyncio.sleep(GONE_WITHIN_S)
+            ready = monotonic()
     except EngineUnavailable:
         passed.failed()
         if not dialect.counts_tokens:

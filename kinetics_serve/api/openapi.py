@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from kinetics_serve.api import schemas, vllm_routes
+from kinetics_serve.api.options import BUDGET_HEADER, MAX_BUDGET
 
 Json = dict[str, Any]
 
@@ -20,7 +21,26 @@ BODIES: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
 }
 """By path: what is sent, and what is answered where that is ours."""
 
+ANSWERS: dict[str, type[BaseModel]] = {
+    "/v1/models": schemas.ModelList,
+    "/v1/models/{name}": schemas.ModelCard,
+    "/v1/kinetics/usage": schemas.UsageAnswer,
+    "/ready": schemas.ReadyAnswer,
+}
+"""By path: what a GET is answered."""
+
+BUDGETED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/kinetics/plan")
+
 STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+
+_BUDGET_HEADER: Json = {
+    "name": BUDGET_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A budget in eFLOPs, where kinetics states none.",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BUDGET},
+    "example": 4e13,
+}
 
 _PLACE = "#/components/schemas/{model}"
 
@@ -41,7 +61,7 @@ def install(app: FastAPI) -> None:
 def _fill_in(document: Json) -> None:
     pairs = BODIES.values()
     models: set[type[BaseModel]] = {model for pair in pairs for model in pair if model}
-    models |= {schemas.PassedFile, schemas.ErrorAnswer}
+    models |= {schemas.PassedFile, schemas.ErrorAnswer, *ANSWERS.values()}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_PLACE)
     for definition in definitions["$defs"].values():
@@ -55,13 +75,18 @@ def _fill_in(document: Json) -> None:
         operation = document["paths"][path]["post"]
         operation["requestBody"] = _body("application/json", sent)
         if answered is not None:
-            operation["responses"]["200"]["content"] = {"application/json": {"schema": _reference(answered)}}
+            operation["responses"]["200"]["content"] = _content("application/json", answered)
+        if path in BUDGETED:
+            operation["parameters"] = [_BUDGET_HEADER]
         if path in STREAMED:
             content = operation["responses"]["200"].setdefault("content", {})
             content["text/event-stream"] = {"schema": {"type": "string"}}
+    for path, answered in ANSWERS.items():
+        document["paths"][path]["get"]["responses"]["200"]["content"] = _content("application/json", answered)
+    document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     for path in vllm_routes.AUDIO:
         document["paths"][path]["post"]["requestBody"] = _body("multipart/form-data", schemas.PassedFile)
-    error = {"application/json": {"schema": _reference(schemas.ErrorAnswer)}}
+    error = _content("application/json", schemas.ErrorAnswer)
     for methods in document["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)
@@ -79,9 +104,9 @@ def _add_example(field: Json) -> None:
         field["examples"] = [found]
 
 
-def _reference(model: type[BaseModel]) -> Json:
-    return {"$ref": _PLACE.format(model=model.__name__)}
+def _content(media_type: str, model: type[BaseModel]) -> Json:
+    return {media_type: {"schema": {"$ref": _PLACE.format(model=model.__name__)}}}
 
 
 def _body(media_type: str, model: type[BaseModel]) -> Json:
-    return {"required": True, "content": {media_type: {"schema": _reference(model)}}}
+    return {"required": True, "content": _content(media_type, model)}

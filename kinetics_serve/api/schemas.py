@@ -149,11 +149,29 @@ class Vote(Open):
 
 class SampleReport(Open):
     index: int = Field(examples=[0])
-    status: Literal["finished", "truncated", "cancelled"]
+    model: str = Field(examples=[_MODEL])
+    status: Literal["finished", "truncated", "stopped", "cancelled"]
     tokens: int = Field(examples=[21])
     answer: str | None = Field(examples=["56"])
     score: float = Field(examples=[0.83])
     text: str = Field(examples=["7 times 8 is 56."])
+
+
+class Stage(Open):
+    model: str = Field(examples=[_MODEL])
+    kv_budget: int | Literal["dense"] = Field(examples=["dense"])
+    samples_started: int = Field(examples=[4])
+    completion_tokens: int = Field(examples=[96])
+
+
+class ForcedAnswers(Open):
+    completion_tokens: int = Field(examples=[12])
+    spent_eflops: int = Field(examples=[1234567])
+
+
+class ScorerBill(Open):
+    kind: str = Field(examples=["judge"])
+    spent_eflops: int = Field(examples=[1234567])
 
 
 class Bill(Open):
@@ -173,6 +191,9 @@ class Bill(Open):
     answer: str | None = Field(examples=["56"])
     confidence: float | None = Field(examples=[0.97], description="That the answer leads the vote.")
     votes: list[Vote]
+    stages: list[Stage] | None = Field(None, description="Of a cascade.")
+    forced: ForcedAnswers | None = Field(None, description="With force_tokens.")
+    scorer: ScorerBill | None = Field(None, description="Where a scorer was asked for that costs.")
     samples: list[SampleReport] | None = Field(None, description="With include_samples.")
 
 
@@ -218,6 +239,12 @@ class ResponseAnswer(Open):
     kinetics: Bill | None = Field(None, description="With a budget.")
 
 
+class Interval(Open):
+    mean: float = Field(examples=[0.81])
+    low: float = Field(examples=[0.74])
+    high: float = Field(examples=[0.87])
+
+
 class PlanAnswer(Open):
     """What a budget would buy. The fields from `strategy` on only where one is stated."""
 
@@ -232,6 +259,66 @@ class PlanAnswer(Open):
     strategy: str | None = _field("majority_vote")
     budget_eflops: int | None = _field(9876536)
     full_length_samples: int | None = _field(8)
+    basis: Literal["calibration", "guidance"] | None = _field("guidance", "What the plan is made of.")
+    assumptions: list[str] | None = _field(["no calibration: nothing is known of this task"])
+    stop_confidence: float | None = _field(0.95, "This and all below: with a calibration.")
+    expected_eflops: float | None = _field(7.5e9)
+    expected_accuracy: Interval | None = Field(None)
+    half_budget_accuracy: Interval | None = Field(None, description="Null where half would buy nothing calibrated.")
+    twice_budget_accuracy: Interval | None = Field(None)
+    escalate_below: float | None = _field(0.8, "This and all below: of a cascade.")
+    second_model: str | None = _field(_MODEL)
+    second_kv_budget: int | Literal["dense"] | None = _field("dense")
+    second_max_tokens: int | None = _field(256)
+    second_max_samples: int | None = _field(4)
+
+
+class TenantLimits(Open):
+    """Null is no limit."""
+
+    window_eflops: int | None = Field(examples=[4 * 10**15])
+    window_s: int = Field(examples=[86400])
+    month_eflops: int | None = Field(examples=[10**17])
+    request_eflops: int | None = Field(examples=[2 * 10**14])
+    concurrency: int | None = Field(examples=[8])
+    models: list[str] | None = Field(examples=[[_MODEL]])
+
+
+class UsageRow(Open):
+    day: str = Field(examples=["2026-01-31"], description="UTC.")
+    model: str = Field(examples=[_MODEL])
+    strategy: str = Field(examples=["majority_vote"], description="pass_through for requests without a budget.")
+    requests: int = Field(examples=[12])
+    eflops: int = Field(examples=[9876543210])
+
+
+class UsageAnswer(Open):
+    """What a tenant spent, and what counts against its limits now, in eFLOPs."""
+
+    object: Literal["list"]
+    tenant: str = Field(examples=["acme"])
+    limits: TenantLimits
+    window_spent_eflops: int = Field(examples=[9876543210])
+    month_spent_eflops: int = Field(examples=[9876543210])
+    reserved_eflops: int = Field(examples=[1234567890])
+    running_requests: int = Field(examples=[1])
+    data: list[UsageRow]
+
+
+class ModelCard(Open):
+    """As vLLM lists it."""
+
+    id: str = Field(examples=[_MODEL])
+    object: Literal["model"]
+
+
+class ModelList(Open):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class ReadyAnswer(Open):
+    ready: bool = Field(examples=[True])
 
 
 class Error(Open):

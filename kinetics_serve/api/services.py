@@ -1,6 +1,5 @@
 """What the routes share."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from kinetics_serve.admission import Admission, Limits, Load, Overloaded
+from kinetics_serve.api.deadline import Deadline
 from kinetics_serve.api.drain import Drain
 from kinetics_serve.engine.pool import Pool
-from kinetics_serve.engine.upstream import EngineSilent
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.runner.math_pool import MathPool
@@ -64,29 +63,18 @@ class Services:
     ledger: "Ledger | None" = None
 
     @asynccontextmanager
-    async def admitted(self, tenant: "Tenant | None", load: Load, within_s: float | None = None) -> AsyncIterator[None]:
+    async def admitted(self, tenant: "Tenant | None", load: Load, deadline: Deadline) -> AsyncIterator[None]:
         """Inside, a request may run: see `Admission.slot`."""
         async with AsyncExitStack() as stack:
             try:
-                slot = self.admission.slot(tenant.name if tenant else "", load, within_s)
+                slot = self.admission.slot(tenant.name if tenant else "", load, deadline.remaining_s)
                 self.metrics.queue_wait.observe(await stack.enter_async_context(slot))
             except Overloaded:
                 self.metrics.refused.inc()
                 raise
             yield
 
-    @asynccontextmanager
-    async def in_time(self, stated_s: float | None = None) -> AsyncIterator[None]:
-        """Inside, a request waits for an engine. Raises EngineSilent at its deadline, its own or the server's."""
+    def deadline(self, stated_s: float | None = None) -> Deadline:
+        """Of a request that arrives now: its own or the server's, whichever is sooner."""
         limits = [limit for limit in (stated_s, self.settings.max_deadline_s) if limit is not None]
-        limit = min(limits, default=None)
-        timer = asyncio.timeout(limit)
-        try:
-            async with timer:
-                yield
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise EngineSilent(
-                f"there was no answer within {limit:g} s, the request's deadline or the server's"
-            ) from None
+        return Deadline(min(limits, default=None))

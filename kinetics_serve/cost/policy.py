@@ -28,5 +28,9 @@ class KVPolicy:
         if not 0 <= self.summary_vectors < float("inf"):
             raise ValueError(f"summary_vectors must be finite and not negative, got {self.summary_vectors}")
 
+    def dense_steps(self, prompt_tokens: int) -> int | None:
+        """How many of a sample's decode steps, its first, attend to the whole context; None is all of them."""
+        return None if self.budget is None else max(0, self.budget - prompt_tokens)
+
 
 DENSE = KVPolicy()

@@ -93,16 +93,19 @@ class Price:
         prompt.
 
         The rest were charged to the samples that ran beside it (see ``SharedPrompt``). Never more than
-        ``sample`` of the same tokens. Sparse samples select their own pages and share no read, as in the
-        paper; ``prompt_steps`` is then ignored. On a sliding-window layer the charged reads count as the
-        sample's first, its largest, so the charge errs upwards.
+        ``sample`` of the same tokens. A step whose context exceeds the KV budget selects pages of its own
+        and shares no read, as in the paper, so ``prompt_steps`` is at most the dense steps. On a
+        sliding-window layer the charged reads count as the sample's first, its largest, so the charge errs
+        upwards.
         """
         cost = self.sample(prompt_tokens, tokens, kv, cached_tokens)
         return cost - self.reads_others_pay(prompt_tokens, tokens, kv, prompt_steps)
 
     def reads_others_pay(self, prompt_tokens: int, tokens: int, kv: KVPolicy, prompt_steps: int) -> Cost:
         """The part of ``sample`` that ``settle`` leaves to the samples that ran beside it."""
-        return ZERO if kv.budget is not None else self.prompt_reads(prompt_tokens, tokens, start=prompt_steps)
+        dense = kv.dense_steps(prompt_tokens)
+        steps = tokens if dense is None else min(tokens, dense)
+        return self.prompt_reads(prompt_tokens, steps, start=prompt_steps)
 
     def longest(
         self,

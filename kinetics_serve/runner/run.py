@@ -111,7 +111,7 @@ class Run:
         self.finish: Finish | None = None
         self._running = 0
         self._tally = Tally()
-        self._prompts = [SharedPrompt() for _ in self.arms]
+        self._prompts = [SharedPrompt(arm.kv.dense_steps(arm.prompt_tokens)) for arm in self.arms]
         self._arms = tuple(Arm(arm.worst_case, arm.max_samples, arm.max_tokens) for arm in self.arms) if others else ()
         self._price = terms.worst_case if terms.scoring is not None else terms.alone
         self._costs: list[Cost] = []

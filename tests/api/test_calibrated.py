@@ -19,6 +19,7 @@ from kinetics_serve.api.services import Settings
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import Calibration
+from tests.openapi_document import document_of, undescribed
 from tests.synthetic import synthetic
 
 CONFIG = {
@@ -131,6 +132,7 @@ def test_auto_follows_the_calibration_and_says_what_half_and_twice_would_bring(u
         answer[name]["mean"] for name in ("half_budget_accuracy", "expected_accuracy", "twice_budget_accuracy")
     )
     assert half <= now <= twice
+    assert undescribed(document_of(url), "PlanAnswer", answer) == []
 
 
 def test_a_named_strategy_is_followed_and_its_plan_stands_on_guidance(url: str) -> None:

@@ -8,14 +8,17 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from kinetics_serve.api.app import create_app
-from tests.fake_vllm import FakeVllm
+from tests.fake_vllm import MODEL, FakeVllm
+from tests.openapi_document import document_of, undescribed
 
 
 def test_every_body_is_described_and_every_field_has_an_example(url: str) -> None:
-    document = httpx.get(f"{url}/openapi.json").json()
+    document = document_of(url)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation.get("description"), path
+            for parameter in operation.get("parameters", ()):
+                assert "examples" in parameter["schema"] or "example" in parameter, f"{path}: {parameter['name']}"
             if method == "post":
                 (content,) = operation["requestBody"]["content"].values()
                 assert (
@@ -28,7 +31,7 @@ def test_every_body_is_described_and_every_field_has_an_example(url: str) -> Non
 
 
 def test_the_examples_are_requests_that_work(url: str, vllm: FakeVllm) -> None:
-    document = httpx.get(f"{url}/openapi.json").json()
+    document = document_of(url)
 
     def example(name: str) -> dict[str, Any]:
         schema = document["components"]["schemas"][name]
@@ -41,6 +44,27 @@ def test_the_examples_are_requests_that_work(url: str, vllm: FakeVllm) -> None:
         ):
             answer = httpx.post(f"{url}/v1/{path}", json={"model": "fake"} | example(name) | more)
             assert answer.status_code == 200, answer.text
+
+
+def test_our_answers_have_no_field_that_the_document_lacks(url: str, vllm: FakeVllm) -> None:
+    described = document_of(url)
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 40}
+    shared = {"budget": {"samples": 20}, "max_samples": 2, "include_samples": True}
+    for name, more in (
+        ("forced", {"strategy": "self_consistency", "answer": {"force_tokens": 16}}),
+        ("scorer", {"strategy": "best_of_n", "scorer": {"kind": "judge"}}),
+    ):
+        asked = shared | more
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body | {"kinetics": asked})
+        assert answer.status_code == 200, answer.text
+        assert {"samples", name} <= answer.json()["kinetics"].keys()
+        assert undescribed(described, "Bill", answer.json()["kinetics"]) == []
+        for stated in ({}, {"kinetics": asked}):
+            plan = httpx.post(f"{url}/v1/kinetics/plan", json=body | stated).json()
+            assert undescribed(described, "PlanAnswer", plan) == []
+    models = httpx.get(f"{url}/v1/models").json()
+    assert {part for part in undescribed(described, "ModelList", models) if not part.startswith("ModelCard")} == set()
+    assert undescribed(described, "ReadyAnswer", httpx.get(f"{url}/ready").json()) == []
 
 
 # Not by schemathesis' own pytest plugin, which does not run under pytest 9.2.

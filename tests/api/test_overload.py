@@ -99,13 +99,28 @@ async def test_a_client_that_leaves_the_queue_makes_room(fake: FakeVllm, kind: s
 
 
 async def test_a_deadline_that_passes_in_the_queue_is_an_error(client: httpx.AsyncClient, fake: FakeVllm) -> None:
-    fake.first_token_s = 0.5
+    fake.first_token_s = 1
     first = asyncio.create_task(client.post(CHAT, json=KINDS["budgeted"]))
     await until_sent(fake, 1)
-    late = await client.post(CHAT, json=PLAIN | {"kinetics": VOTE | {"deadline_s": 0.1}})
+    late = await client.post(CHAT, json=PLAIN | {"kinetics": VOTE | {"deadline_s": 0.4}})
     assert (late.status_code, late.json()["error"]["code"]) == (429, "overloaded")
     assert "deadline" in late.json()["error"]["message"]
     assert (await first).status_code == 200
+
+
+@each_kind
+async def test_the_servers_deadline_passes_in_the_queue_like_a_requests_own(fake: FakeVllm, kind: str) -> None:
+    fake.token_s = 0.2
+    settings = Settings(limits=Limits(samples=1), max_deadline_s=0.5)
+    async with serving(create_app([fake.url], 562.5, settings=settings)) as client:
+        first = asyncio.create_task(client.post(CHAT, json=PLAIN | {"stream": True}))  # has begun, so it may last
+        await until_sent(fake, 1)
+        late = await client.post(CHAT, json=KINDS[kind])
+        assert (late.status_code, late.json()["error"]["code"]) == (429, "overloaded")
+        assert int(late.headers["retry-after"]) >= 1
+        assert (await first).text.endswith("data: [DONE]\n\n")
+        assert len(fake.sent(CHAT)) == 1
+        assert await metric(client, "kinetics_queue_requests") == await metric(client, "kinetics_load_ratio") == 0
 
 
 PRICE = Price(Architecture.from_config(CONFIG, MODEL, 100_000), 562.5)

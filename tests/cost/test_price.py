@@ -62,6 +62,15 @@ def test_a_budget_as_long_as_the_sample_costs_what_dense_does(
     assert price.decode(prompt, generated, full) == price.decode(prompt, generated, DENSE)
 
 
+@given(architectures, prompts, lengths, policies, st.data())
+def test_a_sample_within_its_budget_settles_as_a_dense_one_does(
+    architecture: Architecture, prompt: int, tokens: int, kv: KVPolicy, data: st.DataObject
+) -> None:
+    price, full = Price(architecture, 1.0), replace(kv, budget=max(prompt + tokens, 1))
+    cached, steps = data.draw(st.integers(0, prompt)), data.draw(st.integers(0, tokens))
+    assert price.settle(prompt, tokens, full, cached, steps) == price.settle(prompt, tokens, DENSE, cached, steps)
+
+
 @given(architectures, sparse_policies, prompts, lengths)
 def test_sliding_window_layers_ignore_the_budget(
     architecture: Architecture, kv: KVPolicy, prompt: int, generated: int
@@ -111,16 +120,14 @@ def test_a_settled_sample_costs_between_its_own_part_and_the_whole(
     architecture: Architecture, prompt: int, tokens: int, kv: KVPolicy, data: st.DataObject
 ) -> None:
     price = Price(architecture, 3.0)
-    cached, steps = data.draw(st.integers(0, prompt)), data.draw(st.integers(0, tokens))
+    dense = tokens if kv.budget is None else min(tokens, max(0, kv.budget - prompt))
+    cached, steps = data.draw(st.integers(0, prompt)), data.draw(st.integers(0, dense))
     whole = price.sample(prompt, tokens, kv, cached)
     settled = price.settle(prompt, tokens, kv, cached, steps)
     assert settled.compute_flops == whole.compute_flops
     assert 0 <= settled.memory_bytes <= whole.memory_bytes
-    if kv.budget is not None or steps == tokens:
-        assert settled == whole
-    else:
-        reads = price.prompt_reads(prompt, tokens)
-        assert settled == whole - (reads - price.prompt_reads(prompt, steps))
+    reads = price.prompt_reads(prompt, dense)
+    assert settled == whole - (reads - price.prompt_reads(prompt, steps))
 
 
 @given(architectures, prompts, policies, st.floats(0, 1e9), st.integers(0, 200), st.data())
@@ -151,6 +158,7 @@ def test_longest_pays_exactly_its_own_cost() -> None:
         lambda: QWEN.prompt_reads(10, 5, start=-1),
         lambda: QWEN.prompt_reads(-10, 5),
         lambda: QWEN.settle(10, 5, DENSE, 0, 6),
+        lambda: QWEN.settle(10, 5, KVPolicy(12), 0, 3),
         lambda: Price(QWEN.architecture, -1.0),
         lambda: Price(QWEN.architecture, float("nan")),
     ],

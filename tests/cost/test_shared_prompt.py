@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, Price, SharedPrompt
+from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, KVPolicy, Price, SharedPrompt
 
 
 class SamplesOfOnePrompt(RuleBasedStateMachine):
@@ -62,6 +62,36 @@ def test_samples_started_together_pay_for_the_prompt_once_per_step_of_the_longes
     settled = [price.settle(prompt, n, DENSE, 0, group.settle(start, n)) for start, n in starts]
     unshared = [price.sample(prompt, n) - price.prompt_reads(prompt, n) for n in lengths]
     assert sum(settled, ZERO) == sum(unshared, ZERO) + price.prompt_reads(prompt, max(lengths))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), min_size=1, max_size=6),
+    st.integers(0, 80),
+    st.sampled_from([DENSE, KVPolicy(1), KVPolicy(64, 16, 1.35), KVPolicy(100), KVPolicy(10**6)]),
+)
+def test_in_step_the_prompt_is_paid_once_for_each_step_in_which_anybody_attends_densely(
+    samples: list[tuple[int, int]], prompt: int, kv: KVPolicy
+) -> None:
+    """samples: when each joins, and how many tokens it generates. Some outgrow the KV budget, some join later."""
+    price = Price(Architecture("model", 100, 100, (AttentionLayers(2, 4, 2, 8),)), 10.0)
+    group = SharedPrompt(kv.dense_steps(prompt))
+    starts: dict[int, int] = {}
+    settled, unshared, read = ZERO, ZERO, 0
+    for now in range(101):
+        for index, start in starts.items():
+            joins, tokens = samples[index]
+            group.advance(start, min(now - joins, tokens))
+        starts |= {index: group.join() for index, (joins, _) in enumerate(samples) if now == joins}
+        read += any(
+            joins <= now < joins + tokens and (kv.budget is None or prompt + now - joins + 1 <= kv.budget)
+            for joins, tokens in samples
+        )
+        for index, (joins, tokens) in enumerate(samples):
+            if now == joins + tokens:
+                settled += price.settle(prompt, tokens, kv, 0, group.settle(starts[index], tokens))
+                dense = tokens if kv.budget is None else min(tokens, max(0, kv.budget - prompt))
+                unshared += price.sample(prompt, tokens, kv) - price.prompt_reads(prompt, dense)
+    assert settled == unshared + price.prompt_reads(prompt, read)
 
 
 def test_a_sample_after_all_others_ended_shares_nothing() -> None:

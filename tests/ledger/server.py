@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 from kinetics_serve.cli import app
@@ -81,6 +82,28 @@ class FrontEnd:
 
 def bearer(key: str | None) -> dict[str, str]:
     return {} if key is None else {"authorization": f"Bearer {key}"}
+
+
+async def leave(
+    server: FrontEnd, key: str, body: dict[str, Any], after_s: float, path: str = "/v1/chat/completions"
+) -> None:
+    """Asks, and is gone before the answer is complete."""
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(timeout=None) as client:
+            await client.post(server.url + path, json=body, headers=bearer(key))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ask(), after_s)
+
+
+async def settled(server: FrontEnd, key: str) -> dict[str, int]:
+    """eFLOPs by strategy, once nothing of the tenant's runs any more."""
+    for _ in range(100):
+        if server.usage(key)["running_requests"] == 0:
+            return server.spent(key)
+        await asyncio.sleep(0.05)
+    raise AssertionError("the reservation was not settled")
 
 
 @contextmanager

@@ -25,6 +25,19 @@ def test_asking_needs_a_key_and_reaches_no_engine_without(server: FrontEnd, path
     assert server.fake.requests == []
 
 
+def test_a_key_may_come_as_anthropics_clients_send_it(server: FrontEnd) -> None:
+    message = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
+
+    def ask(**headers: str) -> httpx.Response:
+        return httpx.post(f"{server.url}/v1/messages", json=message, headers=headers)
+
+    key = server.key("anthropic")
+    assert ask(**{"x-api-key": key}).status_code == 200
+    assert server.spent(key).keys() == {"pass_through"}
+    check_error(ask(**{"x-api-key": "sk-ant-wrong"}), 401, "invalid_api_key")
+    check_error(ask(**{"x-api-key": key} | bearer("sk-kinetics-wrong")), 401, "invalid_api_key")
+
+
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
 def test_probes_need_no_key(server: FrontEnd, path: str) -> None:
     assert httpx.get(server.url + path).status_code == 200

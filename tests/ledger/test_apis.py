@@ -5,8 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
+from kinetics_serve.api.dialects import UNSHOWN_TOKENS
 from tests.fake_vllm import MODEL, FakeVllm
-from tests.ledger.server import FrontEnd, bearer, check_error
+from tests.ledger.server import FrontEnd, bearer, check_error, leave, settled
 
 RESPONSE: dict[str, Any] = {"model": MODEL, "input": "hello", "max_output_tokens": 100}
 MESSAGE: dict[str, Any] = {
@@ -28,6 +29,30 @@ def test_they_are_metered_by_their_usage(server: FrontEnd, path: str, body: dict
     theirs = httpx.post(server.fake.url + path, json=body | {"stream": stream})
     assert answer.content == theirs.content
     assert server.spent(key) == {"pass_through": 3 * server.eflops(8, cached=4)}
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS)
+async def test_a_client_that_leaves_a_stream_pays_for_what_it_may_have_seen(
+    server: FrontEnd, path: str, body: dict[str, Any]
+) -> None:
+    """Their streams tell no usage before the end. Each token of the stand-in's has 5 bytes."""
+    key = server.key(f"{path}-leaver")
+    server.fake.token_s, server.fake.tokens = 0.05, 2000
+    long = body | {"max_tokens": 2000} if path == "/v1/messages" else body | {"max_output_tokens": 2000}
+    await leave(server, key, long | {"stream": True}, 1.0, path)
+    spent = (await settled(server, key))["pass_through"]
+    assert server.eflops(10) <= spent <= server.eflops(UNSHOWN_TOKENS + 1 + 20 * 5)
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS)
+async def test_where_tokens_may_be_hidden_it_pays_the_reservation(
+    server: FrontEnd, path: str, body: dict[str, Any]
+) -> None:
+    key = server.key(f"{path}-hidden")
+    server.fake.token_s, server.fake.tokens = 0.05, 100
+    tool = {"type": "function", "name": "f", "parameters": {}, "input_schema": {}}
+    await leave(server, key, body | {"stream": True, "tools": [tool]}, 0.5, path)
+    assert await settled(server, key) == {"pass_through": server.eflops(100)}
 
 
 @pytest.mark.parametrize(("path", "body"), ASKS)

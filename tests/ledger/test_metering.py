@@ -11,7 +11,8 @@ import pytest
 from openai import OpenAI
 
 from tests.fake_vllm import MODEL, FakeVllm
-from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, run_command
+from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, leave, run_command, settled
+from tests.openapi_document import document_of, undescribed
 
 
 def test_a_budgeted_request_is_booked_at_what_its_bill_says(server: FrontEnd) -> None:
@@ -21,6 +22,7 @@ def test_a_budgeted_request_is_booked_at_what_its_bill_says(server: FrontEnd) ->
     usage = server.usage(key)
     assert (usage["tenant"], usage["reserved_eflops"], usage["running_requests"]) == ("budgeted", 0, 0)
     assert usage["window_spent_eflops"] == usage["month_spent_eflops"] == bill["spent_eflops"]
+    assert undescribed(document_of(server.url), "UsageAnswer", usage) == []
 
 
 def test_a_budgeted_stream_is_settled_before_its_client_sees_the_end(server: FrontEnd) -> None:
@@ -123,25 +125,6 @@ def test_the_larger_of_two_limits_is_reserved(server: FrontEnd) -> None:
     check_error(server.ask(key, body, "/v1/completions"), 400, "invalid_request")
 
 
-async def leave(server: FrontEnd, key: str, body: dict[str, Any], after_s: float) -> None:
-    """Asks, and is gone before the answer is complete."""
-
-    async def ask() -> None:
-        async with httpx.AsyncClient(timeout=None) as client:
-            await client.post(f"{server.url}/v1/chat/completions", json=body, headers=bearer(key))
-
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(ask(), after_s)
-
-
-async def settled(server: FrontEnd, key: str) -> dict[str, int]:
-    for _ in range(100):
-        if server.usage(key)["running_requests"] == 0:
-            return server.spent(key)
-        await asyncio.sleep(0.05)
-    raise AssertionError("the reservation was not settled")
-
-
 async def test_a_client_that_leaves_pays_for_what_its_stream_generated(server: FrontEnd) -> None:
     key = server.key("leaver")
     server.fake.token_s, server.fake.tokens = 0.05, 100
@@ -150,11 +133,45 @@ async def test_a_client_that_leaves_pays_for_what_its_stream_generated(server: F
     assert server.eflops(2) <= spent <= server.eflops(40)
 
 
+async def test_a_client_that_does_not_read_its_stream_pays_for_what_it_did_not_see(server: FrontEnd) -> None:
+    """The engine goes on while the stream waits; what it generated meanwhile is in no event that was read."""
+    key = server.key("unread")
+    server.fake.tokens, server.fake.word = 4000, lambda seed: "x" * 50_000  # sockets hold few of these
+    body = QUESTION | {"stream": True, "max_tokens": 4000}
+    try:
+        async with httpx.AsyncClient(timeout=None, base_url=server.url, headers=bearer(key)) as client:
+            async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                pieces = answer.aiter_raw()
+                await anext(pieces)
+                await asyncio.sleep(5)
+            assert await settled(server, key) == {"pass_through": server.eflops(4000)}
+    finally:
+        server.fake.word = lambda seed: "word "
+
+
 async def test_a_client_that_leaves_before_the_answer_pays_the_reservation_and_no_more(server: FrontEnd) -> None:
     key = server.key("unknown")
     server.fake.token_s, server.fake.tokens = 0.05, 100
     await leave(server, key, QUESTION, 0.5)
     assert await settled(server, key) == {"pass_through": server.eflops(100)}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deadline_that_passes_in_the_queue_costs_nothing(
+    fake: FakeVllm, folder: Path, tmp_path: Path, stream: bool
+) -> None:
+    fake.token_s, fake.tokens = 0.05, 40
+    limits = ("--max-inflight-samples", "1", "--max-deadline", "0.5")
+    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", *limits) as server:
+        first, late = server.key("first"), server.key("late")
+        running = asyncio.create_task(asyncio.to_thread(server.ask, first, QUESTION | {"stream": True}))
+        while not fake.sent("/v1/chat/completions"):
+            await asyncio.sleep(0.01)
+        refused = await asyncio.to_thread(server.ask, late, QUESTION | {"stream": stream})
+        check_error(refused, 429, "overloaded", "deadline")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert (await running).status_code == 200
+        assert server.spent(late) == {}
 
 
 async def test_a_client_that_leaves_a_budgeted_request_pays_for_what_it_generated(server: FrontEnd) -> None:

@@ -1,0 +1,35 @@
+"""The moment by which a request is answered or given up."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from kinetics_serve.engine.upstream import EngineSilent
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """limit_s: seconds from the request's arrival, which is when this is made; None is no limit."""
+
+    limit_s: float | None
+    arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def remaining_s(self) -> float | None:
+        return None if self.limit_s is None else max(0.0, self.arrived + self.limit_s - time.monotonic())
+
+    @asynccontextmanager
+    async def awaiting_engine(self) -> AsyncIterator[None]:
+        """Inside, an engine works for the request. Raises EngineSilent when the deadline has passed."""
+        timer = asyncio.timeout(self.remaining_s)
+        try:
+            async with timer:
+                yield
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise EngineSilent(
+                f"there was no answer within {self.limit_s:g} s, the request's deadline or the server's"
+            ) from None
