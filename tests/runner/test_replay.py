@@ -256,3 +256,20 @@ def test_a_single_sample_is_right_as_often_as_it_was_recorded_to_be() -> None:
     recorded = sum(trial.correct for question in traces.questions for trial in question.trials) / (40 * 16)
     assert outcome.accuracy.mean == pytest.approx(recorded, abs=0.03)
     assert outcome.accuracy.low < outcome.accuracy.mean < outcome.accuracy.high
+
+
+def test_a_sample_that_was_cut_off_is_not_right_by_what_its_trial_went_on_to_say() -> None:
+    traces = synthetic(questions=40, trials=16)
+    outcome = replay_all(
+        traces,
+        lambda *_: Single(),
+        lambda terms: terms.worst_case(60),
+        PRICE,
+        max_tokens=60,
+        max_samples=1,
+        repeats=50,
+    )
+    trials = [trial for question in traces.questions for trial in question.trials]
+    in_time = sum(trial.correct and trial.tokens <= 60 for trial in trials) / len(trials)
+    assert in_time < 0.7 * sum(trial.correct for trial in trials) / len(trials)
+    assert outcome.accuracy.mean == pytest.approx(in_time, abs=0.03)
