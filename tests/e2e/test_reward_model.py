@@ -1,6 +1,7 @@
 """Samples scored by a sequence classifier that a real vLLM serves, by each of its three routes."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.engine import bundled_model
+from kinetics_serve.engine.supervisor import engine_command, engine_environment
 from tests.e2e.conftest import MODEL, START_TIMEOUT_S, Server, free_port
 
 QUESTION = "What is the capital of France?"
@@ -71,11 +73,12 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Classifier]
     folder = tmp_path_factory.mktemp("classifier")
     save_classifier(folder)
     port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--runner", "pooling", "--served-model-name", REWARD_MODEL, "--port", str(port), "--enforce-eager"]
+    options = ("--runner", "pooling", "--max-model-len", "1024", "--kv-cache-memory-bytes", str(2**28))
+    command = engine_command(sys.executable, str(folder), REWARD_MODEL, port, options)
+    environment = engine_environment(str(folder), options, os.environ)
     log = folder / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
             wait_until_up(process, f"http://127.0.0.1:{port}", log)
             yield Classifier(f"http://127.0.0.1:{port}", folder)
