@@ -23,7 +23,7 @@ FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 """Length caps, in parts of the recording's."""
 
 SERVED_QUANTILES = (0.2, 0.35, 0.5, 0.75)
-"""Of the lengths of finished samples, as further caps: where a cap pays depends on them, not on the recording's limit."""
+"""Of the lengths of finished samples, as further caps: where one pays depends on them, not on the recording's limit."""
 
 VOTES: tuple[StrategyName, ...] = ("majority_vote", "race", "consensus", "weighted_vote", "deepconf")
 STOP_CONFIDENCES = (0.8, 0.95)
@@ -124,7 +124,9 @@ def _served_jobs(traces: Traces) -> Iterator[Job]:
         for strategy, worth, stop, votes in _ways(traces.trials):
             if strategy == "deepconf" and not groups_recorded:
                 continue
-            yield partial(_served_point, strategy=strategy, worth=worth, stop_confidence=stop, votes=votes, cap=cap)
+            yield partial(
+                _served_point, strategy=strategy, worth=worth, stop_confidence=stop, deciding_votes=votes, cap=cap
+            )
 
 
 def _ways(trials: int) -> Iterator[tuple[StrategyName, int, float, int | None]]:
@@ -186,11 +188,18 @@ def _coverage(questions: Sequence[Question], samples: int, cap: int) -> Interval
 
 
 def _served_point(
-    arm: Arm, repeats: int, *, strategy: StrategyName, worth: int, stop_confidence: float, votes: int | None, cap: int
+    arm: Arm,
+    repeats: int,
+    *,
+    strategy: StrategyName,
+    worth: int,
+    stop_confidence: float,
+    deciding_votes: int | None,
+    cap: int,
 ) -> ServedPoint:
     metadata, trials = arm.traces.metadata, arm.traces.trials
     terms = Terms(arm.price, 1, cap, trials, metadata.kv)
-    policy = policy_of(strategy, terms, 0, stop_confidence, votes=votes)
+    policy = policy_of(strategy, terms, 0, stop_confidence, deciding_votes=deciding_votes)
     outcome = arm.replay(policy, worth, cap, trials, repeats)
     return ServedPoint(
         metadata.model,
@@ -205,7 +214,7 @@ def _served_point(
         outcome.accuracy,
         outcome.samples,
         by_question=_by_question(outcome),
-        votes=votes,
+        deciding_votes=deciding_votes,
     )
 
 

@@ -57,7 +57,9 @@ class Choice:
 def policy_at(point: ServedPoint, terms: Terms) -> Policy:
     """The policy that a point was measured with."""
     if point.strategy != "cascade":
-        return policy_of(point.strategy, terms, 0, point.stop_confidence, greedy=False, votes=point.votes)
+        return policy_of(
+            point.strategy, terms, 0, point.stop_confidence, greedy=False, deciding_votes=point.deciding_votes
+        )
     vote = MajorityVote(point.stop_confidence)
     return Cascade((vote, vote), point.escalate_below)
 

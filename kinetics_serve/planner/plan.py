@@ -92,16 +92,16 @@ def policy_of(
     eflops: int,
     stop_confidence: float,
     greedy: bool = False,
-    votes: int | None = None,
+    deciding_votes: int | None = None,
 ) -> Policy:
-    """The policy of that name; for `auto`, the one that suits the budget. votes: that decide a race."""
+    """The policy of that name; for `auto`, the one that suits the budget. deciding_votes: of a race."""
     if strategy == "auto":
         return Auto(stop_confidence, greedy).choose(Run(Single(), terms, eflops).state)
     policies: dict[str, Policy] = {
         "single": Single(),
         "best_of_n": BestOfN(),
         "majority_vote": MajorityVote(stop_confidence),
-        "race": Race(stop_confidence, votes),
+        "race": Race(stop_confidence, deciding_votes),
         "consensus": Consensus(stop_confidence),
         "weighted_vote": Consensus(stop_confidence, "confidence"),
         "deepconf": DeepConf(stop_confidence),

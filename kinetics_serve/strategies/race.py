@@ -15,18 +15,19 @@ class Race:
     The shorter of two samples is right more often, and costs less, so the first to finish make the better voters
     (short-m@k, Hassid et al. 2025, arXiv 2505.17813).
 
-    stop_confidence: see MajorityVote. votes: how many decide it, however they agree; None leaves it to agreement alone.
+    stop_confidence: see MajorityVote. deciding_votes: so many end it, agreed or not; None leaves it to agreement alone.
     """
 
     stop_confidence: float = 0.95
-    votes: int | None = None
+    deciding_votes: int | None = None
     name: str = "race"
 
     def decide(self, state: State) -> Action:
         action = MajorityVote(self.stop_confidence).decide(state)
         if isinstance(action, Finish):
             return action
-        if self.votes is not None and sum([vote.count for vote in state.votes]) >= self.votes:
+        enough = self.deciding_votes
+        if enough is not None and sum([vote.count for vote in state.votes]) >= enough:
             return self.conclude(state, "max_samples")
         if state.running:
             return Wait()

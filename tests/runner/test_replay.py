@@ -18,6 +18,7 @@ from kinetics_serve.strategies.cascade import Cascade
 from kinetics_serve.strategies.consensus import Consensus
 from kinetics_serve.strategies.deepconf import DeepConf
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.race import Race
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import Sample, Status
@@ -221,6 +222,22 @@ def test_samples_that_run_together_read_the_prompt_once_a_step() -> None:
     assert run.account.spent == pytest.approx(alone - shared, abs=3)
 
 
+def test_a_sample_cut_short_found_the_prompt_in_the_cache_where_its_siblings_did() -> None:
+    terms = Terms(PRICE, 100, 50, 4)
+    run = Run(Race(0.8), terms, 4 * terms.worst_case(50))
+    replay(run, [trial(0, 40), trial(1, 10), trial(2, 12), trial(3, 45)], 96)
+    assert [sample.status for sample in run.samples] == [
+        Status.CANCELLED,
+        Status.FINISHED,
+        Status.FINISHED,
+        Status.CANCELLED,
+    ]
+    assert run.cached_tokens == {0: 0, 1: 96, 2: 96, 3: 96}
+    unknown = Run(Race(0.8, deciding_votes=1), terms, 4 * terms.worst_case(50))
+    replay(unknown, [trial(0, 5), trial(1, 10), trial(2, 12), trial(3, 45)], 96)
+    assert set(unknown.cached_tokens.values()) == {0}
+
+
 def test_a_sample_that_needs_more_tokens_than_it_may_have_is_cut_off_and_has_no_vote() -> None:
     terms = Terms(PRICE, 100, 30, 2)
     run = Run(BestOfN(), terms, 2 * terms.worst_case(30))
@@ -236,9 +253,10 @@ def test_a_sample_that_falls_below_its_floor_is_stopped_there_and_has_no_vote() 
     run = Run(DeepConf(stop_confidence=0.999), terms, 7 * terms.worst_case(50))
     steady = [replace(trial(number, 40), worst_window=5.0 + number, lows=((16, 5.0 + number),)) for number in range(4)]
     shaky = replace(trial(4, 40, "b"), worst_window=3.0, lows=((16, 6.0), (21, 4.9), (30, 3.0)))
-    replay(run, [*steady, shaky, *steady])
+    replay(run, [*steady, shaky, *steady], 48)
     assert run.samples[4].floor == 5.0
     assert (run.samples[4].status, run.samples[4].tokens, run.samples[4].answer) == (Status.STOPPED, 21, None)
+    assert run.cached_tokens[4] == run.cached_tokens[1] == 48
     assert all(sample.status is Status.FINISHED for sample in run.samples if sample.index != 4)
 
 

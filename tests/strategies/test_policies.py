@@ -99,7 +99,7 @@ def test_a_race_launches_all_it_can_and_ends_with_the_first_that_agree() -> None
 
 
 def test_a_race_may_be_decided_by_so_many_votes_that_agree_or_not() -> None:
-    race = Race(0.95, votes=3)
+    race = Race(0.95, deciding_votes=3)
     samples = [ended(0, "a"), ended(1, "b", score=2.0), ended(2, None)]
     assert race.decide(state(*samples, running(3), running(4), available=0)) == Wait()
     assert race.decide(state(*samples, ended(3, "c"), running(4), available=0)) == Finish(1, "max_samples", 0.5)
