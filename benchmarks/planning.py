@@ -4,8 +4,8 @@ The questions of recorded traces are halved at random, several times. Each half 
 bring is measured on the other, so that every question is held out equally often. For every N, the plan is asked for
 
 * accuracy: what self-consistency with N samples reached on the calibration half,
-* budget: what N samples of full length reserve,
-* spend: what self-consistency with N samples spent on average on the calibration half, as a hard limit.
+* budget: what N samples of full length reserve, a limit that self-consistency itself seldom comes near,
+* spend: no more on average than self-consistency with N samples spent on the calibration half.
 
 Prints accuracies and eFLOPs on the held-out questions, with 95 % intervals of the difference and of the ratio that
 resample questions, and writes JSON. Traces of the same task with a KV budget may stand beside the dense ones.
@@ -19,7 +19,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from kinetics_serve.cost import DENSE, KVPolicy, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.intervals import LEVEL, RESAMPLES, Interval, bootstrap
 from kinetics_serve.planner.calibrate import Arm, calibrate, powers_of_two
-from kinetics_serve.planner.calibration import Calibration, FixedPoint, Stage
+from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint, Stage
 from kinetics_serve.planner.choose import (
     Choice,
     TermsOf,
@@ -50,6 +50,9 @@ HARDWARE = "b200"
 REPEATS = 50
 """Times that a held-out question is asked."""
 
+NO_LIMIT = 10**30
+"""eFLOPs."""
+
 AIMS = ("accuracy", "budget", "spend")
 
 
@@ -62,7 +65,7 @@ class Row:
     """N of self-consistency, what the plan was asked for, and means over held-out questions.
 
     difference: of accuracies, the plan's less self-consistency's. ratio: of eFLOPs, the plan's to self-consistency's.
-    plans: how often each strategy and length cap was chosen.
+    plans: how often each was chosen.
     """
 
     samples: int
@@ -98,17 +101,18 @@ def part(traces: Traces, queries: frozenset[str]) -> Traces:
 
 
 def planned(aim: str, calibration: Calibration, baseline: FixedPoint, terms_of: TermsOf) -> Choice:
-    """The plan for what the baseline reached, reserved or spent; for less, where that is out of reach."""
+    """The plan for what the baseline reached, reserved or spent; for less accuracy, where that is out of reach."""
     if aim == "accuracy":
         most = max(point.accuracy.mean for point in calibration.served)
         return choose_for_accuracy(calibration, min(baseline.majority.mean, most), terms_of)
-    eflops = baseline.eflops.mean
-    if aim == "budget":
+    if aim == "spend":
+        cheap = tuple(point for point in calibration.served if point.spent.mean <= baseline.eflops.mean)
+        choice = choose_for_budget(replace(calibration, served=cheap), NO_LIMIT, terms_of)
+    else:
         terms = terms_of(Stage(baseline.model, DENSE, baseline.samples, baseline.max_tokens))
         assert terms is not None
-        eflops = baseline.samples * terms.worst_case(baseline.max_tokens)
-    choice = choose_for_budget(calibration, int(eflops), terms_of)
-    assert choice is not None, "a budget below one sample's"
+        choice = choose_for_budget(calibration, baseline.samples * terms.worst_case(baseline.max_tokens), terms_of)
+    assert choice is not None, "less than the cheapest point"
     return choice
 
 
@@ -164,12 +168,17 @@ def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int
             for aim in AIMS:
                 choice = planned(aim, calibration, fixed[samples], terms_of)
                 outcome = served(choice, arms)
-                plans[samples, aim][f"{choice.point.strategy} of {choice.point.max_tokens}"] += 1
+                plans[samples, aim][label(choice.point)] += 1
                 for query in held_out:
                     plan = outcome.by_question[query], outcome.spent_by_question[query]
                     fixed_n = baseline.by_question[query], baseline.spent_by_question[query]
                     pairs[samples, aim][query].append((*plan, *fixed_n))
     return [row(*key, list(pairs[key].values()), plans[key]) for key in sorted(pairs)]
+
+
+def label(point: ServedPoint) -> str:
+    deciding = "" if point.deciding_votes is None else f", {point.deciding_votes} deciding"
+    return f"{point.strategy}, {point.samples_worth:g} samples' worth of {point.max_tokens} tokens{deciding}"
 
 
 def row(samples: int, aim: str, questions: Sequence[Sequence[Pair]], plans: Counter[str]) -> Row:
