@@ -21,7 +21,7 @@ from kinetics_serve.engine import bundled_model
 from kinetics_serve.engine.supervisor import engine_command, engine_environment
 from tests.e2e.conftest import MODEL, START_TIMEOUT_S, Server, free_port
 
-QUESTION = "What is the capital of France?"
+QUESTION = "What is 7 times 8?"
 REWARD_MODEL = "reward"
 INTENSITY = GPUS["b200"].intensity
 
@@ -62,6 +62,7 @@ def save_classifier(folder: Path) -> None:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         num_labels=1,
+        initializer_range=0.1,  # so that scores of different texts differ by more than rounding does
         pad_token_id=tokenizer.pad_token_id,
         dtype=torch.bfloat16,
     )
@@ -105,12 +106,12 @@ async def test_a_real_classifiers_favourite_wins_and_its_reading_is_on_the_bill(
     kinetics = {
         "budget": {"samples": 30},
         "strategy": "best_of_n",
-        "max_samples": 3,
+        "max_samples": 4,
         "include_samples": True,
         "scorer": {"kind": "reward_model", "model": REWARD_MODEL, "api": api},
     }
     messages = [{"role": "user", "content": QUESTION}]
-    body = {"model": MODEL, "messages": messages, "max_tokens": 100, "temperature": 1.0, "seed": 2}
+    body = {"model": MODEL, "messages": messages, "max_tokens": 100, "temperature": 0.7, "seed": 2}
     app = create_app([server.engine_url, classifier.url], INTENSITY)
     async with (
         app.router.lifespan_context(app),
@@ -125,7 +126,7 @@ async def test_a_real_classifiers_favourite_wins_and_its_reading_is_on_the_bill(
     finished = [sample for sample in bill["samples"] if sample["status"] == "finished"]
     assert len({sample["text"] for sample in finished}) > 1
     asked = [classifier.ask(api, sample["text"]) for sample in finished]
-    assert [sample["score"] for sample in finished] == pytest.approx([score for score, _ in asked], abs=0.01)
+    assert [sample["score"] for sample in finished] == pytest.approx([score for score, _ in asked], abs=0.02)
     assert len({sample["score"] for sample in finished}) > 1
     favourite = max(finished, key=lambda sample: (sample["score"], -sample["index"]))
     assert answer["choices"][0]["message"]["content"] == favourite["text"]
