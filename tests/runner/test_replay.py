@@ -119,14 +119,21 @@ async def live(run: Run, cached: int, *trials: Sequence[Trial]) -> None:
     max_samples=st.integers(1, 12),
     max_tokens=st.integers(8, 40),
     kv=st.sampled_from([DENSE, KVPolicy(32, 8, 2)]),
+    deciding=st.sampled_from([None, 1, 3]),
 )
 def test_replay_and_a_live_run_decide_and_bill_the_same(
-    strategy: str, seed: int, samples_worth: float, max_samples: int, max_tokens: int, kv: KVPolicy
+    strategy: str,
+    seed: int,
+    samples_worth: float,
+    max_samples: int,
+    max_tokens: int,
+    kv: KVPolicy,
+    deciding: int | None,
 ) -> None:
     (question,) = synthetic(seed, questions=1, trials=12, max_tokens=40, skill=0.4).questions
     terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
     budget = int(samples_worth * terms.worst_case(max_tokens))
-    policy = policy_of(strategy, terms, budget, 0.9, greedy=False)  # type: ignore[arg-type]
+    policy = policy_of(strategy, terms, budget, 0.9, deciding_votes=deciding)  # type: ignore[arg-type]
     cached = cached_tokens(question.prompt_tokens)
     replayed, lived = Run(policy, terms, budget), Run(policy, terms, budget)
     replay(replayed, question.trials, cached)
@@ -186,6 +193,7 @@ def test_a_cascade_decides_and_bills_the_same_in_replay_and_live_and_keeps_its_b
     max_tokens=st.integers(1, 400),
     stop_confidence=st.sampled_from([0.6, 0.9, 0.99, 1.0]),
     kv=st.sampled_from([DENSE, KVPolicy(64), KVPolicy(64, 16, 2)]),
+    deciding=st.sampled_from([None, 1, 3]),
 )
 def test_every_policy_keeps_its_budget_and_leaves_nothing_reserved(
     strategy: str,
@@ -195,11 +203,12 @@ def test_every_policy_keeps_its_budget_and_leaves_nothing_reserved(
     max_tokens: int,
     stop_confidence: float,
     kv: KVPolicy,
+    deciding: int | None,
 ) -> None:
     (question,) = synthetic(seed, questions=1, skill=random.Random(seed).random()).questions
     terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
     budget = int(samples_worth * terms.worst_case(max_tokens))
-    policy = policy_of(strategy, terms, budget, stop_confidence, greedy=False)  # type: ignore[arg-type]
+    policy = policy_of(strategy, terms, budget, stop_confidence, deciding_votes=deciding)  # type: ignore[arg-type]
     run = Run(policy, terms, budget)
     finish = replay(run, question.trials, cached_tokens(question.prompt_tokens))
     assert run.account.spent <= budget
