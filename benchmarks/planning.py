@@ -169,7 +169,7 @@ def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int
                 choice = planned(aim, calibration, fixed[samples], terms_of)
                 outcome = served(choice, arms)
                 plans[samples, aim][label(choice.point)] += 1
-                for query in held_out:
+                for query in sorted(held_out):
                     plan = outcome.by_question[query], outcome.spent_by_question[query]
                     fixed_n = baseline.by_question[query], baseline.spent_by_question[query]
                     pairs[samples, aim][query].append((*plan, *fixed_n))
