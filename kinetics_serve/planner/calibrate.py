@@ -134,6 +134,7 @@ def _ways(trials: int) -> Iterator[tuple[StrategyName, int, float, int | None]]:
     yield "single", 1, 0.95, None
     for worth in powers_of_two(trials)[1:]:
         yield "best_of_n", worth, 0.95, None
+        yield "self_consistency", worth, 0.95, None
         for strategy in VOTES:
             for stop in STOP_CONFIDENCES:
                 yield strategy, worth, stop, None

@@ -16,7 +16,7 @@ from kinetics_serve.strategies.state import Policy
 MIN_PAIRS = 2
 """Questions: fewer have no standard error."""
 
-PLAIN_VOTES = ("majority_vote", "race")
+PLAIN_VOTES = ("self_consistency", "majority_vote", "race")
 
 TermsOf = Callable[[Stage], Terms | None]
 """The terms of a request run as a stage says, with no more samples than it, of its max_tokens; None where it can't be
