@@ -132,7 +132,7 @@ class Harness:
         raise AssertionError("unreachable")
 
     def _body(self, problem: Problem, number: int, trial: int) -> Json:
-        body: Json = {
+        return {
             "model": self._model,
             "messages": [{"role": "user", "content": self.task.prompt(problem)}],
             "max_tokens": self._sampling.max_tokens,
@@ -144,10 +144,9 @@ class Harness:
             "logprobs": True,
             "top_logprobs": ChatCompletion(None).wanted_logprobs,
             "repetition_detection": REPETITION_DETECTION,
+            # Dense trials say so too: an engine with sparse attention has a KV budget of its own.
+            "vllm_xargs": {"kv_budget": self._kv.budget or 0},
         }
-        if self._kv.budget is not None:
-            body["vllm_xargs"] = {"kv_budget": self._kv.budget}
-        return body
 
     def _groups_of(self, problem: Problem, pool: MathPool) -> AnswerGroups:
         if problem.query not in self._groups:

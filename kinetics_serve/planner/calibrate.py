@@ -27,6 +27,8 @@ SERVED_QUANTILES = (0.2, 0.35, 0.5, 0.75)
 
 VOTES: tuple[StrategyName, ...] = ("majority_vote", "race", "consensus", "weighted_vote", "deepconf")
 STOP_CONFIDENCES = (0.8, 0.95)
+ALWAYS_SURE = 2
+"""A race that so many votes decide ends before its stop confidence could."""
 
 FIRST_VOTES = 4
 """Samples of a cascade's first stage: as many as can be sure if they all agree."""
@@ -119,20 +121,26 @@ def _fixed_jobs(traces: Traces) -> Iterator[Job]:
 def _served_jobs(traces: Traces) -> Iterator[Job]:
     groups_recorded = any(trial.lows for question in traces.questions for trial in question.trials)
     for cap in _usable(traces, {traces.longest, *_finished_lengths(traces)}):
-        for strategy, worth, stop in _ways(traces.trials):
+        for strategy, worth, stop, votes in _ways(traces.trials):
             if strategy == "deepconf" and not groups_recorded:
                 continue
-            yield partial(_served_point, strategy=strategy, worth=worth, stop_confidence=stop, cap=cap)
+            yield partial(
+                _served_point, strategy=strategy, worth=worth, stop_confidence=stop, deciding_votes=votes, cap=cap
+            )
 
 
-def _ways(trials: int) -> Iterator[tuple[StrategyName, int, float]]:
-    """Strategy, samples' worth, stop confidence."""
-    yield "single", 1, 0.95
+def _ways(trials: int) -> Iterator[tuple[StrategyName, int, float, int | None]]:
+    """Strategy, samples' worth, stop confidence, and the votes that decide a race."""
+    yield "single", 1, 0.95, None
     for worth in powers_of_two(trials)[1:]:
-        yield "best_of_n", worth, 0.95
+        yield "best_of_n", worth, 0.95, None
+        yield "self_consistency", worth, 0.95, None
         for strategy in VOTES:
             for stop in STOP_CONFIDENCES:
-                yield strategy, worth, stop
+                yield strategy, worth, stop, None
+        for votes in powers_of_two(worth - 1):
+            for stop in STOP_CONFIDENCES if votes > ALWAYS_SURE else STOP_CONFIDENCES[-1:]:
+                yield "race", worth, stop, votes
 
 
 def powers_of_two(most: int) -> list[int]:
@@ -181,11 +189,18 @@ def _coverage(questions: Sequence[Question], samples: int, cap: int) -> Interval
 
 
 def _served_point(
-    arm: Arm, repeats: int, *, strategy: StrategyName, worth: int, stop_confidence: float, cap: int
+    arm: Arm,
+    repeats: int,
+    *,
+    strategy: StrategyName,
+    worth: int,
+    stop_confidence: float,
+    deciding_votes: int | None,
+    cap: int,
 ) -> ServedPoint:
     metadata, trials = arm.traces.metadata, arm.traces.trials
     terms = Terms(arm.price, 1, cap, trials, metadata.kv)
-    policy = policy_of(strategy, terms, 0, stop_confidence, greedy=False)
+    policy = policy_of(strategy, terms, 0, stop_confidence, deciding_votes=deciding_votes)
     outcome = arm.replay(policy, worth, cap, trials, repeats)
     return ServedPoint(
         metadata.model,
@@ -200,6 +215,7 @@ def _served_point(
         outcome.accuracy,
         outcome.samples,
         by_question=_by_question(outcome),
+        deciding_votes=deciding_votes,
     )
 
 

@@ -54,6 +54,7 @@ class ServedPoint:
     prompts of other lengths. budget, spent: eFLOPs on the calibration's own prompts. second: of a cascade, which asks
     it where the first stage is less sure than `escalate_below`; its budget covers all samples of both stages.
     by_question: accuracy of each question, in the order of their texts, so that two points can be compared in pairs.
+    deciding_votes: of a race that isn't left to agreement alone.
     """
 
     model: str
@@ -70,6 +71,7 @@ class ServedPoint:
     second: Stage | None = None
     escalate_below: float = 0.0
     by_question: tuple[float, ...] = ()
+    deciding_votes: int | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import stdev
 
 from kinetics_serve.cost import KVPolicy, Price
 from kinetics_serve.planner.calibration import Calibration, ServedPoint, Stage
@@ -15,6 +15,8 @@ from kinetics_serve.strategies.state import Policy
 
 MIN_PAIRS = 2
 """Questions: fewer have no standard error."""
+
+PLAIN_VOTES = ("self_consistency", "majority_vote", "race")
 
 TermsOf = Callable[[Stage], Terms | None]
 """The terms of a request run as a stage says, with no more samples than it, of its max_tokens; None where it can't be
@@ -57,7 +59,9 @@ class Choice:
 def policy_at(point: ServedPoint, terms: Terms) -> Policy:
     """The policy that a point was measured with."""
     if point.strategy != "cascade":
-        return policy_of(point.strategy, terms, 0, point.stop_confidence, greedy=False)
+        return policy_of(
+            point.strategy, terms, 0, point.stop_confidence, greedy=False, deciding_votes=point.deciding_votes
+        )
     vote = MajorityVote(point.stop_confidence)
     return Cascade((vote, vote), point.escalate_below)
 
@@ -81,24 +85,53 @@ def choose_for_budget(calibration: Calibration, eflops: int, terms_of: TermsOf) 
     return max(within, key=lambda choice: (_edge(choice.point, plain.point), choice is plain, -choice.expected))
 
 
-def _edge(point: ServedPoint, plain: ServedPoint) -> float:
-    """By how much a point is more accurate, less the standard error of that; 0 for the plain one itself."""
-    if point is plain or len(point.by_question) != len(plain.by_question):
-        return 0.0 if point is plain else point.accuracy.mean - plain.accuracy.high
-    differences = [a - b for a, b in zip(point.by_question, plain.by_question, strict=True)]
-    return fmean(differences) - stdev(differences) / sqrt(len(differences))
-
-
 def choose_for_accuracy(calibration: Calibration, accuracy: float, terms_of: TermsOf) -> Choice:
-    """The choice that is expected to spend least among those expected to be so accurate (0 to 1).
+    """The choice that is expected to spend least among those expected to be so accurate (0 to 1), by more than luck.
 
-    Raises AccuracyOutOfReach.
+    The cheapest of many that seem accurate enough is the luckiest too. So the cheapest plain vote that reached it with
+    samples of full length stands, unless a cheaper choice reached it even less the standard error of the difference
+    between the two on the same questions. Raises AccuracyOutOfReach.
     """
     choices = list(_choices(calibration, terms_of))
     enough = [choice for choice in choices if choice.point.accuracy.mean >= accuracy]
     if not enough:
         raise AccuracyOutOfReach(accuracy, max((choice.point.accuracy.mean for choice in choices), default=None))
-    return min(enough, key=lambda choice: (choice.expected, -choice.point.accuracy.mean))
+    full: dict[tuple[str, KVPolicy], int] = {}
+    for choice in choices:
+        arm = choice.point.model, choice.point.kv
+        full[arm] = max(choice.point.max_tokens, full.get(arm, 0))
+    votes = [choice for choice in enough if choice.point.strategy in PLAIN_VOTES]
+    plain = min(
+        [each for each in votes if each.point.max_tokens == full[each.point.model, each.point.kv]],
+        key=_thrift,
+        default=None,
+    )
+    if plain is None:
+        return min(enough, key=_thrift)
+    sure = [each for each in enough if each.point.accuracy.mean - _error(each.point, plain.point) >= accuracy]
+    return min(sure, key=_thrift)
+
+
+def _thrift(choice: Choice) -> tuple[float, float]:
+    return choice.expected, -choice.point.accuracy.mean
+
+
+def _edge(point: ServedPoint, plain: ServedPoint) -> float:
+    """By how much a point is more accurate than the plain one, less the standard error of that."""
+    return point.accuracy.mean - plain.accuracy.mean - _error(point, plain)
+
+
+def _error(point: ServedPoint, plain: ServedPoint) -> float:
+    """The standard error of the difference of two accuracies; 0 for the plain one itself.
+
+    Where they were not measured on the same questions: what the point's interval reaches down.
+    """
+    if point is plain:
+        return 0.0
+    if len(point.by_question) < MIN_PAIRS or len(point.by_question) != len(plain.by_question):
+        return point.accuracy.mean - point.accuracy.low
+    differences = [a - b for a, b in zip(point.by_question, plain.by_question, strict=True)]
+    return stdev(differences) / sqrt(len(differences))
 
 
 def fitting(offers: Mapping[tuple[str, KVPolicy], Terms]) -> TermsOf:

@@ -87,16 +87,21 @@ def plan(strategy: StrategyName, budget: Budget, terms: Terms, stop_confidence: 
 
 
 def policy_of(
-    strategy: StrategyName, terms: Terms, eflops: int, stop_confidence: float, greedy: bool = False
+    strategy: StrategyName,
+    terms: Terms,
+    eflops: int,
+    stop_confidence: float,
+    greedy: bool = False,
+    deciding_votes: int | None = None,
 ) -> Policy:
-    """The policy of that name; for `auto`, the one that suits the budget."""
+    """The policy of that name; for `auto`, the one that suits the budget. deciding_votes: of a race."""
     if strategy == "auto":
         return Auto(stop_confidence, greedy).choose(Run(Single(), terms, eflops).state)
     policies: dict[str, Policy] = {
         "single": Single(),
         "best_of_n": BestOfN(),
         "majority_vote": MajorityVote(stop_confidence),
-        "race": Race(stop_confidence),
+        "race": Race(stop_confidence, deciding_votes),
         "consensus": Consensus(stop_confidence),
         "weighted_vote": Consensus(stop_confidence, "confidence"),
         "deepconf": DeepConf(stop_confidence),

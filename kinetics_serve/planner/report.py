@@ -43,6 +43,7 @@ def choice_report(calibration: Calibration, choice: Choice) -> dict[str, Any]:
         "kv_budget": "dense" if point.kv.budget is None else point.kv.budget,
         "strategy": point.strategy,
         "stop_confidence": point.stop_confidence,
+        "deciding_votes": point.deciding_votes,
         "max_tokens": point.max_tokens,
         "max_samples": point.max_samples,
         "budget_eflops": choice.budget,

@@ -8,7 +8,7 @@ from kinetics_serve.cost import Price
 from kinetics_serve.intervals import Interval, bootstrap
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run, Terms
-from kinetics_serve.strategies.state import Policy
+from kinetics_serve.strategies.state import Policy, Status
 from kinetics_serve.traces import Question, Traces, Trial
 
 CACHE_BLOCK = 16
@@ -18,7 +18,7 @@ CACHE_BLOCK = 16
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Means over all questions and repeats of a replay. samples: launched, tokens: generated, of one request.
-    by_question: accuracy by query.
+    by_question: accuracy by query; spent_by_question: eFLOPs.
     """
 
     accuracy: Interval
@@ -29,6 +29,7 @@ class Outcome:
     requests: int
     stop_reasons: dict[str, int]
     by_question: dict[str, float]
+    spent_by_question: dict[str, float]
 
 
 def cached_tokens(prompt_tokens: int, block: int = CACHE_BLOCK) -> int:
@@ -50,12 +51,17 @@ class Second:
         return Terms(self.price, question.prompt_tokens, self.max_tokens, count, self.traces.metadata.kv)
 
 
-def _winner(run: Run, index: int, trials: Sequence[Sequence[Trial]]) -> Trial:
-    """The trial that sample `index` replayed: its arm's samples took theirs in turn."""
+def _correct(run: Run, winner: int | None, trials: Sequence[Sequence[Trial]]) -> bool:
+    """Whether the answer is right. A sample that was cut off has none, whatever its trial went on to say.
+
+    trials: of each arm, whose samples took theirs in turn.
+    """
+    if winner is None or run.samples[winner].status is not Status.FINISHED:
+        return False
     if len(trials) == 1:
-        return trials[0][index]
-    arm = run.samples[index].arm
-    return trials[arm][sum(sample.arm == arm for sample in run.samples[:index])]
+        return trials[0][winner].correct
+    arm = run.samples[winner].arm
+    return trials[arm][sum(sample.arm == arm for sample in run.samples[:winner])].correct
 
 
 def replay_all(
@@ -82,6 +88,7 @@ def replay_all(
     chance = np.random.default_rng(seed)
     results: list[list[tuple[float, float]]] = []
     by_question: dict[str, float] = {}
+    spent_by_question: dict[str, float] = {}
     reasons: Counter[str] = Counter()
     samples = tokens = budgets = 0
     further = {question.query: question for question in second.traces.questions} if second is not None else {}
@@ -103,7 +110,7 @@ def replay_all(
             more = [chance.permutation(np.array(further[question.query].trials, object)).tolist() for _ in others]
             run = Run(chosen, terms, eflops, *others)
             finish = replay(run, trials, cached, *more)
-            correct = finish.winner is not None and _winner(run, finish.winner, [trials, *more]).correct
+            correct = _correct(run, finish.winner, [trials, *more])
             outcomes.append((float(correct), float(run.account.spent)))
             reasons[finish.reason] += 1
             samples += len(run.samples)
@@ -111,6 +118,7 @@ def replay_all(
         budgets += eflops
         results.append(outcomes)
         by_question[question.query] = sum([correct for correct, _ in outcomes]) / repeats
+        spent_by_question[question.query] = sum([spent for _, spent in outcomes]) / repeats
     requests = len(results) * repeats
     return Outcome(
         bootstrap([[correct for correct, _ in outcomes] for outcomes in results]),
@@ -121,4 +129,5 @@ def replay_all(
         requests,
         dict(reasons.most_common()),
         by_question,
+        spent_by_question,
     )

@@ -173,9 +173,11 @@ class Run:
         """The sample is over: charges what it cost and frees the rest of its reservation."""
         if end.scoring != ZERO or self._scoring:
             self._scoring[index] = end.scoring
-        self._settle(index, end.tokens, end.cached_tokens)
+        sample = self.samples[index]
+        reported = end.status is not Status.STOPPED
+        self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for_siblings(sample))
         answer = end.answer if end.status is Status.FINISHED else None
-        _, max_tokens, _, _, _, _, _, _, floor, arm = self.samples[index]
+        _, max_tokens, _, _, _, _, _, _, floor, arm = sample
         sample = Sample(index, max_tokens, end.status, end.tokens, answer, end.score, end.empty, end.lowest, floor, arm)
         self.samples[index] = sample
         self._running -= 1
@@ -187,10 +189,10 @@ class Run:
             self._starts.pop(index, None)
 
     def cancel_running(self) -> None:
-        """Settles what still runs for the tokens seen. Its cached tokens were never reported: none are assumed."""
+        """Settles what still runs for the tokens seen."""
         for sample in self.samples:
             if sample.status is Status.RUNNING:
-                self._settle(sample.index, sample.tokens, cached_tokens=0)
+                self._settle(sample.index, sample.tokens, self._cached_for_siblings(sample))
                 self.samples[sample.index] = sample._replace(status=Status.CANCELLED)
                 self._running -= 1
 
@@ -209,6 +211,18 @@ class Run:
             self._running += 1
             launched.append(sample)
         return launched
+
+    def _cached_for_siblings(self, sample: Sample) -> int:
+        """Cached tokens of a sample that was cut short, for servers report them at a sample's end only.
+
+        It found the blocks of the prompt that its siblings found, which stay while any of them runs: the least that one
+        of them reported. The arm's first sample put them there, and found none that we know of.
+        """
+        siblings = [each for each in self.samples if each.arm == sample.arm]
+        if sample.index == siblings[0].index:
+            return 0
+        ended = [each.index for each in siblings[1:] if each.status in (Status.FINISHED, Status.TRUNCATED)]
+        return min([self.cached_tokens[index] for index in ended], default=0)
 
     def _settle(self, index: int, tokens: int, cached_tokens: int) -> None:
         if index not in self._starts:  # never accepted

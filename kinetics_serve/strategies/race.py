@@ -9,23 +9,32 @@ from kinetics_serve.strategies.state import Action, Finish, State, StopReason, W
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """All samples that the budget covers run at once; the vote ends as MajorityVote's does, and what still runs is
-    cancelled.
+    """All samples that the budget covers run at once; the vote ends as MajorityVote's does, or with a number of votes,
+    and what still runs is cancelled. Where all have ended and it is still open, what is left buys another round.
 
     The shorter of two samples is right more often, and costs less, so the first to finish make the better voters
-    (short-m@k, Hassid et al. 2025, arXiv 2505.17813). There m is fixed; here agreement decides.
+    (short-m@k, Hassid et al. 2025, arXiv 2505.17813).
 
-    stop_confidence: see MajorityVote.
+    stop_confidence: see MajorityVote. deciding_votes: so many end it, agreed or not; None leaves it to agreement alone.
     """
 
     stop_confidence: float = 0.95
+    deciding_votes: int | None = None
     name: str = "race"
 
     def decide(self, state: State) -> Action:
         action = MajorityVote(self.stop_confidence).decide(state)
         if isinstance(action, Finish):
             return action
-        return affordable_launch(state, state.samples_left) or Wait()
+        enough = self.deciding_votes
+        if enough is not None and sum([vote.count for vote in state.votes]) >= enough:
+            return self.conclude(state, "max_samples")
+        if state.running:
+            return Wait()
+        launch = affordable_launch(state, state.samples_left)
+        if launch is not None:
+            return launch
+        return self.conclude(state, "budget" if state.samples_left > 0 else "max_samples")
 
     def conclude(self, state: State, reason: StopReason) -> Finish:
         return MajorityVote(self.stop_confidence).conclude(state, reason)

@@ -108,6 +108,11 @@ async def test_requests_say_what_the_task_and_the_kv_budget_ask_for(server: Fake
     assert len({body["seed"] for body in server.bodies}) == 12
 
 
+async def test_dense_trials_ask_for_it_on_an_engine_that_attends_sparsely(server: FakeServer, tmp_path: Path) -> None:
+    await record(server, tmp_path / "t.jsonl", 2)
+    assert {body["vllm_xargs"]["kv_budget"] for body in server.bodies} == {0}
+
+
 async def test_no_more_trials_are_in_flight_than_allowed_and_no_fewer(server: FakeServer, tmp_path: Path) -> None:
     await record(server, tmp_path / "t.jsonl", 8, concurrency=3)
     assert server.most_running == 3

@@ -8,8 +8,9 @@ from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import Calibration, CalibrationError, ServedPoint
-from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_budget
+from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_budget, policy_at
 from kinetics_serve.planner.figures import draw
+from kinetics_serve.strategies.race import Race
 from tests.synthetic import synthetic
 
 SPARSE = KVPolicy(64, 16, 2)
@@ -37,6 +38,20 @@ def test_a_single_samples_coverage_is_its_majority_and_its_pass_rate(calibration
 
 def test_what_is_spent_stays_within_what_was_stated(calibration: Calibration) -> None:
     assert all(point.spent.mean <= point.budget for point in calibration.served)
+
+
+def test_races_are_tried_that_a_few_votes_decide(calibration: Calibration) -> None:
+    races = {
+        point.deciding_votes: point
+        for point in calibration.served
+        if (point.kv, point.strategy, point.samples_worth, point.max_tokens) == (DENSE, "race", 8, 400)
+    }
+    assert set(races) == {None, 1, 2, 4, 7}
+    assert races[1].spent.mean < races[2].spent.mean < races[7].spent.mean
+    stage = races[2].stages[0]
+    terms = at_recorded_lengths(calibration, 50)(stage)
+    assert terms is not None
+    assert policy_at(races[2], terms) == Race(races[2].stop_confidence, 2)
 
 
 def test_a_calibration_comes_back_from_its_file_as_it_was(calibration: Calibration, tmp_path: Path) -> None:

@@ -96,3 +96,22 @@ def test_what_was_better_question_by_question_replaces_the_plain_vote() -> None:
     choice = choose_for_budget(calibration(plain, better), 10**15, terms_of)
     assert choice is not None
     assert choice.point == better
+
+
+def test_an_accuracy_is_not_entrusted_to_what_is_cheap_by_luck() -> None:
+    plain = paired("majority_vote", PLAIN)
+    lucky = paired("race", [1.0, 0.0, 1.0, 0.2] * 8, max_tokens=50)
+    assert lucky.accuracy.mean > 0.49
+    assert choose_for_accuracy(calibration(lucky, plain), 0.49, terms_of).point == plain
+
+
+def test_an_accuracy_gets_what_is_cheaper_and_as_good_question_by_question() -> None:
+    plain = paired("majority_vote", PLAIN)
+    better = paired("best_of_n", [accuracy + 0.01 * (number % 2) for number, accuracy in enumerate(PLAIN)], 50)
+    assert choose_for_accuracy(calibration(plain, better), 0.49, terms_of).point == better
+
+
+def test_an_accuracy_that_no_plain_vote_reaches_gets_the_cheapest_that_does() -> None:
+    other, dear = paired("best_of_n", [0.8, 0.6] * 16, 50), paired("best_of_n", [0.8, 0.7] * 16)
+    choice = choose_for_accuracy(calibration(paired("majority_vote", PLAIN), dear, other), 0.65, terms_of)
+    assert choice.point == other

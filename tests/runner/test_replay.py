@@ -18,6 +18,7 @@ from kinetics_serve.strategies.cascade import Cascade
 from kinetics_serve.strategies.consensus import Consensus
 from kinetics_serve.strategies.deepconf import DeepConf
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.race import Race
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import Sample, Status
@@ -118,14 +119,21 @@ async def live(run: Run, cached: int, *trials: Sequence[Trial]) -> None:
     max_samples=st.integers(1, 12),
     max_tokens=st.integers(8, 40),
     kv=st.sampled_from([DENSE, KVPolicy(32, 8, 2)]),
+    deciding=st.sampled_from([None, 1, 3]),
 )
 def test_replay_and_a_live_run_decide_and_bill_the_same(
-    strategy: str, seed: int, samples_worth: float, max_samples: int, max_tokens: int, kv: KVPolicy
+    strategy: str,
+    seed: int,
+    samples_worth: float,
+    max_samples: int,
+    max_tokens: int,
+    kv: KVPolicy,
+    deciding: int | None,
 ) -> None:
     (question,) = synthetic(seed, questions=1, trials=12, max_tokens=40, skill=0.4).questions
     terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
     budget = int(samples_worth * terms.worst_case(max_tokens))
-    policy = policy_of(strategy, terms, budget, 0.9, greedy=False)  # type: ignore[arg-type]
+    policy = policy_of(strategy, terms, budget, 0.9, deciding_votes=deciding)  # type: ignore[arg-type]
     cached = cached_tokens(question.prompt_tokens)
     replayed, lived = Run(policy, terms, budget), Run(policy, terms, budget)
     replay(replayed, question.trials, cached)
@@ -185,6 +193,7 @@ def test_a_cascade_decides_and_bills_the_same_in_replay_and_live_and_keeps_its_b
     max_tokens=st.integers(1, 400),
     stop_confidence=st.sampled_from([0.6, 0.9, 0.99, 1.0]),
     kv=st.sampled_from([DENSE, KVPolicy(64), KVPolicy(64, 16, 2)]),
+    deciding=st.sampled_from([None, 1, 3]),
 )
 def test_every_policy_keeps_its_budget_and_leaves_nothing_reserved(
     strategy: str,
@@ -194,11 +203,12 @@ def test_every_policy_keeps_its_budget_and_leaves_nothing_reserved(
     max_tokens: int,
     stop_confidence: float,
     kv: KVPolicy,
+    deciding: int | None,
 ) -> None:
     (question,) = synthetic(seed, questions=1, skill=random.Random(seed).random()).questions
     terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
     budget = int(samples_worth * terms.worst_case(max_tokens))
-    policy = policy_of(strategy, terms, budget, stop_confidence, greedy=False)  # type: ignore[arg-type]
+    policy = policy_of(strategy, terms, budget, stop_confidence, deciding_votes=deciding)  # type: ignore[arg-type]
     run = Run(policy, terms, budget)
     finish = replay(run, question.trials, cached_tokens(question.prompt_tokens))
     assert run.account.spent <= budget
@@ -221,6 +231,22 @@ def test_samples_that_run_together_read_the_prompt_once_a_step() -> None:
     assert run.account.spent == pytest.approx(alone - shared, abs=3)
 
 
+def test_a_sample_cut_short_found_the_prompt_in_the_cache_where_its_siblings_did() -> None:
+    terms = Terms(PRICE, 100, 50, 4)
+    run = Run(Race(0.8), terms, 4 * terms.worst_case(50))
+    replay(run, [trial(0, 40), trial(1, 10), trial(2, 12), trial(3, 45)], 96)
+    assert [sample.status for sample in run.samples] == [
+        Status.CANCELLED,
+        Status.FINISHED,
+        Status.FINISHED,
+        Status.CANCELLED,
+    ]
+    assert run.cached_tokens == {0: 0, 1: 96, 2: 96, 3: 96}
+    unknown = Run(Race(0.8, deciding_votes=1), terms, 4 * terms.worst_case(50))
+    replay(unknown, [trial(0, 5), trial(1, 10), trial(2, 12), trial(3, 45)], 96)
+    assert set(unknown.cached_tokens.values()) == {0}
+
+
 def test_a_sample_that_needs_more_tokens_than_it_may_have_is_cut_off_and_has_no_vote() -> None:
     terms = Terms(PRICE, 100, 30, 2)
     run = Run(BestOfN(), terms, 2 * terms.worst_case(30))
@@ -236,9 +262,10 @@ def test_a_sample_that_falls_below_its_floor_is_stopped_there_and_has_no_vote() 
     run = Run(DeepConf(stop_confidence=0.999), terms, 7 * terms.worst_case(50))
     steady = [replace(trial(number, 40), worst_window=5.0 + number, lows=((16, 5.0 + number),)) for number in range(4)]
     shaky = replace(trial(4, 40, "b"), worst_window=3.0, lows=((16, 6.0), (21, 4.9), (30, 3.0)))
-    replay(run, [*steady, shaky, *steady])
+    replay(run, [*steady, shaky, *steady], 48)
     assert run.samples[4].floor == 5.0
     assert (run.samples[4].status, run.samples[4].tokens, run.samples[4].answer) == (Status.STOPPED, 21, None)
+    assert run.cached_tokens[4] == run.cached_tokens[1] == 48
     assert all(sample.status is Status.FINISHED for sample in run.samples if sample.index != 4)
 
 
@@ -256,3 +283,20 @@ def test_a_single_sample_is_right_as_often_as_it_was_recorded_to_be() -> None:
     recorded = sum(trial.correct for question in traces.questions for trial in question.trials) / (40 * 16)
     assert outcome.accuracy.mean == pytest.approx(recorded, abs=0.03)
     assert outcome.accuracy.low < outcome.accuracy.mean < outcome.accuracy.high
+
+
+def test_a_sample_that_was_cut_off_is_not_right_by_what_its_trial_went_on_to_say() -> None:
+    traces = synthetic(questions=40, trials=16)
+    outcome = replay_all(
+        traces,
+        lambda *_: Single(),
+        lambda terms: terms.worst_case(60),
+        PRICE,
+        max_tokens=60,
+        max_samples=1,
+        repeats=50,
+    )
+    trials = [trial for question in traces.questions for trial in question.trials]
+    in_time = sum(trial.correct and trial.tokens <= 60 for trial in trials) / len(trials)
+    assert in_time < 0.7 * sum(trial.correct for trial in trials) / len(trials)
+    assert outcome.accuracy.mean == pytest.approx(in_time, abs=0.03)

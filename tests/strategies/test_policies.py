@@ -95,7 +95,22 @@ def test_a_race_launches_all_it_can_and_ends_with_the_first_that_agree() -> None
     first, second = ended(0, "a", score=1.0), ended(1, "a", score=2.0)
     assert race.decide(state(first, running(1), *late, available=0)) == Wait()
     assert race.decide(state(first, second, *late, available=0)) == Finish(1, "consensus", 0.875)
-    assert race.decide(state(first, ended(1, "b"), *late, available=2 * FULL)) == Launch(2, 64)
+    assert race.decide(state(first, ended(1, "b"), *late, available=2 * FULL)) == Wait()
+
+
+def test_a_race_may_be_decided_by_so_many_votes_that_agree_or_not() -> None:
+    race = Race(0.95, deciding_votes=3)
+    samples = [ended(0, "a"), ended(1, "b", score=2.0), ended(2, None)]
+    assert race.decide(state(*samples, running(3), running(4), available=0)) == Wait()
+    assert race.decide(state(*samples, ended(3, "c"), running(4), available=0)) == Finish(1, "max_samples", 0.5)
+
+
+def test_a_race_that_nobody_won_goes_another_round() -> None:
+    samples = [ended(0, "a"), ended(1, "b"), Sample(2, 64, Status.TRUNCATED, 64, None, 1.0, empty=False)]
+    assert Race().decide(state(*samples, running(3), available=2 * FULL)) == Wait()
+    assert Race().decide(state(*samples, available=2 * FULL)) == Launch(2, 64)
+    assert Race().decide(state(*samples, available=0)) == Finish(0, "budget", 0.5)
+    assert Race().decide(state(*samples, available=2 * FULL, max_samples=3)) == Finish(0, "max_samples", 0.5)
 
 
 def test_voting_stops_when_what_is_left_cannot_overturn_the_leader() -> None:
