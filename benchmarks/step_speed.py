@@ -37,7 +37,10 @@ def contexts_of(shape: dict[str, Any], times_budget: int) -> list[int]:
 def engine(shape: dict[str, Any], folder: str, longest: int, sparse: bool) -> Any:
     """A vLLM engine whose requests find all but their last prompt token in the KV cache."""
     from vllm import LLM
+    from vllm.distributed.kv_transfer.kv_connector.v1.decode_bench_connector import DecodeBenchConnectorWorker
 
+    # `fill` does it, when the plugin has seen the cache and before anything else touches the memory.
+    DecodeBenchConnectorWorker.register_kv_caches = lambda self, kv_caches: None  # type: ignore[method-assign]
     more = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "bos_token_id": 0}
     Path(folder, "config.json").write_text(json.dumps({**shape["config"], **more}))
     if sparse:
@@ -68,13 +71,14 @@ def fill(worker: Any) -> None:
 
     numbers = torch.randn(FILL).bfloat16()
     for layer in worker.model_runner.compilation_config.static_forward_context.values():
+        if hasattr(layer.impl, "regions"):
+            cache, tiles = layer.impl.regions(layer.kv_cache)
         flat = layer.kv_cache.view(-1)
         for start in range(0, len(flat), FILL):
             part = flat[start : start + FILL]
             part.copy_(numbers[: len(part)])
         if not hasattr(layer.impl, "regions"):
             continue
-        cache, tiles = layer.impl.regions(layer.kv_cache)
         pages = torch.arange(len(cache), dtype=torch.int32)[None]
         tokens = torch.tensor([pages.numel() * layer.impl.heads.page_size], dtype=torch.int32)
         none, zero = torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)

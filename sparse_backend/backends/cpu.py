@@ -32,6 +32,7 @@ from sparse_backend.backends.engine import check_engine
 from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.kernels import DecodeBatch, Kernels, cpu_kernels
 from sparse_backend.kernels.batch import heads_of, split_cache
+from sparse_backend.kernels.huge_pages import use_huge_pages
 from sparse_backend.request_budgets import row_budgets
 from sparse_backend.selection import get_selector
 
@@ -207,6 +208,7 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
     def regions(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, and summaries, of this layer's KV cache: see `split_cache`."""
         if self._kv_cache is not kv_cache or self._regions is None:
+            use_huge_pages(kv_cache)
             self._kv_cache, self._regions = kv_cache, split_cache(kv_cache, self.heads)
         return self._regions
 

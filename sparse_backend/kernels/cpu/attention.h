@@ -8,8 +8,9 @@
 
 namespace {
 
-// Pages are scattered, and one takes less time to read than memory takes to answer.
+// Pages and values are scattered, and one takes less time to read than memory takes to answer.
 constexpr int PAGES_AHEAD = 4;
+constexpr int VALUES_AHEAD = 24;  // a multiple of 8
 
 template <class T, int G>
 INLINE void page_logits(const T* keys, const T* next, const float* query, int head_size, int page_size, float* out,
@@ -38,6 +39,7 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
   float* logits = Scratch::grow(scratch.logits, (size_t)G * padded);
   auto page = [&](int logical) { return cache + ((int64_t)r.table[logical] * s.kv_heads + head) * ps * 2 * D; };
 
+  for (int i = 0; i < std::min(PAGES_AHEAD, count); i++) prefetch_all(page(selected[i]), ps * D * sizeof(T));
   for (int i = 0; i < count; i++) {
     const T* keys = page(selected[i]);
     const T* next = page(selected[std::min(i + PAGES_AHEAD, count - 1)]);
@@ -82,6 +84,8 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
   for (int t = head_tokens; t < padded; t++) score[t] = 0.0f;
   int read = top_k(score, head_tokens, value_tokens - tail, tokens_read);
   for (int t = 0; t < tail; t++) tokens_read[read++] = head_tokens + t;
+  auto value = [&](int t) { return page(selected[t / ps]) + (int64_t)ps * D + (int64_t)(t % ps) * D; };
+  for (int i = 0; i < std::min(VALUES_AHEAD, read); i++) prefetch_all(value(tokens_read[i]), D * sizeof(T));
 
   // Weights of the tokens read, packed; what is left of each block goes to its mean value.
   const int blocks = (r.pages + pages - 1) / pages;
@@ -122,13 +126,10 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
   float* out = Scratch::grow(scratch.out, (size_t)G * D);
   std::fill(out, out + (size_t)G * D, 0.0f);
   const T* rows[8];
-  auto value = [&](int t) { return page(selected[t / ps]) + (int64_t)ps * D + (int64_t)(t % ps) * D; };
   for (int i = 0; i < read; i += 8) {
     for (int j = 0; j < 8; j++) rows[j] = value(tokens_read[std::min(i + j, read - 1)]);
-    for (int j = 8; j < 16 && i + j < read; j++) {
-      const char* next = (const char*)value(tokens_read[i + j]);
-      for (size_t line = 0; line < D * sizeof(T); line += 64) prefetch(next + line);
-    }
+    for (int j = i + VALUES_AHEAD; j < std::min(i + VALUES_AHEAD + 8, read); j++)
+      prefetch_all(value(tokens_read[j]), D * sizeof(T));
     for (int d = 0; d < D; d += LANES) {
       vf v[8];
       for (int j = 0; j < 8; j++) v[j] = load16(rows[j] + d);

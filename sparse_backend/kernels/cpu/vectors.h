@@ -77,6 +77,9 @@ INLINE float load1(const fp16* p) { return (float)p->value; }
 #endif
 
 INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+INLINE void prefetch_all(const void* p, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += 64) prefetch((const char*)p + line);
+}
 INLINE vf splat(float x) { return x - vf{}; }
 #if defined(__AVX512F__)
 INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
