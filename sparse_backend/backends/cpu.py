@@ -29,9 +29,9 @@ from vllm.v1.attention.backends.cpu_attn import (
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from sparse_backend.backends.engine import check_engine
-from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
+from sparse_backend.config import BLOCK, KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.kernels import DecodeBatch, Kernels, cpu_kernels
-from sparse_backend.kernels.batch import heads_of, split_cache
+from sparse_backend.kernels.batch import heads_of, skip_tiles, split_cache
 from sparse_backend.kernels.huge_pages import use_huge_pages
 from sparse_backend.request_budgets import row_budgets
 from sparse_backend.selection import get_selector
@@ -47,28 +47,19 @@ def __getattr__(name: str) -> type[CPUAttentionBackend]:
     if config is None:
         return CPUAttentionBackend
     check_engine(vllm_config)
-    SparseCPUBackend.config = config
+    SparseCPUBackend.config, SparseCPUBackend.engine = config, vllm_config
     return SparseCPUBackend
 
 
-def check_layers(layers: Iterable[tuple[int, int, bool]]) -> None:
-    """Refuses layers whose KV blocks would overlap. Raises ConfigError.
-
-    layers: KV heads, head size, and whether it has a sliding window, of each. Layers with and without a window take
-    blocks of the same memory, in which a summary's place depends on the shape.
-    """
-    known = set(layers)
-    shapes, windowed = {layer[:2] for layer in known}, {layer[2] for layer in known}
-    if len(shapes) > 1 and len(windowed) > 1:
-        listed = ", ".join(f"{heads} of size {size}" for heads, size in sorted(shapes))
-        raise ConfigError(
-            f"Sparse attention needs layers with and without a sliding window to have the same KV heads; here there "
-            f"are {listed}: remove {KEY} from additional_config."
-        )
+def differ_in_shape(layers: Iterable[Attention]) -> bool:
+    """Whether layers of different shapes take blocks of the same memory, as those with and without a window do."""
+    known = {(layer.num_kv_heads, layer.head_size, layer.sliding_window is not None) for layer in layers}
+    return len({shape[:2] for shape in known}) > 1 and len({shape[2] for shape in known}) > 1
 
 
 class SparseCPUBackend(CPUAttentionBackend):
     config: ClassVar[SparseAttentionConfig]
+    engine: ClassVar[VllmConfig]
 
     @classmethod
     def get_supported_kernel_block_sizes(cls, kv_cache_spec: Any = None) -> list[Any]:
@@ -81,9 +72,28 @@ class SparseCPUBackend(CPUAttentionBackend):
 
         Layers that stay dense get it too: layers of one model share blocks, and blocks of one size only.
         """
-        heads = heads_of(cls.config, spec.num_kv_heads, 1, spec.head_size, spec.dtype)
+        pages = cls.block_pages(spec.num_kv_heads, spec.head_size)
+        heads = heads_of(cls.config, spec.num_kv_heads, 1, spec.head_size, spec.dtype, pages)
         content = (spec.head_size + spec.head_size_v) * spec.dtype.itemsize
         return replace(spec, state_content_bytes=content + heads.tile_bytes_per_token)
+
+    @classmethod
+    def block_pages(cls, kv_heads: int, head_size: int) -> int:
+        """`Heads.block_pages` of this engine's layers of one shape. Raises ConfigError.
+
+        vLLM makes blocks of one size in bytes by giving more tokens to those of layers that take less for each.
+        """
+        layers = get_layers_from_vllm_config(cls.engine, Attention).values()
+        if not differ_in_shape(layers):
+            return 0
+        widest = max(layer.num_kv_heads * layer.head_size for layer in layers)
+        if widest % (kv_heads * head_size):
+            raise ConfigError(
+                f"Sparse attention cannot share KV blocks between layers of {widest} and of {kv_heads * head_size} "
+                f"dimensions in all KV heads, which is no divisor: remove {KEY} from additional_config."
+            )
+        tokens = cls.engine.cache_config.block_size * widest // (kv_heads * head_size)
+        return tokens // cls.config.page_size + tokens // BLOCK
 
     @staticmethod
     def get_impl_cls() -> type[SparseCPUImpl]:
@@ -117,10 +127,9 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         if self.isa not in SUPPORTED_ISAS:
             raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
-        check_layers(
-            (layer.num_kv_heads, layer.head_size, layer.sliding_window is not None)
-            for layer in get_layers_from_vllm_config(vllm_config, Attention).values()
-        )
+        block_pages = SparseCPUBackend.block_pages(kv_cache_spec.num_kv_heads, kv_cache_spec.head_size)
+        config, dtype = SparseCPUBackend.config, kv_cache_spec.dtype
+        self.heads = heads_of(config, kv_cache_spec.num_kv_heads, 1, kv_cache_spec.head_size, dtype, block_pages)
         layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names)
         kinds = [isinstance(layer.impl, SparseCPUImpl) and layer.impl.sparse for layer in layers.values()]
         self.any_sparse, self.any_dense = any(kinds), not all(kinds)
@@ -130,6 +139,7 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             if isinstance(layer.impl, SparseCPUImpl):
                 layer.impl.first = extract_layer_index(name) == 0
                 self.has_first |= layer.impl.first
+                layer.impl.use_blocks(block_pages)
 
     def build(
         self,
@@ -139,6 +149,10 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
     ) -> SparseCPUMetadata:
         """Once a step: decides which requests decode sparsely, and on how many tokens."""
         config, common = SparseCPUBackend.config, common_attn_metadata
+        if self.heads.block_pages:
+            content, tiles = self.heads.content_pages, self.heads.tile_pages
+            table = skip_tiles(common.block_table_tensor, content, tiles)
+            common = replace(common, block_table_tensor=table)
         selector = get_selector(config.selector)
         seq_lens = common.seq_lens
         new = common.query_start_loc[1:] - common.query_start_loc[:-1]
@@ -184,13 +198,8 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
         super().__init__(*args, **kwargs)
         model_dtype = get_current_vllm_config().model_config.dtype
         assert isinstance(model_dtype, torch.dtype)
-        self.heads = heads_of(
-            SparseCPUBackend.config,
-            self.num_kv_heads,
-            self.num_queries_per_kv,
-            self.head_size,
-            model_dtype,
-        )
+        self.shape = self.num_kv_heads, self.num_queries_per_kv, self.head_size, model_dtype
+        self.use_blocks(0)
         # A windowed layer reads little, and the kernels know neither biases nor caps on logits.
         self.sparse = (
             self.attn_type == AttentionType.DECODER
@@ -204,6 +213,10 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
         self.kernels: Kernels = cpu_kernels()
         self._kv_cache: torch.Tensor | None = None
         self._regions: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def use_blocks(self, block_pages: int) -> None:
+        """The metadata builder knows how this layer's blocks are laid out: see `Heads.block_pages`."""
+        self.heads = heads_of(SparseCPUBackend.config, *self.shape, block_pages)
 
     def regions(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, and summaries, of this layer's KV cache: see `split_cache`."""
@@ -222,6 +235,9 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
     ) -> None:
         if self.attn_type == AttentionType.DECODER:
             kv_cache = self.regions(kv_cache)[0]
+        if self.heads.block_pages:
+            content, tiles = self.heads.content_pages, self.heads.tile_pages
+            slot_mapping = skip_tiles(slot_mapping, content * self.heads.page_size, tiles * self.heads.page_size)
         super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
 
     def forward(  # type: ignore[override]

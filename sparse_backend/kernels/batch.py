@@ -23,6 +23,9 @@ class Heads:
     selector: Selector
     sink_tokens: int
     local_tokens: int
+    # Pages from one KV block to the next, those of its tiles included; 0: all tiles come after all pages. Layers of
+    # several shapes share blocks, so there each block must keep its tiles to itself: a page for each BLOCK tokens.
+    block_pages: int = 0
 
     @property
     def pages_of_block(self) -> int:
@@ -33,14 +36,34 @@ class Heads:
         return self.selector.tile_bytes(self.head_size, self.page_size)
 
     @property
+    def content_pages(self) -> int:
+        """Pages of a KV block that hold keys and values, where it keeps its tiles to itself."""
+        return self.block_pages // (self.pages_of_block + 1) * self.pages_of_block
+
+    @property
+    def tile_pages(self) -> int:
+        return self.block_pages - self.content_pages
+
+    def tile_index(self, page: torch.Tensor) -> torch.Tensor:
+        """Which tiles summarise pages of the cache, see `split_cache`."""
+        if not self.block_pages:
+            return page // self.pages_of_block
+        first = page // self.block_pages * self.block_pages
+        return first + self.content_pages + page % self.block_pages // self.pages_of_block
+
+    @property
     def tile_bytes_per_token(self) -> int:
         """What a token's share of a tile takes in the KV cache: whole elements of the cache's dtype."""
         size = self.dtype.itemsize
+        if self.block_pages:
+            return 2 * self.head_size * size // self.pages_of_block
         return -(-self.tile_bytes // (BLOCK * size)) * size
 
 
 @cache  # layers of one shape get one object, by which the kernels see that a step is prepared for them already
-def heads_of(config: SparseAttentionConfig, kv_heads: int, group: int, head_size: int, dtype: torch.dtype) -> Heads:
+def heads_of(
+    config: SparseAttentionConfig, kv_heads: int, group: int, head_size: int, dtype: torch.dtype, block_pages: int = 0
+) -> Heads:
     return Heads(
         kv_heads=kv_heads,
         group=group,
@@ -50,6 +73,7 @@ def heads_of(config: SparseAttentionConfig, kv_heads: int, group: int, head_size
         selector=get_selector(config.selector),
         sink_tokens=config.sink_tokens,
         local_tokens=config.local_tokens,
+        block_pages=block_pages,
     )
 
 
@@ -70,14 +94,26 @@ def split_cache(kv_cache: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, tor
 
     kv_cache: [pages, kv_heads, page_size, 2 × head_size + a tile's share]. All keys and values come first, then all
     tiles, so that scoring streams. Returns the cache [pages, kv_heads, page_size, 2 × head_size] and
-    the tiles, uint8 [blocks, kv_heads, bytes].
+    the tiles, uint8 [blocks, kv_heads, bytes]. Where blocks keep their tiles to themselves, both are views of all
+    of it, [pages with those of tiles, …].
     """
     pages = kv_cache.shape[0]
+    if heads.block_pages:
+        cache = kv_cache.view(-1, heads.kv_heads, heads.page_size, 2 * heads.head_size)
+        return cache, cache.view(torch.uint8).flatten(2)
     content = pages * heads.kv_heads * heads.page_size * 2 * heads.head_size
     flat = kv_cache.view(-1)
     cache = flat[:content].view(pages, heads.kv_heads, heads.page_size, 2 * heads.head_size)
     tiles = flat[content:].view(torch.uint8).view(pages // heads.pages_of_block, heads.kv_heads, -1)
     return cache, tiles
+
+
+def skip_tiles(index: torch.Tensor, content: int, tiles: int) -> torch.Tensor:
+    """Pages or slots as vLLM numbers them -> as they lie in blocks that keep `tiles` of them behind `content` others.
+
+    index: negative where there is none.
+    """
+    return torch.where(index < 0, index, index + index // content * tiles)
 
 
 def keys_and_values(cache: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:

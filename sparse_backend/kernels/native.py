@@ -36,6 +36,7 @@ class Step(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("dtype", "selector", "kv_heads", "group", "head_size", "page_size")),
+        *((name, ctypes.c_int32) for name in ("block_pages", "content_pages")),
         *((name, ctypes.c_int32) for name in ("sink_tokens", "local_tokens", "num_rows", "table_stride")),
         ("tile_stride", ctypes.c_int64),
         ("scale", ctypes.c_float),
@@ -192,6 +193,8 @@ class NativeKernels:
                 group=heads.group,
                 head_size=heads.head_size,
                 page_size=heads.page_size,
+                block_pages=heads.block_pages or 2**31 - 1,
+                content_pages=heads.content_pages,
                 sink_tokens=heads.sink_tokens,
                 local_tokens=heads.local_tokens,
                 num_rows=len(batch.rows),

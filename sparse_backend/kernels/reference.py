@@ -36,7 +36,7 @@ class ReferenceKernels:
                 # them out.
                 padded = torch.cat([k, k[:, -1:].expand(-1, ppb - n, -1, -1)], 1)
                 fresh = heads.selector.summarise(padded, v)
-                tiles[int(pages[0]) // ppb, :, : heads.tile_bytes] = fresh
+                tiles[heads.tile_index(pages[0]), :, : heads.tile_bytes] = fresh
 
     def select_pages(
         self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
@@ -93,7 +93,7 @@ class ReferenceKernels:
         dropped = torch.full((heads.group, pages), -torch.inf)
         if heads.selector.tile_bytes(heads.head_size, ps) == 0 or wanted >= local - sink:
             return torch.arange(pages), dropped
-        blocks = batch.block_table[row, : pages : heads.pages_of_block].long() // heads.pages_of_block
+        blocks = heads.tile_index(batch.block_table[row, : pages : heads.pages_of_block].long())
         q = self._query(heads, batch, query, i, head) * scale
         log_mass = heads.selector.log_mass(tiles[blocks, head, : heads.tile_bytes], q, ps)[:, sink:local]
         chosen = heads.selector.page_scores(log_mass).topk(max(wanted, 0)).indices
@@ -140,8 +140,8 @@ class ReferenceKernels:
         everything = torch.cat([logits, dropped], -1)
         probability = torch.softmax(everything, -1)
         block = torch.cat([position, torch.arange(dropped.shape[1]) * ps]) // (ps * heads.pages_of_block)
-        blocks = batch.block_table[row, : pages_of(tokens, ps) : heads.pages_of_block].long()
-        mean = heads.selector.mean_values(tiles[blocks // heads.pages_of_block, head], heads.head_size, ps)
+        blocks = heads.tile_index(batch.block_table[row, : pages_of(tokens, ps) : heads.pages_of_block].long())
+        mean = heads.selector.mean_values(tiles[blocks, head, : heads.tile_bytes], heads.head_size, ps)
         out = probability[:, : len(position)][:, read] @ v[read]
         unread = torch.cat([~read, torch.ones(dropped.shape[1], dtype=torch.bool)])
         rest = torch.zeros(heads.group, len(blocks)).index_add_(1, block[unread], probability[:, unread])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from sparse_backend.config import BLOCK
 from sparse_backend.kernels import DecodeBatch, Heads
-from sparse_backend.kernels.batch import keys_and_values, split_cache
+from sparse_backend.kernels.batch import keys_and_values, skip_tiles, split_cache
 from sparse_backend.selection import get_selector
 
 SINK, LOCAL = 16, 64
@@ -39,6 +39,17 @@ class Paged:
         order = torch.randperm(blocks)[: width * len(seq_lens)].view(len(seq_lens), width)
         table = (order[:, :, None] * pages + torch.arange(pages)).flatten(1).int().contiguous()
         return cls(heads, cache, tiles, torch.tensor(seq_lens, dtype=torch.int32), table)
+
+    def with_tiles_in_blocks(self, blocks: int) -> Paged:
+        """The same pages where every `blocks` BLOCKs keep their tiles behind them."""
+        per = self.heads.pages_of_block
+        heads = replace(self.heads, block_pages=blocks * (per + 1))
+        content = len(self.cache) // (blocks * per) * blocks * per
+        share = heads.tile_bytes_per_token // heads.dtype.itemsize
+        shape = (content, heads.kv_heads, heads.page_size, 2 * heads.head_size + share)
+        cache, tiles = split_cache(torch.zeros(shape, dtype=heads.dtype), heads)
+        cache[skip_tiles(torch.arange(content), blocks * per, blocks)] = self.cache[:content]
+        return Paged(heads, cache, tiles, self.seq_lens, skip_tiles(self.block_table, blocks * per, blocks))
 
     def batch(self, budgets: dict[int, int]) -> DecodeBatch:
         """Row -> budget of the rows that decode sparsely; the query of a row is token `row`."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ import torch
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
     LagunaConfig,
     LagunaForCausalLM,
     LlamaConfig,
@@ -26,8 +29,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sparse_backend.backends.cpu import check_layers
-from sparse_backend.config import ConfigError
+from sparse_backend.backends.cpu import differ_in_shape
 
 pytestmark = [
     pytest.mark.e2e,
@@ -51,6 +53,12 @@ def llama() -> PreTrainedModel:
 
 def gemma() -> PreTrainedModel:
     return Gemma3ForCausalLM(Gemma3TextConfig(**WINDOWED))
+
+
+def gemma4() -> PreTrainedModel:
+    kinds = {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "sliding_window": 128}
+    sizes = {"global_head_dim": 64, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    return Gemma4ForCausalLM(Gemma4TextConfig(**CONFIG | {"num_hidden_layers": 3}, **kinds, **sizes))
 
 
 def laguna() -> PreTrainedModel:
@@ -241,11 +249,27 @@ def test_layers_may_have_gqa_ratios_of_their_own(tmp_path: Path) -> None:
     assert near(results["sparse/nearly"], results["stock/nearly"])
 
 
-def test_layers_that_share_blocks_need_one_shape() -> None:
-    check_layers([(2, 64, False), (2, 64, True)])
-    check_layers([(2, 64, False), (8, 128, False)])
-    with pytest.raises(ConfigError, match="2 of size 64, 4 of size 64"):
-        check_layers([(2, 64, False), (4, 64, True)])
+def test_layers_of_several_shapes_share_blocks(tmp_path: Path) -> None:
+    """Gemma 4's heads are larger where there is no window, and vLLM gives both kinds of layers the same memory."""
+    runs = {
+        "dense": {"prompts": [(1500, 3), (700, 5)], "budgets": [0, 0]},
+        "long": {"prompts": [(1500, 3), (1400, 5)]},
+        "nearly": {"prompts": [(1500, 3)], "budgets": [1472]},
+    }
+    engines = {"stock": {}, "sparse": sparse(kv_budget=256, selector="block_mean")}
+    results = run_engines(tmp_path, engines, runs, gemma4)
+    assert close(results["sparse/dense"], results["stock/dense"])
+    assert results["sparse/long"] != results["stock/long"]
+    assert near(results["sparse/nearly"], results["stock/nearly"])
+
+
+def test_layers_differ_in_shape_where_they_share_memory() -> None:
+    def layer(kv_heads: int, head_size: int, window: int | None) -> Any:
+        return SimpleNamespace(num_kv_heads=kv_heads, head_size=head_size, sliding_window=window)
+
+    assert not differ_in_shape([layer(2, 64, None), layer(2, 64, 128)])
+    assert not differ_in_shape([layer(2, 64, None), layer(8, 128, None)])
+    assert differ_in_shape([layer(2, 64, None), layer(4, 64, 128)])
 
 
 def test_a_configuration_that_cannot_work_stops_the_engine(tmp_path: Path) -> None:

@@ -99,6 +99,22 @@ def test_every_instruction_set_gives_the_same(architecture: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest", "exact"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_blocks_that_keep_their_tiles_give_the_same(selector: str, blocks: int) -> None:
+    apart = Paged.random(make_heads(selector, torch.bfloat16, 64, 3, 16), [900, 700], spare_blocks=2)
+    query = torch.randn(2, 6, 64).bfloat16()
+    for kernel in (fast(), ReferenceKernels()):
+        outputs = []
+        for paged in (apart, apart.with_tiles_in_blocks(blocks)):
+            kernel.update_summaries(paged.heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
+            outputs.append(torch.zeros_like(query))
+            batch = paged.batch({0: 320, 1: 256})
+            kernel.decode(paged.heads, batch, query, paged.cache, paged.tiles, outputs[-1], 0.125)
+        assert torch.equal(*outputs)
+
+
+@needs_compiler
 def test_low_rank_is_closer_to_dense_than_the_mean_key() -> None:
     errors = {}
     for selector in ("low_rank", "block_mean"):

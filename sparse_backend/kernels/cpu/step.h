@@ -9,6 +9,7 @@
 struct Step {
   int32_t dtype, selector;
   int32_t kv_heads, group, head_size, page_size;
+  int32_t block_pages, content_pages;  // of blocks that keep their tiles behind their pages; else INT32_MAX and 0
   int32_t sink_tokens, local_tokens;
   int32_t num_rows;          // requests that take the sparse path
   int32_t table_stride;      // entries per row of block_table
@@ -71,8 +72,9 @@ struct TileLayout {
 // The tile of block `block` of a request, for one KV head. tiles: bytes, const or not. table: the request's pages.
 template <class Byte>
 INLINE Byte* tile_of(const Step& s, Byte* tiles, const int32_t* table, int block, int head) {
-  const int pages = BLOCK / s.page_size;
-  return tiles + ((int64_t)(table[block * pages] / pages) * s.kv_heads + head) * s.tile_stride;
+  const int pages = BLOCK / s.page_size, page = table[block * pages];
+  const int tile = page / s.block_pages * s.block_pages + s.content_pages + page % s.block_pages / pages;
+  return tiles + ((int64_t)tile * s.kv_heads + head) * s.tile_stride;
 }
 
 struct Row {
