@@ -301,10 +301,12 @@ def _show_model_progress(phase: str, fraction: float | None) -> None:
 
 @app.command(name="hardware")
 def show_hardware(
-    measure: Annotated[bool, typer.Option(help="Measure the CPU again instead of reading the cached result.")] = False,
+    measure: Annotated[
+        bool, typer.Option(help="Measure the CPU again and keep that; on an idle machine.")
+    ] = False,
 ) -> None:
     """Show the hardware that eFLOPs are counted for."""
-    profile = hardware.measure_cpu() if measure else chosen_hardware(None)
+    profile = hardware.remeasured_cpu() if measure else chosen_hardware(None)
     output.print(f"{profile.name}: {profile.intensity:.1f} FLOPs per byte")
     output.print(f"  {profile.flops / 1e12:.4g} TFLOP/s, {profile.bytes_per_second / 1e9:.4g} GB/s")
     output.print(f"  {profile.source}", soft_wrap=True)

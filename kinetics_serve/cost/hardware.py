@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 from kinetics_serve.cost.hardware_profile import HardwareProfile
-from kinetics_serve.cost.measured_cpu import cached_cpu, measure_cpu
+from kinetics_serve.cost.measured_cpu import cached_cpu, remeasured_cpu
 
-__all__ = ["GPUS", "HardwareProfile", "cached_cpu", "detect", "gpu_name", "measure_cpu", "profile"]
+__all__ = ["GPUS", "HardwareProfile", "cached_cpu", "detect", "gpu_name", "profile", "remeasured_cpu"]
 
 # Dense bf16 and the SXM form factor, but for the B200: the paper's 562.5 is its rate *with* structured
 # sparsity.

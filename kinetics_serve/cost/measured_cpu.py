@@ -35,8 +35,14 @@ def cached_cpu() -> HardwareProfile:
             return _profile(cpu, float(cached["flops"]), float(cached["bytes_per_second"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no cache, or one that is not ours to read: measure
+    return remeasured_cpu()
+
+
+def remeasured_cpu() -> HardwareProfile:
+    """Measured now, and cached instead of what was."""
     measured = measure_cpu()
-    _write(path, {"cpu": cpu, "flops": measured.flops, "bytes_per_second": measured.bytes_per_second})
+    content = {"cpu": cpu_name(), "flops": measured.flops, "bytes_per_second": measured.bytes_per_second}
+    _write(_cache_file(), content)
     return measured
 
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,17 @@ def test_a_cache_that_is_not_this_cpus_is_measured_again(
     assert measured_cpu.cached_cpu() == measured
     monkeypatch.setattr(measured_cpu, "measure_cpu", refuse)
     assert measured_cpu.cached_cpu() == measured
+
+
+def test_measuring_again_replaces_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = HardwareProfile("cpu", 3e10, 1e9, f"measured with numpy, fp32 GEMM: {measured_cpu.cpu_name()}")
+    idle = replace(busy, flops=3e11, bytes_per_second=3e10)
+    monkeypatch.setattr(measured_cpu, "measure_cpu", lambda: busy)
+    assert measured_cpu.cached_cpu() == busy
+    monkeypatch.setattr(measured_cpu, "measure_cpu", lambda: idle)
+    assert measured_cpu.remeasured_cpu() == idle
+    monkeypatch.setattr(measured_cpu, "measure_cpu", refuse)
+    assert measured_cpu.cached_cpu() == idle
 
 
 def test_without_a_place_for_the_cache_it_still_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
