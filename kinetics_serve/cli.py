@@ -301,9 +301,7 @@ def _show_model_progress(phase: str, fraction: float | None) -> None:
 
 @app.command(name="hardware")
 def show_hardware(
-    measure: Annotated[
-        bool, typer.Option(help="Measure the CPU again and keep that; on an idle machine.")
-    ] = False,
+    measure: Annotated[bool, typer.Option(help="Measure the CPU again and keep that; on an idle machine.")] = False,
 ) -> None:
     """Show the hardware that eFLOPs are counted for."""
     profile = hardware.remeasured_cpu() if measure else chosen_hardware(None)
