@@ -1,7 +1,8 @@
-"""This machine's CPU as a hardware profile: measured with numpy, about 3 s, and cached for the next time.
+"""This machine's CPU as a hardware profile: measured in a few seconds, and cached for the next time.
 
-vLLM multiplies bf16 on a CPU and numpy has no bf16: the FLOPs are fp32's. A CPU with bf16 instructions does
-a few times more, and its intensity for vLLM is higher by that factor.
+The FLOPs are those of the matrix products that vLLM runs: bf16 ones of torch, in a process of its own, because nothing
+here imports torch. Without torch there is no engine on this machine either, and they are numpy's, in fp32: a CPU with
+bf16 instructions does a few times more.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from kinetics_serve.cost.hardware_profile import HardwareProfile
@@ -23,6 +27,17 @@ CHUNK_BYTES = 1 << 26
 FILL_SECONDS = 1.5  # fresh pages can be slow in a virtual machine: read what was filled by then
 REPEATS = 5
 REPEAT_SECONDS = 0.7  # no further repeat after this
+TORCH_SECONDS = 60.0  # importing it takes two, on a slow disk more
+TORCH_GEMM = f"""
+import time, torch
+matrix = torch.ones({MATRIX}, {MATRIX}, dtype=torch.bfloat16)
+best = float("inf")
+for _ in range({REPEATS} + 1):
+    start = time.perf_counter()
+    matrix @ matrix
+    best = min(best, time.perf_counter() - start)
+print(2 * {MATRIX}**3 / best)
+"""
 
 
 def cached_cpu() -> HardwareProfile:
@@ -32,7 +47,8 @@ def cached_cpu() -> HardwareProfile:
     try:
         cached = json.loads(path.read_text(encoding="utf-8"))
         if cached["cpu"] == cpu:
-            return _profile(cpu, float(cached["flops"]), float(cached["bytes_per_second"]))
+            flops, bandwidth = float(cached["flops"]), float(cached["bytes_per_second"])
+            return HardwareProfile("cpu", flops, bandwidth, str(cached["source"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no cache, or one that is not ours to read: measure
     return remeasured_cpu()
@@ -42,13 +58,16 @@ def remeasured_cpu() -> HardwareProfile:
     """Measured now, and cached instead of what was."""
     measured = measure_cpu()
     content = {"cpu": cpu_name(), "flops": measured.flops, "bytes_per_second": measured.bytes_per_second}
-    _write(_cache_file(), content)
+    _write(_cache_file(), content | {"source": measured.source})
     return measured
 
 
 def measure_cpu() -> HardwareProfile:
-    """Measures fp32 GEMM FLOPs and memory bytes read per second, on all cores, the best of several."""
-    return _profile(cpu_name(), _gemm_flops(), _read_bandwidth())
+    """Measures GEMM FLOPs and memory bytes read per second, on all cores, the best of several."""
+    flops, gemm = _torch_flops(), "bf16 GEMM of torch"
+    if flops is None:
+        flops, gemm = _numpy_flops(), "fp32 GEMM of numpy"
+    return HardwareProfile("cpu", flops, _read_bandwidth(), f"measured, {gemm}: {cpu_name()}")
 
 
 def cpu_name() -> str:
@@ -56,7 +75,19 @@ def cpu_name() -> str:
     return f"{_model_name()}, {_cores()} cores"
 
 
-def _gemm_flops() -> float:
+def _torch_flops() -> float | None:
+    """None where there is no torch that works."""
+    if find_spec("torch") is None:
+        return None
+    command = [sys.executable, "-c", TORCH_GEMM]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_SECONDS, check=True)
+        return float(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def _numpy_flops() -> float:
     import numpy as np
 
     matrix = np.ones((MATRIX, MATRIX), dtype=np.float32)
@@ -99,10 +130,6 @@ def _best_seconds(work: Callable[[], object]) -> float:
         if time.monotonic() > deadline:
             break
     return best
-
-
-def _profile(cpu: str, flops: float, bytes_per_second: float) -> HardwareProfile:
-    return HardwareProfile("cpu", flops, bytes_per_second, f"measured with numpy, fp32 GEMM: {cpu}")
 
 
 def _cores() -> int:

@@ -50,7 +50,7 @@ def incomplete(cache: Path) -> None:
 def test_a_cache_that_is_not_this_cpus_is_measured_again(
     spoil: Callable[[Path], None], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = HardwareProfile("cpu", 3e11, 3e10, f"measured with numpy, fp32 GEMM: {measured_cpu.cpu_name()}")
+    measured = HardwareProfile("cpu", 3e11, 3e10, f"measured: {measured_cpu.cpu_name()}")
     monkeypatch.setattr(measured_cpu, "measure_cpu", lambda: measured)
     cache.parent.mkdir()
     spoil(cache)
@@ -59,8 +59,16 @@ def test_a_cache_that_is_not_this_cpus_is_measured_again(
     assert measured_cpu.cached_cpu() == measured
 
 
+def test_bf16_counts_where_torch_is_installed_and_fp32_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(measured_cpu, "READ_BYTES", 1 << 26)
+    assert "bf16 GEMM of torch" in measured_cpu.measure_cpu().source
+    monkeypatch.setattr(measured_cpu, "TORCH_GEMM", "raise ImportError")
+    assert "fp32 GEMM of numpy" in measured_cpu.measure_cpu().source
+
+
 def test_measuring_again_replaces_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    busy = HardwareProfile("cpu", 3e10, 1e9, f"measured with numpy, fp32 GEMM: {measured_cpu.cpu_name()}")
+    busy = HardwareProfile("cpu", 3e10, 1e9, f"measured: {measured_cpu.cpu_name()}")
     idle = replace(busy, flops=3e11, bytes_per_second=3e10)
     monkeypatch.setattr(measured_cpu, "measure_cpu", lambda: busy)
     assert measured_cpu.cached_cpu() == busy
