@@ -262,7 +262,7 @@ class PlanAnswer(Open):
     basis: Literal["calibration", "guidance"] | None = _field("guidance", "What the plan is made of.")
     assumptions: list[str] | None = _field(["no calibration: nothing is known of this task"])
     stop_confidence: float | None = _field(0.95, "This and all below: with a calibration.")
-    deciding_votes: int | None = Field(None, description="So many votes end a race; null leaves it to agreement.")
+    deciding_votes: int | None = _field(2, "So many votes end a race; null leaves it to agreement.")
     expected_eflops: float | None = _field(7.5e9)
     expected_accuracy: Interval | None = Field(None)
     half_budget_accuracy: Interval | None = Field(None, description="Null where half would buy nothing calibrated.")
