@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sparse_backend.config import BLOCK
 from sparse_backend.config import pages as pages_of
 from sparse_backend.kernels.batch import DecodeBatch, Heads, keys_and_values
 
@@ -95,9 +96,9 @@ class ReferenceKernels:
             return torch.arange(pages), dropped
         blocks = heads.tile_index(batch.block_table[row, : pages : heads.pages_of_block].long())
         q = self._query(heads, batch, query, i, head) * scale
-        log_mass = heads.selector.log_mass(tiles[blocks, head, : heads.tile_bytes], q, ps)[:, sink:local]
-        chosen = heads.selector.page_scores(log_mass).topk(max(wanted, 0)).indices
-        dropped[:, sink:local] = log_mass
+        log_mass = heads.selector.log_mass(tiles[blocks, head, : heads.tile_bytes], q, ps)[:, : tokens // ps]
+        chosen = heads.selector.page_scores(log_mass)[sink:local].topk(max(wanted, 0)).indices
+        dropped[:, sink:local] = log_mass[:, sink:local]
         dropped[:, sink + chosen] = -torch.inf
         return torch.cat([torch.arange(sink), sink + chosen.sort().values, torch.arange(local, pages)]), dropped
 
@@ -136,14 +137,14 @@ class ReferenceKernels:
         if not heads.selector.residual:
             return torch.softmax(logits.masked_fill(~read, -torch.inf), -1) @ v
 
-        # What is not read counts as its mass times the mean value of its block.
+        # What is not read counts as its mass times the mean value of its neighbours.
         everything = torch.cat([logits, dropped], -1)
         probability = torch.softmax(everything, -1)
-        block = torch.cat([position, torch.arange(dropped.shape[1]) * ps]) // (ps * heads.pages_of_block)
         blocks = heads.tile_index(batch.block_table[row, : pages_of(tokens, ps) : heads.pages_of_block].long())
         mean = heads.selector.mean_values(tiles[blocks, head, : heads.tile_bytes], heads.head_size, ps)
+        of_mean = torch.cat([position, torch.arange(dropped.shape[1]) * ps]) * len(mean) // (len(blocks) * BLOCK)
         out = probability[:, : len(position)][:, read] @ v[read]
         unread = torch.cat([~read, torch.ones(dropped.shape[1], dtype=torch.bool)])
-        rest = torch.zeros(heads.group, len(blocks)).index_add_(1, block[unread], probability[:, unread])
-        # A block without a complete page has no mean, and nothing unread.
+        rest = torch.zeros(heads.group, len(mean)).index_add_(1, of_mean[unread], probability[:, unread])
+        # Where no page is complete there is no mean, and nothing unread.
         return out + rest @ torch.where((rest > 0).any(0)[:, None], mean, torch.zeros(()))

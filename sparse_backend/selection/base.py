@@ -26,7 +26,7 @@ class Selector(ABC):
     value_share: ClassVar[float] = 1.0
     # The first layer attends more widely than the others: its share of the budget, which they pay for.
     first_layer_share: ClassVar[float] = 1.0
-    # Whether what is not read still counts, as its estimated mass times the mean value of its block.
+    # Whether what is not read still counts, as its estimated mass times a mean value.
     residual: ClassVar[bool] = False
 
     def layer_budget(self, budget: int, layers: int, first: bool) -> int:
@@ -48,9 +48,9 @@ class Selector(ABC):
 
     @abstractmethod
     def summarise(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Summaries of complete pages.
+        """Summaries of the pages of one block.
 
-        keys, values: [..., pages, page_size, head_size] float32, the pages of one block.
+        keys: [..., pages, page_size, head_size] float32; values: the same of the complete pages.
         Returns uint8 [..., tile_bytes].
         """
 
@@ -63,11 +63,18 @@ class Selector(ABC):
         """
 
     def page_scores(self, log_mass: torch.Tensor) -> torch.Tensor:
-        """[group, pages] -> [pages]: the mass that the group as a whole puts on each page."""
+        """[group, pages] -> [pages]: the mass that the group as a whole puts on each page.
+
+        log_mass: of all complete pages, those that are read anyway too. A query head that looks at these alone has no
+        say in which others are read.
+        """
         return torch.softmax(log_mass, -1).sum(0)
 
     def mean_values(self, tiles: torch.Tensor, head_size: int, page_size: int) -> torch.Tensor:
-        """Mean value of each block's complete pages, float32 [blocks, head_size]. Only where `residual` is true."""
+        """Mean values, each of the same number of tokens, float32 [blocks × means of a block, head_size].
+
+        Only where `residual` is true.
+        """
         raise NotImplementedError(f"{self.name} keeps no mean values")
 
 

@@ -1,8 +1,9 @@
-"""Low-rank page summaries: mean key plus the two directions in which a page's keys spread most.
+"""Low-rank page summaries: mean key plus the three directions in which a page's keys spread most.
 
 They reconstruct every logit of a page well enough that the page's mass is a log-sum-exp over its tokens instead of a
-single number, at an eighth of the bytes of the keys they stand for: int8 mean, int4 directions, int4 coefficients.
-Each tile also holds the mean value of its block, so that what is not read is estimated instead of ignored.
+single number, at about a tenth of the bytes of the keys they stand for: int8 mean, int4 directions, int4 coefficients.
+Each tile also holds mean values, one for every 32 tokens in int4, so that what is not read is estimated instead of
+ignored.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ import torch.nn.functional as F
 from sparse_backend.config import BLOCK
 from sparse_backend.selection.base import Selector, as_bytes, deinterleave, interleave, pages_of_block
 
-RANK = 2
+RANK = 3
 POWER_ITERATIONS = 12
 TINY = 1e-20  # keeps scales of constant pages finite
 VECTOR = 64  # bytes of the kernels' vector registers
 FINE = 254  # steps of a query's fine code in one of its coarse code
+MEAN_TOKENS = 32  # whose values one mean value stands for; a page, where pages are larger
 
 
 class LowRank(Selector):
     name = "low_rank"
     code = 3
     # Chosen with benchmarks/selection_quality.py: with summaries, an eighth of the context reads 16 % of its bytes.
-    key_share = 1.4
-    value_share = 0.45
-    first_layer_share = 3.0
+    key_share = 1.3
+    value_share = 0.36
+    first_layer_share = 2.5
     residual = True
 
     def tile_bytes(self, head_size: int, page_size: int) -> int:
-        pages = pages_of_block(page_size)
-        return 2 * code_bytes(head_size, pages) + BLOCK + 4 * (1 + RANK) * pages + 2 * head_size
+        pages, means = pages_of_block(page_size), means_of_block(page_size)
+        keys = 5 * code_bytes(head_size, pages) // 2 + 3 * BLOCK // 2 + 4 * (1 + RANK) * pages
+        return keys + means * head_size // 2 + 4 * means
 
     def summarise(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         mean, mean_scale = quantise(keys.mean(-2), 127)
@@ -47,11 +50,26 @@ class LowRank(Selector):
             coefficients.append(coefficient)
             scales.append(scale.squeeze(-1))
         padding = code_bytes(keys.shape[-1], keys.shape[-3]) - keys.shape[-1] * keys.shape[-3]
-        codes = [F.pad(interleave_fours(x), (0, padding)) for x in (mean + 128, nibbles(*directions))]
-        parts = [x.to(torch.uint8) for x in (*codes, interleave(nibbles(*coefficients)))]
+        first, second, third = (F.pad(interleave_fours(x), (0, padding)) for x in directions)
+        parts = [F.pad(interleave_fours(mean + 128), (0, padding)), nibbles(first, second), nibbles(*third.chunk(2, -1))]
+        first, second, third = (interleave(x) for x in coefficients)
+        parts += [nibbles(first, second), nibbles(*third.chunk(2, -1))]
+        parts = [x.to(torch.uint8) for x in parts]
         parts += [as_bytes(x.float()) for x in (mean_scale.squeeze(-1), *scales)]
-        parts.append(as_bytes(values.flatten(-3, -2).mean(-2).bfloat16()))
+        mean_value, value_scale = quantise(self.grouped_means(values, keys.shape[-3]), 7)
+        parts.append(nibbles(mean_value[..., ::2, :], mean_value[..., 1::2, :]).flatten(-2).to(torch.uint8))
+        parts.append(as_bytes(value_scale.squeeze(-1)))
         return torch.cat(parts, -1)
+
+    def grouped_means(self, values: torch.Tensor, pages: int) -> torch.Tensor:
+        """Mean values of a block of `pages` pages, of which `values` has the complete ones.
+
+        values: [..., complete pages, page_size, head_size]; returns [..., means, head_size], 0 where no page is complete.
+        """
+        together = pages // means_of_block(values.shape[-2])
+        groups = [values[..., first : first + together, :, :] for first in range(0, pages, together)]
+        means = [g.flatten(-3, -2).sum(-2) / max(1, g.shape[-3] * g.shape[-2]) for g in groups]
+        return torch.stack(means, -2)
 
     def log_mass(self, tiles: torch.Tensor, query: torch.Tensor, page_size: int) -> torch.Tensor:
         mean, directions, coefficients = unpack(tiles, query.shape[-1], page_size)
@@ -65,8 +83,12 @@ class LowRank(Selector):
         return logits.logsumexp(-1)
 
     def mean_values(self, tiles: torch.Tensor, head_size: int, page_size: int) -> torch.Tensor:
-        end = self.tile_bytes(head_size, page_size)
-        return tiles[:, end - 2 * head_size : end].contiguous().view(torch.bfloat16).float()
+        means, end = means_of_block(page_size), self.tile_bytes(head_size, page_size)
+        sizes = [means * head_size // 2, 4 * means]
+        codes, scale = torch.split(tiles[:, end - sum(sizes) : end], sizes, -1)
+        low, high = both_nibbles(codes.unflatten(-1, (means // 2, head_size)))
+        values = torch.stack([low, high], 2).flatten(1, 2)
+        return (values * scale.contiguous().view(torch.float32)[..., None]).flatten(0, 1)
 
 
 def quantise(x: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,8 +109,13 @@ def largest_spread(rest: torch.Tensor) -> torch.Tensor:
 
 
 def code_bytes(head_size: int, pages: int) -> int:
-    """Bytes of one code for each dimension and page, in whole vectors."""
-    return -(-head_size * pages // VECTOR) * VECTOR
+    """Bytes of one code for each dimension and page: whole vectors, also of two codes a byte."""
+    return -(-head_size * pages // (2 * VECTOR)) * 2 * VECTOR
+
+
+def means_of_block(page_size: int) -> int:
+    """Mean values in a tile: an even number."""
+    return BLOCK // max(MEAN_TOKENS, page_size)
 
 
 def interleave_fours(x: torch.Tensor) -> torch.Tensor:
@@ -116,18 +143,16 @@ def unpack(tiles: torch.Tensor, head_size: int, page_size: int) -> tuple[torch.T
     """uint8 [blocks, tile_bytes] -> mean [blocks, pages, head_size], directions [blocks, pages, RANK, head_size] and
     coefficients [blocks, pages, RANK, page_size], float32, scales applied."""
     pages = pages_of_block(page_size)
-    n = head_size * pages
-    sizes = [code_bytes(head_size, pages)] * 2 + [BLOCK] + [4 * pages] * (1 + RANK)
-    mean, directions, coefficients, *scales = torch.split(tiles[:, : sum(sizes)], sizes, -1)
+    n, codes = head_size * pages, code_bytes(head_size, pages)
+    sizes = [codes, codes, codes // 2, BLOCK, BLOCK // 2] + [4 * pages] * (1 + RANK)
+    mean, direction_pairs, third_direction, coefficient_pairs, third_coefficient, *scales = torch.split(
+        tiles[:, : sum(sizes)], sizes, -1
+    )
     mean_scale, *product_scales = (x.contiguous().view(torch.float32)[..., None] for x in scales)
+    directions = (*both_nibbles(direction_pairs), torch.cat(both_nibbles(third_direction), -1))
+    coefficients = (*both_nibbles(coefficient_pairs), torch.cat(both_nibbles(third_coefficient), -1))
     return (
         deinterleave_fours(mean[:, :n].float() - 128, pages) * mean_scale,
-        torch.stack([deinterleave_fours(x, pages) for x in both_nibbles(directions[:, :n])], 2),
-        torch.stack(
-            [
-                deinterleave(x, pages) * scale
-                for x, scale in zip(both_nibbles(coefficients), product_scales, strict=True)
-            ],
-            2,
-        ),
+        torch.stack([deinterleave_fours(x[:, :n], pages) for x in directions], 2),
+        torch.stack([deinterleave(x, pages) * s for x, s in zip(coefficients, product_scales, strict=True)], 2),
     )
