@@ -33,6 +33,7 @@ from sparse_backend.kernels.triton import (
 )
 from sparse_backend.kernels.triton.layout import tile_bytes
 from sparse_backend.selection import get_selector
+from sparse_backend.selection.low_rank import means_of_block, quantise
 
 # Query heads, KV heads, head size.
 MODELS = {"Qwen3-0.6B": (16, 8, 128), "Qwen3-8B": (32, 8, 128), "Qwen3-32B": (64, 8, 128)}
@@ -109,9 +110,11 @@ class Layer:
                 read[head, work.table[row, head, : work.counts[row, head]].long()] = True
             by_token = read.repeat_interleave(heads.page_size, 1)[:, None]
             mass = work.log_mass[row, ..., : read.shape[1]].double().masked_fill(read[:, None], -torch.inf)
-            means = values.unflatten(1, (-1, BLOCK)).mean(2).repeat_interleave(heads.pages_of_block, 1)
+            means = means_of_block(heads.page_size)
+            codes, scale = quantise(values.unflatten(1, (-1, BLOCK // means)).mean(2), 7)
+            mean_values = (codes * scale).repeat_interleave(heads.pages_of_block // means, 1)
             logits = torch.cat([logits.masked_fill(~by_token, -torch.inf), mass], -1)
-            values = torch.cat([values, means], 1)
+            values = torch.cat([values, mean_values], 1)
         expected = (torch.softmax(logits, -1) @ values).flatten(0, 1)
         return ((self.output[row].double() - expected).norm() / expected.norm()).item()
 

@@ -42,7 +42,7 @@ from sparse_backend.kernels.batch import heads_of
 from sparse_backend.request_budgets import row_budgets
 from sparse_backend.selection import get_selector
 
-HEAD_SIZES = range(32, 257)  # what the Triton kernels keep in registers
+HEAD_SIZES = range(32, 257, 8)  # what the Triton kernels keep in registers, and what leaves tiles aligned
 
 
 def __getattr__(name: str) -> type[Any]:

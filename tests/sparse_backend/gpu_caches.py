@@ -10,8 +10,8 @@ from sparse_backend.config import BLOCK
 from sparse_backend.config import pages as pages_of
 from sparse_backend.kernels import Heads
 from sparse_backend.kernels.triton import DecodeStep, Workspace, split_blocks, tile_bytes_per_token
-from sparse_backend.kernels.triton.layout import low_rank_offsets
-from sparse_backend.selection.low_rank import LowRank, unpack
+from sparse_backend.kernels.triton.layout import LowRankOffsets
+from sparse_backend.selection.low_rank import LowRank, both_nibbles, means_of_block, nibbles, quantise, unpack
 
 
 @dataclass
@@ -59,22 +59,28 @@ class Paged:
         return self.tiles[self.block_table[row].long()].transpose(0, 1)
 
     def summaries(self, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the low-rank tiles of a request say: mean keys, directions, coefficients and mean values, as
-        `low_rank.unpack` returns them, of [kv_heads × blocks]."""
+        """What the low-rank tiles of a request say: mean keys, directions and coefficients as `low_rank.unpack`
+        returns them, of [kv_heads × blocks], and mean values [kv_heads × blocks, means, head_size]."""
         heads, pages = self.heads, self.heads.pages_of_block
         size, page_size = heads.head_size, heads.page_size
-        directions, coefficients, scales, mean_value = low_rank_offsets(size, page_size)
+        means, at = means_of_block(page_size), LowRankOffsets.of(size, page_size)
         tiles = self.block_tiles(row).flatten(0, 1)
 
-        def codes(begin: int, width: int) -> torch.Tensor:
-            packed = tiles[:, begin : begin + pages * width].view(torch.uint8).int().view(-1, pages, 1, width)
-            return torch.cat([packed & 15, packed >> 4], 2).float() - 8
+        def pairs(begin: int, rows: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return both_nibbles(tiles[:, begin : begin + rows * width].view(torch.uint8).unflatten(-1, (rows, width)))
 
-        scale = tiles[:, scales : scales + 12 * pages].contiguous().view(torch.float32).view(-1, 3, pages)
-        mean = tiles[:, : pages * size].float().view(-1, pages, size) * scale[:, 0, :, None]
-        coefficient = codes(coefficients, page_size) * scale[:, 1:].transpose(1, 2)[..., None]
-        values = tiles[:, mean_value : mean_value + 2 * size].contiguous().view(torch.bfloat16).float()
-        return mean, codes(directions, size), coefficient, values
+        def neighbours(begin: int, rows: int, width: int) -> torch.Tensor:
+            return torch.stack(pairs(begin, rows, width // 2), -1).flatten(-2)
+
+        scale = tiles[:, at.scales : at.mean_values].contiguous().view(torch.float32).unflatten(-1, (-1, pages))
+        mean = tiles[:, : at.directions].float().view(-1, pages, size) * scale[:, 0, :, None]
+        third = neighbours(at.third_direction, pages, size)
+        directions = torch.stack([*pairs(at.directions, pages, size), third], 2)
+        third = neighbours(at.third_coefficient, pages, page_size)
+        coefficients = torch.stack([*pairs(at.coefficients, pages, page_size), third], 2)
+        value_scale = tiles[:, at.value_scales : at.end].contiguous().view(torch.float32)[..., None]
+        mean_values = neighbours(at.mean_values, means, size) * value_scale
+        return mean, directions, coefficients * scale[:, 1:].mT[..., None], mean_values
 
     def write_summaries(self) -> None:
         """Writes the reference's summaries of all blocks, whether complete or not, to the tiles."""
@@ -83,16 +89,22 @@ class Paged:
         shape = (-1, heads.kv_heads, pages, heads.page_size, size)
         keys, values = (x.float().reshape(shape) for x in self.cache.split(size, -1))
         if kind == "low_rank":
+            tiles = LowRank().summarise(keys, values).flatten(0, 1)
             mean, directions, coefficients = (
-                x.unflatten(0, keys.shape[:2])
-                for x in unpack(LowRank().summarise(keys, values).flatten(0, 1), size, heads.page_size)
+                x.unflatten(0, keys.shape[:2]) for x in unpack(tiles, size, heads.page_size)
             )
-            mean_scale, scale = mean.abs().amax(-1) / 127, coefficients.abs().amax(-1) / 7
-            bits = [(x + 8).round().to(torch.uint8) for x in (directions, coefficients / scale[..., None])]
-            parts = [(mean / mean_scale[..., None]).round().to(torch.int8).flatten(2)]
-            parts += [(x[..., 0, :] | (x[..., 1, :] << 4)).flatten(2) for x in bits]
-            parts += [mean_scale, scale[..., 0], scale[..., 1]]
-            parts += [values.flatten(2, 3).mean(2).bfloat16()]
+            mean_values = LowRank().mean_values(tiles, size, heads.page_size).view(*keys.shape[:2], -1, size)
+            mean, mean_scale = quantise(mean, 127)
+            coefficients, scales = quantise(coefficients, 7)
+            mean_values, value_scales = quantise(mean_values, 7)
+            parts = [mean.round().to(torch.int8).flatten(2)]
+            for codes in (directions, coefficients):
+                first, second, third = codes.unbind(3)
+                pair, neighbours = nibbles(first, second), nibbles(third[..., ::2], third[..., 1::2])
+                parts += [x.to(torch.uint8).flatten(2) for x in (pair, neighbours)]
+            parts += [torch.cat([mean_scale, scales.squeeze(-1)], -1).mT.flatten(2)]
+            parts += [nibbles(mean_values[..., ::2], mean_values[..., 1::2]).to(torch.uint8).flatten(2)]
+            parts += [value_scales.flatten(2)]
         elif kind == "quest":
             parts = [keys.amin(3).bfloat16().flatten(2), keys.amax(3).bfloat16().flatten(2)]
         else:
@@ -108,7 +120,8 @@ class Paged:
         shape = (heads.kv_heads * blocks, heads.pages_of_block, heads.page_size, heads.head_size)
         k, v = (x[:, : blocks * BLOCK].reshape(shape).float() for x in (keys, values))
         tiles = LowRank().summarise(k, v)
-        return *unpack(tiles, heads.head_size, heads.page_size), v.flatten(1, 2).mean(1)
+        mean_values = LowRank().mean_values(tiles, heads.head_size, heads.page_size).unflatten(0, (len(tiles), -1))
+        return *unpack(tiles, heads.head_size, heads.page_size), mean_values
 
     def log_mass(self, row: int, query: torch.Tensor, scale: float) -> torch.Tensor:
         """Estimated log Σ e^logit of the pages of a request, from the tiles: float64 [kv_heads, group, pages]."""
@@ -116,8 +129,7 @@ class Paged:
         q = query.double().view(heads.kv_heads, heads.group, heads.head_size) * scale
         if heads.selector.name == "low_rank":
             mean, direction, coefficient, _ = (
-                x.double().unflatten(0, (heads.kv_heads, blocks)).flatten(1, 2) if x.dim() > 2 else x
-                for x in self.summaries(row)
+                x.double().unflatten(0, (heads.kv_heads, blocks)).flatten(1, 2) for x in self.summaries(row)
             )
             slopes = torch.einsum("hgd,hpkd->hgpk", q, direction)
             logits = torch.einsum("hgd,hpd->hgp", q, mean)[..., None]
@@ -142,9 +154,9 @@ class Paged:
         read = torch.zeros(heads.kv_heads, pages, dtype=torch.bool)
         read[:, :sink] = read[:, local:] = True
         wanted = min(local - sink, max(0, budget - sink - (pages - local)))
-        mass = self.log_mass(row, query, scale)[..., sink:local]
+        mass = self.log_mass(row, query, scale)[..., : tokens // heads.page_size]
         scores = mass.sum(1) if heads.selector.name == "block_mean" else torch.softmax(mass, -1).sum(1)
-        return read.scatter(1, sink + scores.topk(wanted).indices, True)
+        return read.scatter(1, sink + scores[:, sink:local].topk(wanted).indices, True)
 
     def expected(self, row: int, read: torch.Tensor, query: torch.Tensor, scale: float) -> torch.Tensor:
         """Attention of one request over the pages read, and over the others' estimates: float64 [heads, head_size]."""
@@ -154,9 +166,10 @@ class Paged:
         logits = (q @ keys.mT * scale).masked_fill(~token_read, -torch.inf)
         if heads.selector.residual and not read.all():
             dropped = self.log_mass(row, query, scale)[..., : read.shape[1]].masked_fill(read[:, None], -torch.inf)
-            mean = self.summaries(row)[3].double().unflatten(0, (heads.kv_heads, -1))
             logits = torch.cat([logits, dropped], -1)
-            means = mean.repeat_interleave(heads.pages_of_block, 1)[:, : read.shape[1]]
-            # A block without a complete page has no mean, and nothing dropped.
-            values = torch.cat([values, means.masked_fill(read[..., None], 0)], 1)
+            means = self.summaries(row)[3].double().unflatten(0, (heads.kv_heads, -1)).flatten(1, 2)
+            together = heads.pages_of_block // means_of_block(heads.page_size)
+            of_page = means.repeat_interleave(together, 1)[:, : read.shape[1]]
+            # Where no page is complete there is no mean, and nothing dropped.
+            values = torch.cat([values, of_page.masked_fill(read[..., None], 0)], 1)
         return (torch.softmax(logits, -1) @ values).flatten(0, 1)

@@ -35,7 +35,7 @@ for module, name in (
 ):
     setattr(module, name, Recorded(getattr(module, name)))
 
-heads = Heads(8, GROUP, 128, 16, torch.bfloat16, get_selector("SELECTOR"), 16, 64)
+heads = Heads(8, GROUP, 128, PAGE_SIZE, torch.bfloat16, get_selector("SELECTOR"), 16, 64)
 share = layout.tile_bytes_per_token(heads) // 2
 cache, tiles = layout.split_blocks(torch.zeros(2, 8, 128, 256 + share, dtype=torch.bfloat16), heads)
 zeros = lambda *shape: torch.zeros(shape, dtype=torch.int32)
@@ -60,10 +60,12 @@ for kernel, args, options in launches:
 
 
 @pytest.mark.parametrize(
-    ("capability", "group", "selector"), [(80, 2, "low_rank"), (90, 8, "low_rank"), (90, 4, "quest")]
+    ("capability", "group", "page_size", "selector"),
+    [(80, 2, 16, "low_rank"), (90, 8, 32, "low_rank"), (90, 4, 16, "quest")],
 )
-def test_the_kernels_compile_for_a_gpu(capability: int, group: int, selector: str) -> None:
+def test_the_kernels_compile_for_a_gpu(capability: int, group: int, page_size: int, selector: str) -> None:
     code = COMPILE.replace("CAPABILITY", str(capability)).replace("GROUP", str(group)).replace("SELECTOR", selector)
+    code = code.replace("PAGE_SIZE", str(page_size))
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     shared = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("_")}

@@ -6,6 +6,7 @@ pytest.importorskip("triton")
 from sparse_backend.kernels import Heads
 from sparse_backend.kernels.triton import decode, layout, update_summaries
 from sparse_backend.selection import get_selector
+from sparse_backend.selection.low_rank import quantise
 from tests.sparse_backend.gpu_caches import Paged
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -136,6 +137,37 @@ def test_summaries_written_token_by_token_equal_those_of_one_prefill(selector: s
         if (row, block) == (0, 1):
             continue  # it had one page more when it was at 160 tokens
         assert torch.equal(paged.tiles[tile], at_once[tile])
+
+
+@pytest.mark.parametrize("page_size", [8, 16, 64])
+def test_mean_values_are_of_the_pages_complete_so_far(page_size: int) -> None:
+    heads = make_heads("low_rank", torch.float32, 64, 1, page_size)
+    paged = Paged.random(heads, [192])
+    together = max(32, page_size)
+    for tokens in range(100, 193):
+        paged.seq_lens = [tokens]
+        new = 100 if tokens == 100 else 1
+        update_summaries(heads, paged.step([0], [new]), paged.cache, paged.tiles, new)
+        values = paged.tokens(0)[1][:, : tokens // page_size * page_size].float()
+        means = torch.stack([group.mean(1) for group in values.split(together, 1)], 1)
+        codes, scale = quantise(means, 7)
+        got = paged.summaries(0)[3].unflatten(0, (heads.kv_heads, -1)).flatten(1, 2)[:, : means.shape[1]]
+        torch.testing.assert_close(got, codes * scale)
+
+
+def test_heads_that_look_at_pages_read_anyway_have_no_say() -> None:
+    heads = make_heads("low_rank", torch.float32, 64, 2, 16, 1)
+    paged = Paged.random(heads, [256])
+    query = torch.zeros(1, 2, 64)
+    query[0, 0, 0] = query[0, 1, 1] = 8
+    paged.cache.mul_(0.01)
+    block, keys = paged.block_table[0, 0], paged.cache[..., :64]
+    keys[block, 0, :16, 0] = 9  # the sink, at which the first head looks, and a little at page 5
+    keys[block, 0, 80:96, 0] = 3
+    keys[block, 0, 96:112, 1] = 1  # page 6, at which the second head looks
+    update_summaries(heads, paged.step([0], [256]), paged.cache, paged.tiles, 256)
+    _, (read,) = run(paged, [5], query, 1.0)
+    assert read[0].nonzero().flatten().tolist() == [0, 6, 13, 14, 15]
 
 
 def test_a_request_that_completes_no_page_writes_nothing() -> None:

@@ -9,10 +9,12 @@ import triton.language as tl
 from sparse_backend.config import pages
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton.dot import dot
-from sparse_backend.kernels.triton.layout import DecodeStep, Workspace, low_rank_offsets, power_of_2, splits
+from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, Workspace, power_of_2, splits
+from sparse_backend.kernels.triton.nibbles import neighbours
+from sparse_backend.selection.low_rank import means_of_block
 
 TOKENS = 64  # read at a time
-BLOCKS = 16  # whose estimated mass is added at a time
+MEANS = 32  # mean values that stand in for pages at a time
 
 
 def attend(
@@ -31,14 +33,16 @@ def attend(
 
     query, output: [tokens, kv_heads × group, head_size], output is written; cache: [blocks, kv_heads, BLOCK,
     2 × head_size]; tiles: int8 [blocks, kv_heads, bytes]. With the low-rank selector pages that are not read count
-    too, as their estimated mass times the mean value of their block.
+    too, as their estimated mass times a mean value.
     """
     group, head_size = heads.group, heads.head_size
+    offsets = LowRankOffsets.of(head_size, heads.page_size)
     parts = splits(requests, heads.kv_heads)
     _attend[(requests, heads.kv_heads, parts)](
         query,
         cache,
-        tiles.view(torch.bfloat16),
+        tiles,
+        tiles.view(torch.float32),
         step.query_start,
         step.seq_lens,
         step.block_table,
@@ -66,10 +70,12 @@ def attend(
         P=heads.page_size,
         PAGES=heads.pages_of_block,
         STEP=max(1, TOKENS // heads.page_size),
-        BLOCKS=BLOCKS,
+        MEANS=MEANS,
+        MEANS_OF_BLOCK=means_of_block(heads.page_size),
         SINK=pages(heads.sink_tokens, heads.page_size),
         LOCAL_TOKENS=heads.local_tokens,
-        MEAN_VALUE=low_rank_offsets(head_size, heads.page_size)[3] // 2,
+        MEAN_VALUES=offsets.mean_values,
+        VALUE_SCALES=offsets.value_scales // 4,
         RESIDUAL=heads.selector.residual,
         SPLITS=parts,
         num_warps=4,
@@ -98,7 +104,8 @@ def attend(
 def _attend(
     query,
     cache,
-    tiles16,
+    tiles,
+    tiles32,
     query_start,
     seq_lens,
     block_table,
@@ -132,10 +139,12 @@ def _attend(
     P: tl.constexpr,
     PAGES: tl.constexpr,
     STEP: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    MEANS: tl.constexpr,
+    MEANS_OF_BLOCK: tl.constexpr,
     SINK: tl.constexpr,
     LOCAL_TOKENS: tl.constexpr,
-    MEAN_VALUE: tl.constexpr,
+    MEAN_VALUES: tl.constexpr,
+    VALUE_SCALES: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
@@ -180,21 +189,26 @@ def _attend(
         local = tl.maximum(SINK, tl.maximum(tokens - LOCAL_TOKENS, 0) // P)
         if budget * P < tokens:
             mass_at = log_mass + request * mass_row + head * mass_head + g[:, None] * mass_group
-            p = tl.arange(0, BLOCKS * PAGES)
-            b = tl.arange(0, BLOCKS)
-            for begin in range(split * BLOCKS, tl.cdiv(local, PAGES), SPLITS * BLOCKS):
-                page = begin * PAGES + p
+            PAGES_OF_MEAN: tl.constexpr = PAGES // MEANS_OF_BLOCK
+            half_d = tl.arange(0, D_PADDED // 2)
+            for begin in range(split * MEANS, tl.cdiv(local, PAGES_OF_MEAN), SPLITS * MEANS):
+                page = begin * PAGES_OF_MEAN + tl.arange(0, MEANS * PAGES_OF_MEAN)
                 real = (page >= SINK) & (page < local)
                 logits = tl.load(mass_at + page[None, :], (g[:, None] < G) & real[None, :], float("-inf"))
                 higher = tl.maximum(top, tl.max(logits, 1))
                 weight = tl.exp(logits - higher[:, None])
                 shrink = tl.exp(top - higher)
-                by_block = tl.sum(tl.reshape(weight, [G_PADDED, BLOCKS, PAGES]), 2)
-                known = (begin + b) * PAGES < local
-                block = tl.load(block_table + row * table_stride + begin + b, known, 0).to(tl.int64)
-                at = tiles16 + (block * tile_block + head * tile_head) // 2 + MEAN_VALUE
-                values = tl.load(at[:, None] + d[None, :], known[:, None] & (d[None, :] < D), 0.0).to(q.dtype)
-                acc = acc * shrink[:, None] + dot(by_block.to(q.dtype), values)
+                by_mean = tl.sum(tl.reshape(weight, [G_PADDED, MEANS, PAGES_OF_MEAN]), 2)
+                mean = begin + tl.arange(0, MEANS)
+                known = mean * PAGES_OF_MEAN < local
+                block = tl.load(block_table + row * table_stride + mean // MEANS_OF_BLOCK, known, 0).to(tl.int64)
+                slot = mean % MEANS_OF_BLOCK
+                tile = block * tile_block + head * tile_head
+                at = tiles + (tile + MEAN_VALUES + slot * (D // 2))[:, None] + half_d[None, :]
+                codes = neighbours(tl.load(at, known[:, None] & (half_d[None, :] < D // 2), 0))
+                value_scale = tl.load(tiles32 + tile // 4 + VALUE_SCALES + slot, known, 0.0)
+                values = (codes * value_scale[:, None]).to(q.dtype)
+                acc = acc * shrink[:, None] + dot(by_mean.to(q.dtype), values)
                 total = total * shrink + tl.sum(weight, 1)
                 top = higher
 

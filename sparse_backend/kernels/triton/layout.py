@@ -8,14 +8,16 @@ A GPU reads whole rows: unlike the CPU's tiles, these keep the codes of one page
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 
 from sparse_backend.config import BLOCK, pages
 from sparse_backend.kernels.batch import Heads
+from sparse_backend.selection.low_rank import RANK, means_of_block
 
 SELECTORS = ("low_rank", "block_mean", "quest")  # those that the Triton kernels know
-RANK = 2  # directions of a low-rank summary; their int4 codes share a byte
 MAX_ROWS = 64  # requests whose scratch memory exists at a time; larger batches go in waves
 PROGRAMS = 256  # enough of them to fill a GPU: small batches split each request's pages until there are as many
 
@@ -25,20 +27,35 @@ def power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def low_rank_offsets(head_size: int, page_size: int) -> tuple[int, int, int, int]:
+class LowRankOffsets(NamedTuple):
     """Bytes at which a low-rank tile's parts begin, after the mean codes, int8 [pages, head_size], at 0.
 
-    Direction codes uint4 × 2 [pages, head_size], coefficient codes uint4 × 2 [pages, page_size], scales
-    float32 [3, pages] (of the mean, of either coefficient), the block's mean value bfloat16 [head_size].
+    4-bit codes are stored plus 8, two a byte, the first in the low half: those of the first two directions, or where
+    there is one code only, two neighbours of the last dimension.
     """
-    codes = head_size * (BLOCK // page_size)
-    return codes, 2 * codes, 2 * codes + BLOCK, 2 * codes + BLOCK + 4 * (1 + RANK) * (BLOCK // page_size)
+
+    directions: int  # the first two, [pages, head_size] bytes
+    third_direction: int  # [pages, head_size / 2] bytes
+    coefficients: int  # of the first two directions, [pages, page_size] bytes
+    third_coefficient: int  # [pages, page_size / 2] bytes
+    scales: int  # float32 [1 + RANK, pages], of the mean and of each direction's coefficients
+    mean_values: int  # [means, head_size / 2] bytes
+    value_scales: int  # float32 [means]
+    end: int
+
+    @classmethod
+    def of(cls, head_size: int, page_size: int) -> LowRankOffsets:
+        """For a head size that is a multiple of 8, so that every float32 is aligned."""
+        pages, means = BLOCK // page_size, means_of_block(page_size)
+        codes = head_size * pages
+        keys = [codes, codes, codes // 2, BLOCK, BLOCK // 2, 4 * (1 + RANK) * pages]
+        return cls(*accumulate([*keys, means * head_size // 2, 4 * means]))
 
 
 def tile_bytes(heads: Heads) -> int:
     """Bytes of the summaries of one (block, KV head)."""
     if heads.selector.name == "low_rank":
-        return low_rank_offsets(heads.head_size, heads.page_size)[3] + 2 * heads.head_size
+        return LowRankOffsets.of(heads.head_size, heads.page_size).end
     vectors = {"block_mean": 1, "quest": 2}[heads.selector.name]  # bfloat16 [vectors, pages, head_size]
     return 2 * vectors * heads.head_size * heads.pages_of_block
 
@@ -86,7 +103,7 @@ def splits(requests: int, kv_heads: int) -> int:
 class Workspace:
     """Scratch memory of the kernels, made once and used by every layer in turn."""
 
-    log_mass: torch.Tensor  # float32 [rows, kv_heads, group, pages] estimated; -inf for pages that are read
+    log_mass: torch.Tensor  # float32 [rows, kv_heads, group, pages] estimated, if complete; -inf for those chosen
     table: torch.Tensor  # int32 [rows, kv_heads, pages to read] logical pages, ascending
     counts: torch.Tensor  # int32 [rows, kv_heads] how many of them
     output: torch.Tensor  # float32 [rows × kv_heads × splits, group, head_size] unnormalised

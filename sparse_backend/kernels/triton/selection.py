@@ -9,7 +9,8 @@ import triton.language as tl
 from sparse_backend.config import pages
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton.dot import dot
-from sparse_backend.kernels.triton.layout import DecodeStep, Workspace, low_rank_offsets, power_of_2
+from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, Workspace, power_of_2
+from sparse_backend.kernels.triton.nibbles import high_half, low_half, neighbours
 
 
 def select_pages(
@@ -27,14 +28,13 @@ def select_pages(
     query: [tokens, kv_heads × group, head_size]; tiles: int8 [blocks, kv_heads, bytes].
     """
     group, head_size, page_size = heads.group, heads.head_size, heads.page_size
-    offsets = low_rank_offsets(head_size, page_size)
+    offsets = LowRankOffsets.of(head_size, page_size)
     padded_group, capacity = power_of_2(group), work.log_mass.shape[3]
     chunk = max(16, min(128, 8192 // (page_size * padded_group)))
-    sink_pages = pages(heads.sink_tokens, page_size)
     _score[(requests, heads.kv_heads, pages(capacity, chunk))](
         query,
         tiles,
-        tiles.view(torch.float32) if heads.selector.name == "low_rank" else tiles,
+        tiles.view(torch.float32),
         tiles.view(torch.bfloat16),
         step.query_start,
         step.seq_lens,
@@ -54,11 +54,11 @@ def select_pages(
         P=page_size,
         PAGES=heads.pages_of_block,
         CHUNK=chunk,
-        SINK=sink_pages,
-        LOCAL_TOKENS=heads.local_tokens,
-        DIRECTIONS=offsets[0],
-        COEFFICIENTS=offsets[1],
-        SCALES=offsets[2] // 4,
+        DIRECTIONS=offsets.directions,
+        THIRD_DIRECTION=offsets.third_direction,
+        COEFFICIENTS=offsets.coefficients,
+        THIRD_COEFFICIENT=offsets.third_coefficient,
+        SCALES=offsets.scales // 4,
         SELECTOR=heads.selector.name,
         num_warps=4,
     )
@@ -77,7 +77,7 @@ def select_pages(
         G=group,
         P=page_size,
         CAPACITY=padded,
-        SINK=sink_pages,
+        SINK=pages(heads.sink_tokens, page_size),
         LOCAL_TOKENS=heads.local_tokens,
         SOFTMAX=heads.selector.name != "block_mean",
         num_warps=max(4, min(16, padded // 512)),
@@ -112,23 +112,26 @@ def _score(
     P: tl.constexpr,
     PAGES: tl.constexpr,
     CHUNK: tl.constexpr,
-    SINK: tl.constexpr,
-    LOCAL_TOKENS: tl.constexpr,
     DIRECTIONS: tl.constexpr,
+    THIRD_DIRECTION: tl.constexpr,
     COEFFICIENTS: tl.constexpr,
+    THIRD_COEFFICIENT: tl.constexpr,
     SCALES: tl.constexpr,
     SELECTOR: tl.constexpr,
 ):
-    """One program per (request, KV head, chunk of pages): log Σ e^logit of every page and query head, estimated."""
+    """One program per (request, KV head, chunk of pages): estimates log Σ e^logit of complete pages, by query head.
+
+    Also of pages that are read anyway, since scores are shares of the whole.
+    """
     row, head = first + tl.program_id(0), tl.program_id(1)
     budget, tokens = tl.load(page_budget + row), tl.load(seq_lens + row)
-    local = tl.maximum(SINK, tl.maximum(tokens - LOCAL_TOKENS, 0) // P)
+    complete = tokens // P
     begin = tl.program_id(2) * CHUNK
     # A budget that covers all pages, or 0, needs no scores.
-    if (begin >= local) | (budget * P >= tokens) | (budget == 0):
+    if (begin >= complete) | (budget * P >= tokens) | (budget == 0):
         return
     page = begin + tl.arange(0, CHUNK)
-    scored = (page >= SINK) & (page < local)
+    scored = page < complete
     block = tl.load(block_table + row * table_stride + page // PAGES, scored, 0).to(tl.int64)
     slot = page % PAGES
     tile = block * tile_block + head * tile_head
@@ -145,14 +148,22 @@ def _score(
         mean_scale = tl.load(scales, scored, 0.0) * scale
         scale0 = tl.load(scales + PAGES, scored, 0.0) * scale
         scale1 = tl.load(scales + 2 * PAGES, scored, 0.0) * scale
+        scale2 = tl.load(scales + 3 * PAGES, scored, 0.0) * scale
+        half_d, half_t = tl.arange(0, D_PADDED // 2), tl.arange(0, P // 2)
+        at = (tile + slot * (D // 2))[:, None] + half_d[None, :]
+        third = tl.load(tiles + THIRD_DIRECTION + at, scored[:, None] & (half_d[None, :] < D // 2), 0)
         base = dot(mean, q) * mean_scale[:, None]
-        slope0 = dot(_low(codes).to(q.dtype), q) * scale0[:, None]
-        slope1 = dot(_high(codes).to(q.dtype), q) * scale1[:, None]
-        t = tl.arange(0, P)
-        pair = tl.load(tiles + COEFFICIENTS + (tile + slot * P)[:, None] + t[None, :], scored[:, None], 0)
+        slope0 = dot(low_half(codes).to(q.dtype), q) * scale0[:, None]
+        slope1 = dot(high_half(codes).to(q.dtype), q) * scale1[:, None]
+        slope2 = dot(neighbours(third).to(q.dtype), q) * scale2[:, None]
+        at = (tile + slot * P)[:, None] + tl.arange(0, P)[None, :]
+        pair = tl.load(tiles + COEFFICIENTS + at, scored[:, None], 0)
+        at = (tile + slot * (P // 2))[:, None] + half_t[None, :]
+        third = tl.load(tiles + THIRD_COEFFICIENT + at, scored[:, None], 0)
         # [pages, tokens, group]
-        logits = base[:, None, :] + slope0[:, None, :] * _low(pair)[:, :, None]
-        logits += slope1[:, None, :] * _high(pair)[:, :, None]
+        logits = base[:, None, :] + slope0[:, None, :] * low_half(pair)[:, :, None]
+        logits += slope1[:, None, :] * high_half(pair)[:, :, None]
+        logits += slope2[:, None, :] * neighbours(third)[:, :, None]
         top = tl.max(logits, 1)
         mass = top + tl.log(tl.sum(tl.exp(logits - top[:, None, :]), 1))
     elif SELECTOR == "quest":
@@ -168,17 +179,6 @@ def _score(
         mass = dot(mean, q) * scale
     out = log_mass + tl.program_id(0) * mass_row + head * mass_head + g[None, :] * mass_group + page[:, None]
     tl.store(out, mass, scored[:, None] & (g[None, :] < G))
-
-
-@triton.jit
-def _low(pair):
-    """The code in the low half of a byte, float32."""
-    return ((pair & 15) - 8).to(tl.float32)
-
-
-@triton.jit
-def _high(pair):
-    return (((pair >> 4) & 15) - 8).to(tl.float32)
 
 
 @triton.jit
@@ -221,15 +221,15 @@ def _select(
     if wanted >= local - sink:
         chosen = candidate
     else:
-        # What the group as a whole puts on each page.
+        # What the group as a whole puts on each page; pages that are read anyway take part.
         score = tl.zeros([CAPACITY], tl.float32)
         for g in range(G):
-            x = tl.load(mass + g * mass_group, candidate, float("-inf"))
+            x = tl.load(mass + g * mass_group, page < tokens // P, float("-inf"))
             if SOFTMAX:
                 weight = tl.exp(x - tl.max(x))
                 score += weight / tl.sum(weight)
             else:
-                score += tl.where(candidate, x, 0.0)
+                score += x
         # As unsigned integers in the same order; 0 for what can't be chosen.
         bits = score.to(tl.int32, bitcast=True)
         key = tl.where(bits < 0, ~bits, bits | -0x80000000).to(tl.uint32, bitcast=True)

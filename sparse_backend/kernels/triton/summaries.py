@@ -9,8 +9,9 @@ import triton.language as tl
 from sparse_backend.config import BLOCK
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton.dot import dot
-from sparse_backend.kernels.triton.layout import DecodeStep, low_rank_offsets, power_of_2
-from sparse_backend.selection.low_rank import POWER_ITERATIONS, TINY
+from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, power_of_2
+from sparse_backend.kernels.triton.nibbles import pack, pack_neighbours
+from sparse_backend.selection.low_rank import POWER_ITERATIONS, TINY, means_of_block
 
 TINY = tl.constexpr(TINY)
 POWER_ITERATIONS = tl.constexpr(POWER_ITERATIONS)
@@ -27,11 +28,11 @@ def update_summaries(
     """
     requests = step.seq_lens.shape[0]
     blocks = 1 if max_query_len == 1 else (max_query_len - 1) // BLOCK + 2
-    offsets = low_rank_offsets(heads.head_size, heads.page_size)
+    offsets = LowRankOffsets.of(heads.head_size, heads.page_size)
     _update[(requests, blocks, heads.kv_heads)](
         cache,
         tiles,
-        tiles.view(torch.float32) if heads.selector.name == "low_rank" else tiles,
+        tiles.view(torch.float32),
         tiles.view(torch.bfloat16),
         step.query_start,
         step.seq_lens,
@@ -45,10 +46,14 @@ def update_summaries(
         # Matrix products have 16 rows at least.
         P_PADDED=max(16, heads.page_size),
         PAGES=heads.pages_of_block,
-        DIRECTIONS=offsets[0],
-        COEFFICIENTS=offsets[1],
-        SCALES=offsets[2] // 4,
-        MEAN_VALUE=offsets[3] // 2,
+        PAGES_OF_MEAN=heads.pages_of_block // means_of_block(heads.page_size),
+        DIRECTIONS=offsets.directions,
+        THIRD_DIRECTION=offsets.third_direction,
+        COEFFICIENTS=offsets.coefficients,
+        THIRD_COEFFICIENT=offsets.third_coefficient,
+        SCALES=offsets.scales // 4,
+        MEAN_VALUES=offsets.mean_values,
+        VALUE_SCALES=offsets.value_scales // 4,
         SELECTOR=heads.selector.name,
         num_warps=4,
     )
@@ -74,10 +79,14 @@ def _update(
     P: tl.constexpr,
     P_PADDED: tl.constexpr,
     PAGES: tl.constexpr,
+    PAGES_OF_MEAN: tl.constexpr,
     DIRECTIONS: tl.constexpr,
+    THIRD_DIRECTION: tl.constexpr,
     COEFFICIENTS: tl.constexpr,
+    THIRD_COEFFICIENT: tl.constexpr,
     SCALES: tl.constexpr,
-    MEAN_VALUE: tl.constexpr,
+    MEAN_VALUES: tl.constexpr,
+    VALUE_SCALES: tl.constexpr,
     SELECTOR: tl.constexpr,
 ):
     """One program per (request, touched block, KV head)."""
@@ -92,41 +101,54 @@ def _update(
     base = cache + physical * cache_block + head * cache_head
     tile = physical * tile_block + head * tile_head  # bytes
     d, t = tl.arange(0, D_PADDED), tl.arange(0, P_PADDED)
+    half_d, half_t = tl.arange(0, D_PADDED // 2), tl.arange(0, P_PADDED // 2)
     real = (t[:, None] < P) & (d[None, :] < D)
     in_block = tl.minimum(complete - block * PAGES, PAGES)  # complete pages of this block
-    value_sum = tl.zeros([D_PADDED], tl.float32)
-    for page in range(in_block):
-        rows = base + (page * P + t[:, None]) * cache_token + d[None, :]
+    new = tl.maximum(first - block * PAGES, 0)  # the first new one
+    for mean_of in range(new // PAGES_OF_MEAN, tl.cdiv(in_block, PAGES_OF_MEAN)):
+        begin, end = mean_of * PAGES_OF_MEAN, tl.minimum((mean_of + 1) * PAGES_OF_MEAN, in_block)
+        value_sum = tl.zeros([D_PADDED], tl.float32)
+        for page in range(begin, end):
+            rows = base + (page * P + t[:, None]) * cache_token + d[None, :]
+            if SELECTOR == "low_rank":
+                value_sum += tl.sum(tl.load(rows + D, real, 0.0).to(tl.float32), 0)
+            if page >= new:
+                keys = tl.load(rows, real, 0.0).to(tl.float32)
+                at = page * D + d
+                if SELECTOR == "block_mean":
+                    mean = tl.sum(keys, 0) / P
+                    tl.store(tiles16 + tile // 2 + at, mean.to(tl.bfloat16), d < D)
+                elif SELECTOR == "quest":
+                    low = tl.min(tl.where(real, keys, float("inf")), 0)
+                    high = tl.max(tl.where(real, keys, float("-inf")), 0)
+                    tl.store(tiles16 + tile // 2 + at, low.to(tl.bfloat16), d < D)
+                    tl.store(tiles16 + tile // 2 + PAGES * D + at, high.to(tl.bfloat16), d < D)
+                else:
+                    mean, mean_scale = _quantise(tl.sum(keys, 0) / P, 127)
+                    rest = tl.where(real, keys - (mean * mean_scale)[None, :], 0.0)
+                    direction0, coefficient0, scale0 = _direction(rest)
+                    rest -= (coefficient0 * scale0)[:, None] * direction0[None, :]
+                    direction1, coefficient1, scale1 = _direction(rest)
+                    rest -= (coefficient1 * scale1)[:, None] * direction1[None, :]
+                    direction2, coefficient2, scale2 = _direction(rest)
+                    codes = tiles + tile
+                    tl.store(codes + at, mean.to(tl.int8), d < D)
+                    tl.store(codes + DIRECTIONS + at, pack(direction0, direction1), d < D)
+                    third = codes + THIRD_DIRECTION + page * (D // 2) + half_d
+                    tl.store(third, pack_neighbours(direction2), half_d < D // 2)
+                    tl.store(codes + COEFFICIENTS + page * P + t, pack(coefficient0, coefficient1), t < P)
+                    third = codes + THIRD_COEFFICIENT + page * (P // 2) + half_t
+                    tl.store(third, pack_neighbours(coefficient2), half_t < P // 2)
+                    scales = tiles32 + tile // 4 + SCALES + page
+                    tl.store(scales, mean_scale)
+                    tl.store(scales + PAGES, scale0)
+                    tl.store(scales + 2 * PAGES, scale1)
+                    tl.store(scales + 3 * PAGES, scale2)
         if SELECTOR == "low_rank":
-            value_sum += tl.sum(tl.load(rows + D, real, 0.0).to(tl.float32), 0)
-        if block * PAGES + page >= first:
-            keys = tl.load(rows, real, 0.0).to(tl.float32)
-            at = page * D + d
-            if SELECTOR == "block_mean":
-                mean = tl.sum(keys, 0) / P
-                tl.store(tiles16 + tile // 2 + at, mean.to(tl.bfloat16), d < D)
-            elif SELECTOR == "quest":
-                low = tl.min(tl.where(real, keys, float("inf")), 0)
-                high = tl.max(tl.where(real, keys, float("-inf")), 0)
-                tl.store(tiles16 + tile // 2 + at, low.to(tl.bfloat16), d < D)
-                tl.store(tiles16 + tile // 2 + PAGES * D + at, high.to(tl.bfloat16), d < D)
-            else:
-                mean, mean_scale = _quantise(tl.sum(keys, 0) / P, 127)
-                rest = tl.where(real, keys - (mean * mean_scale)[None, :], 0.0)
-                direction0, coefficient0, scale0 = _direction(rest)
-                rest -= (coefficient0 * scale0)[:, None] * direction0[None, :]
-                direction1, coefficient1, scale1 = _direction(rest)
-                tl.store(tiles + tile + at, mean.to(tl.int8), d < D)
-                tl.store(tiles + tile + DIRECTIONS + at, _pack(direction0, direction1), d < D)
-                codes = _pack(coefficient0, coefficient1)
-                tl.store(tiles + tile + COEFFICIENTS + page * P + t, codes, t < P)
-                scales = tiles32 + tile // 4 + SCALES + page
-                tl.store(scales, mean_scale)
-                tl.store(scales + PAGES, scale0)
-                tl.store(scales + 2 * PAGES, scale1)
-    if SELECTOR == "low_rank":
-        mean_value = value_sum / (in_block * P).to(tl.float32)
-        tl.store(tiles16 + tile // 2 + MEAN_VALUE + d, mean_value.to(tl.bfloat16), d < D)
+            mean_value, value_scale = _quantise(value_sum / ((end - begin) * P).to(tl.float32), 7)
+            at = tiles + tile + MEAN_VALUES + mean_of * (D // 2) + half_d
+            tl.store(at, pack_neighbours(mean_value), half_d < D // 2)
+            tl.store(tiles32 + tile // 4 + VALUE_SCALES + mean_of, value_scale)
 
 
 @triton.jit
@@ -153,9 +175,3 @@ def _direction(rest):
     coefficients = tl.sum(rest * codes[None, :], 1) / (tl.sum(codes * codes) + TINY)
     coefficient_codes, scale = _quantise(coefficients, 7)
     return codes, coefficient_codes, scale
-
-
-@triton.jit
-def _pack(low, high):
-    """Two codes in [-7, 7] in one byte."""
-    return ((low + 8).to(tl.int32) | ((high + 8).to(tl.int32) << 4)).to(tl.int8)
