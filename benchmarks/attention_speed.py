@@ -22,6 +22,7 @@ import torch
 from sparse_backend.config import BLOCK
 from sparse_backend.kernels import DecodeBatch, Heads, cpu_kernels
 from sparse_backend.kernels.batch import split_cache
+from sparse_backend.kernels.huge_pages import use_huge_pages
 from sparse_backend.selection import get_selector
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -114,9 +115,9 @@ def attention(
     ours, stock = [], []
     share = heads.tile_bytes_per_token // dtype.itemsize
     for _ in range(layers):
-        cache, tiles = split_cache(
-            torch.zeros(blocks * per_block, kv_heads, page_size, 2 * head_size + share, dtype=dtype), heads
-        )
+        kv_cache = torch.empty(blocks * per_block, kv_heads, page_size, 2 * head_size + share, dtype=dtype)
+        use_huge_pages(kv_cache)  # as the plugin does in an engine
+        cache, tiles = split_cache(kv_cache.zero_(), heads)
         cache.normal_()
         kernels.update_summaries(heads, steps[-1], cache, tiles, rows, torch.zeros_like(rows))
         ours.append((cache, tiles))

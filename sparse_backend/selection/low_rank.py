@@ -50,8 +50,12 @@ class LowRank(Selector):
             coefficients.append(coefficient)
             scales.append(scale.squeeze(-1))
         padding = code_bytes(keys.shape[-1], keys.shape[-3]) - keys.shape[-1] * keys.shape[-3]
-        first, second, third = (F.pad(interleave_fours(x), (0, padding)) for x in directions)
-        parts = [F.pad(interleave_fours(mean + 128), (0, padding)), nibbles(first, second), nibbles(*third.chunk(2, -1))]
+        first, second, third = (F.pad(interleave_fours(x), (0, padding), value=-8) for x in directions)
+        parts = [
+            F.pad(interleave_fours(mean + 128), (0, padding)),
+            nibbles(first, second),
+            nibbles(*third.chunk(2, -1)),
+        ]
         first, second, third = (interleave(x) for x in coefficients)
         parts += [nibbles(first, second), nibbles(*third.chunk(2, -1))]
         parts = [x.to(torch.uint8) for x in parts]
@@ -64,7 +68,8 @@ class LowRank(Selector):
     def grouped_means(self, values: torch.Tensor, pages: int) -> torch.Tensor:
         """Mean values of a block of `pages` pages, of which `values` has the complete ones.
 
-        values: [..., complete pages, page_size, head_size]; returns [..., means, head_size], 0 where no page is complete.
+        values: [..., complete pages, page_size, head_size].
+        Returns [..., means, head_size], 0 where no page is complete.
         """
         together = pages // means_of_block(values.shape[-2])
         groups = [values[..., first : first + together, :, :] for first in range(0, pages, together)]
@@ -86,7 +91,7 @@ class LowRank(Selector):
         means, end = means_of_block(page_size), self.tile_bytes(head_size, page_size)
         sizes = [means * head_size // 2, 4 * means]
         codes, scale = torch.split(tiles[:, end - sum(sizes) : end], sizes, -1)
-        low, high = both_nibbles(codes.unflatten(-1, (means // 2, head_size)))
+        low, high = both_nibbles(codes.reshape(-1, means // 2, head_size))
         values = torch.stack([low, high], 2).flatten(1, 2)
         return (values * scale.contiguous().view(torch.float32)[..., None]).flatten(0, 1)
 

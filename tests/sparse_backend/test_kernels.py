@@ -64,7 +64,7 @@ def test_summaries_equal_the_reference(selector: str, head_size: int, group: int
     complete = torch.cat([blocks[0, :5], blocks[1, :2]])
     tiles = [t[complete, :, : heads.tile_bytes].flatten(0, 1) for t in (paged.tiles, expected)]
     same = (tiles[0] == tiles[1]).float().mean()
-    assert same > 0.995  # a code may round the other way where sums differ in their last bit
+    assert same > 0.99  # a code may round the other way where sums differ in their last bit
     if selector == "low_rank":
         for a, b in zip(*(unpack(t, head_size, page_size) for t in tiles), strict=True):
             assert (a - b).norm() < 0.02 * b.norm()

@@ -29,8 +29,71 @@ INLINE void page_logits(const T* keys, const T* next, const float* query, int he
   }
 }
 
+// out[g][d] += weight[g][mean] * code[mean][d] for C vectors of d, over all mean values of a request.
+template <int G, int C>
+void add_codes(const uint8_t* const* tiles, int blocks, int d, int D, const TileLayout& at, const float* weight,
+               float* out) {
+  const int means = blocks * at.means;
+  vf acc[G][C];
+  for (int g = 0; g < G; g++)
+    for (int c = 0; c < C; c++) acc[g][c] = load16(out + g * D + c * LANES);
+  for (int b = 0; b < blocks; b++) {
+    for (int m = 0; m < at.means; m += 2) {
+      const uint8_t* codes = tiles[b] + at.mean_value + m / 2 * D + d;
+      const float* w = weight + b * at.means + m;
+      for (int c = 0; c < C; c++) {
+        const vi both = widen(load_as<vu8>(codes + c * LANES));
+        const vf low = __builtin_convertvector(both & 15, vf), high = __builtin_convertvector(both >> 4, vf);
+        for (int g = 0; g < G; g++) acc[g][c] += low * w[g * means] + high * w[g * means + 1];
+      }
+    }
+  }
+  for (int g = 0; g < G; g++)
+    for (int c = 0; c < C; c++) store_as(out + g * D + c * LANES, acc[g][c]);
+}
+
+// out[g][d] += the mean values of a request, weighted by rest[g][mean].
+void add_mean_values(const Step& s, const uint8_t* const* tiles, int blocks, const TileLayout& at, float* rest,
+                     float* out) {
+  const int D = s.head_size, means = blocks * at.means;
+  for (int g = 0; g < s.group; g++) {
+    float* weight = rest + (int64_t)g * means;
+    float offset = 0;
+    for (int b = 0; b < blocks; b++) {
+      const float* scale = (const float*)(tiles[b] + at.value_scale);
+      for (int m = 0; m < at.means; m++, weight++) {
+        *weight = *weight > 0 ? *weight * scale[m] : 0.0f;  // a mean of no page has no scale
+        offset += 8 * *weight;
+      }
+    }
+    for (int d = 0; d < D; d += LANES) store_as(out + g * D + d, load16(out + g * D + d) - offset);
+  }
+  auto add = [&](int g, int d, auto heads, auto vectors) {
+    add_codes<heads, vectors>(tiles, blocks, d, D, at, rest + (int64_t)g * means, out + g * D + d);
+  };
+  for (int g = 0; g < s.group;) {
+    const int heads = s.group - g >= 3 ? 3 : s.group - g;
+    int d = 0;
+    for (; d < D / (4 * LANES) * 4 * LANES; d += 4 * LANES) {
+      switch (heads) {
+        case 3: add(g, d, constant<3>{}, constant<4>{}); break;
+        case 2: add(g, d, constant<2>{}, constant<4>{}); break;
+        case 1: add(g, d, constant<1>{}, constant<4>{}); break;
+      }
+    }
+    for (; d < D; d += LANES) {
+      switch (heads) {
+        case 3: add(g, d, constant<3>{}, constant<1>{}); break;
+        case 2: add(g, d, constant<2>{}, constant<1>{}); break;
+        case 1: add(g, d, constant<1>{}, constant<1>{}); break;
+      }
+    }
+    g += heads;
+  }
+}
+
 template <class T>
-void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float* query, const Row& r, int head,
+void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, const float* query, const Row& r, int head,
                 int value_tokens, const int32_t* selected, int count, const float* dropped, int64_t stride,
                 const float* peak, T* output) {
   const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size, G = s.group;
@@ -87,11 +150,12 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
   auto value = [&](int t) { return page(selected[t / ps]) + (int64_t)ps * D + (int64_t)(t % ps) * D; };
   for (int i = 0; i < std::min(VALUES_AHEAD, read); i++) prefetch_all(value(tokens_read[i]), D * sizeof(T));
 
-  // Weights of the tokens read, packed; what is left of each block goes to its mean value.
-  const int blocks = (r.pages + pages - 1) / pages;
+  // Weights of the tokens read, packed; what is left goes to the mean values.
+  const TileLayout at(s.selector, D, pages);
+  const int blocks = (r.pages + pages - 1) / pages, means = blocks * at.means;
   const int stride_read = (read + 7) / 8 * 8;
   float* weight = Scratch::grow(scratch.weight, (size_t)G * stride_read);
-  float* rest = Scratch::grow(scratch.residual, (size_t)G * blocks);
+  float* rest = Scratch::grow(scratch.residual, (size_t)G * means);
   for (int g = 0; g < G; g++) {
     float* l = logits + (int64_t)g * padded;
     float* w = weight + (int64_t)g * stride_read;
@@ -105,19 +169,19 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
       for (int i = 0; i < read; i++) denominator[g] += w[i];
       continue;
     }
-    float* e = rest + (int64_t)g * blocks;
-    std::fill(e, e + blocks, 0.0f);
+    float* e = rest + (int64_t)g * means;
+    std::fill(e, e + means, 0.0f);
     for (int i = 0; i < count; i++) {
       vf sum = {};
       for (int t = 0; t < ps; t += LANES) sum += load16(l + (int64_t)i * ps + t);
-      e[selected[i] / pages] += hsum(sum);
+      e[selected[i] / at.mean_pages] += hsum(sum);
     }
     const float* d = dropped + g * stride;
     float estimated = 0;
-    for (int b = 0; b < blocks; b++) {
+    for (int m = 0; m < means; m++) {
       float sum = 0;
-      for (int p = b * pages; p < std::min((b + 1) * pages, r.pages); p++) sum += d[p];
-      e[b] += sum * factor[g];
+      for (int p = m * at.mean_pages; p < (m + 1) * at.mean_pages; p++) sum += d[p];
+      e[m] += sum * factor[g];
       estimated += sum * factor[g];
     }
     denominator[g] += estimated;
@@ -141,20 +205,7 @@ void attend_row(const Step& s, const T* cache, const uint8_t* tiles, const float
       }
     }
   }
-  if (residual) {
-    const TileLayout at(s.selector, D, pages);
-    for (int b = 0; b < blocks; b++) {
-      bool any = false;
-      for (int g = 0; g < G; g++) any |= rest[(int64_t)g * blocks + b] > 0;
-      if (!any) continue;
-      const bf16* mean = (const bf16*)(tile_of(s, tiles, r.table, b, head) + at.value_mean);
-      for (int d = 0; d < D; d += LANES) {
-        vf v = load16(mean + d);
-        for (int g = 0; g < G; g++)
-          store_as(out + g * D + d, load16(out + g * D + d) + v * rest[(int64_t)g * blocks + b]);
-      }
-    }
-  }
+  if (residual) add_mean_values(s, tiles, blocks, at, rest, out);
   for (int g = 0; g < G; g++) {
     float inverse = 1.0f / denominator[g];
     for (int d = 0; d < D; d++) store1(output + g * D + d, out[g * D + d] * inverse);

@@ -8,7 +8,7 @@
 namespace {
 
 // Tiles are scattered, and one takes less time to score than memory takes to answer.
-constexpr int TILES_AHEAD = 2;
+constexpr int TILES_AHEAD = 3;
 
 // What the query heads of one KV head are to the scoring of its tiles.
 struct Query {
@@ -84,13 +84,22 @@ void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, co
     prefetch(next + i);
     prefetch(next + at.directions + i);
     vbytes mean = load_as<vbytes>(tile + i), both = load_as<vbytes>(tile + at.directions + i);
-    vbytes low = both & 15, high = (vbytes)((vu)both >> 4) & 15;
+    vbytes low = low_codes(both), high = high_codes(both);
     for (int g = 0; g < G; g++) {
       vbytes q = load_as<vbytes>(codes + g * at.codes + i);
       m[g] = dot4(m[g], mean, q);
       fine[g] = dot4(fine[g], mean, load_as<vbytes>(codes + (s.group + g) * at.codes + i));
       b[0][g] = dot4(b[0][g], low, q);
       b[1][g] = dot4(b[1][g], high, q);
+    }
+  }
+  for (int64_t i = 0; i < at.codes / 2; i += VECTOR) {
+    prefetch(next + at.third_direction + i);
+    vbytes both = load_as<vbytes>(tile + at.third_direction + i);
+    vbytes low = low_codes(both), high = high_codes(both);
+    for (int g = 0; g < G; g++) {
+      b[2][g] = dot4(b[2][g], low, load_as<vbytes>(codes + g * at.codes + i));
+      b[2][g] = dot4(b[2][g], high, load_as<vbytes>(codes + g * at.codes + at.codes / 2 + i));
     }
   }
   for (int64_t i = at.coefficients; i < at.end; i += VECTOR) prefetch(next + i);
@@ -108,10 +117,15 @@ void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, co
       offset[g] -= 8.0f * slope[k][g];
     }
   }
-  for (int i = 0; i < BLOCK; i += LANES) {
-    vi both = widen(load_as<vu8>(tile + at.coefficients + i));
-    vf low = __builtin_convertvector(both & 15, vf), high = __builtin_convertvector(both >> 4, vf);
-    for (int g = 0; g < G; g++) sum[g] += exp2(offset[g] + slope[0][g] * low + slope[1][g] * high);
+  for (int i = 0; i < BLOCK / 2; i += LANES) {
+    const vi third = widen(load_as<vu8>(tile + at.third_coefficient + i));
+    for (int half = 0; half < 2; half++) {
+      const vi both = widen(load_as<vu8>(tile + at.coefficients + half * BLOCK / 2 + i));
+      const vf c[RANK] = {__builtin_convertvector(both & 15, vf), __builtin_convertvector(both >> 4, vf),
+                          __builtin_convertvector(half == 0 ? third & 15 : third >> 4, vf)};
+      for (int g = 0; g < G; g++)
+        sum[g] += exp2(offset[g] + slope[0][g] * c[0] + slope[1][g] * c[1] + slope[2][g] * c[2]);
+    }
   }
   for (int g = 0; g < G; g++) {
     vf total = fold<PAGES>(sum[g]);

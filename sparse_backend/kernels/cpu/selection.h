@@ -9,7 +9,7 @@ namespace {
 // Writes the logical numbers of the selected pages, ascending, and for every page dropped its estimated mass:
 // dropped[g][page] * 2^(peak[g]) estimates the sum of 2^logit over the page's tokens (0 for a page kept).
 // Returns the number of selected pages.
-int select_row(const Step& s, const uint8_t* tiles, const float* query, const Row& r, int head, int key_tokens,
+int select_row(const Step& s, const uint8_t* const* tiles, const float* query, const Row& r, int key_tokens,
                int32_t* selected, float* dropped, int64_t stride, float* peak) {
   const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size;
   for (int g = 0; g < s.group; g++) {
@@ -26,10 +26,9 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
   const TileLayout at(s.selector, D, pages);
   const Query prepared = prepare(s, at, query, pages);
   float* logit = Scratch::grow(scratch.estimate, (size_t)s.group * stride);
-  const int first = r.sink / pages, last = (r.local + pages - 1) / pages;
-  for (int b = first; b < last; b++) {
-    const uint8_t *tile = tile_of(s, tiles, r.table, b, head);
-    const uint8_t* next = tile_of(s, tiles, r.table, std::min(b + TILES_AHEAD, last - 1), head);
+  const int complete = r.tokens / ps, blocks = (complete + pages - 1) / pages;
+  for (int b = 0; b < blocks; b++) {
+    const uint8_t *tile = tiles[b], *next = tiles[std::min(b + TILES_AHEAD, blocks - 1)];
     float *l = logit + b * pages, *d = dropped + b * pages;
     switch (pages) {
       case 8: score_heads<8>(s, at, tile, next, prepared, l, d, stride); break;
@@ -38,22 +37,22 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
     }
   }
 
-  // Page score: the group's softmax over candidate pages, summed over the group; block_mean averages logits instead.
-  const int padded = (r.candidates + LANES - 1) / LANES * LANES;
-  float* score = Scratch::grow(scratch.score, padded);
-  std::fill(score, score + padded, 0.0f);
+  // Page score: the softmax over all complete pages, summed over the group; block_mean averages logits instead.
+  const int padded = (complete + LANES - 1) / LANES * LANES;
+  float* score = Scratch::grow(scratch.score, padded + LANES);
+  std::fill(score, score + padded + LANES, 0.0f);
   if (s.selector == BLOCK_MEAN) {
     float low = INFINITY;
-    for (int i = 0; i < r.candidates; i++) {
-      for (int g = 0; g < s.group; g++) score[i] += logit[g * stride + r.sink + i];
+    for (int i = r.sink; i < r.local; i++) {
+      for (int g = 0; g < s.group; g++) score[i] += logit[g * stride + i];
       low = std::min(low, score[i]);
     }
-    for (int i = 0; i < r.candidates; i++) score[i] -= low;  // top_k wants non-negative numbers
+    for (int i = r.sink; i < r.local; i++) score[i] -= low;  // top_k wants non-negative numbers
   } else {
     for (int g = 0; g < s.group; g++) {
-      float* l = logit + g * stride + r.sink;
-      float* d = dropped + g * stride + r.sink;
-      for (int i = r.candidates; i < padded; i++) {
+      float* l = logit + g * stride;
+      float* d = dropped + g * stride;
+      for (int i = complete; i < padded; i++) {
         l[i] = -INFINITY;
         d[i] = 0.0f;
       }
@@ -69,18 +68,19 @@ int select_row(const Step& s, const uint8_t* tiles, const float* query, const Ro
       for (int i = 0; i < padded; i += LANES) store_as(score + i, load16(score + i) + load16(d + i) * inverse);
     }
   }
+  std::fill(score + r.local, score + padded + LANES, 0.0f);  // not for top_k to choose
 
   int count = 0;
   for (int i = 0; i < r.sink; i++) selected[count++] = i;
-  int taken = top_k(score, r.candidates, wanted, selected + count);
+  int taken = top_k(score + r.sink, r.candidates, wanted, selected + count);
   for (int i = 0; i < taken; i++) selected[count + i] += r.sink;
   count += taken;
   for (int i = r.local; i < r.pages; i++) selected[count++] = i;
   for (int g = 0; g < s.group; g++) {
     float* d = dropped + g * stride;
     for (int i = 0; i < count; i++) d[selected[i]] = 0.0f;
-    for (int i = 0; i < r.sink; i++) d[i] = 0.0f;  // pages of the first and last tile that are no candidates
-    for (int i = r.local; i < (int)std::min<int64_t>(stride, (int64_t)last * pages); i++) d[i] = 0.0f;
+    for (int i = 0; i < r.sink; i++) d[i] = 0.0f;
+    for (int i = r.local; i < complete; i++) d[i] = 0.0f;
   }
   return count;
 }

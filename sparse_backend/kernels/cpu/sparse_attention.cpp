@@ -24,12 +24,13 @@ void decode_rows(const Step& s, const T* query, const T* cache, const uint8_t* t
     const int i = task / s.kv_heads, head = task % s.kv_heads;
     const Row r = row_of(s, i);
     const float* q = load_query(s, query, i, head);
+    const uint8_t* const* tile = tiles_of(s, tiles, r.table, r.pages, head);
     const int64_t stride = (r.pages + LANES) / LANES * LANES + BLOCK / LANES;
     float* dropped = Scratch::grow(scratch.packed, s.group * stride);
     int32_t* selected = Scratch::grow(scratch.pages, r.pages + LANES);
     float peak[64];
-    int count = select_row(s, tiles, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
-    attend_row(s, cache, tiles, q, r, head, s.value_tokens[i], selected, count, dropped, stride, peak,
+    int count = select_row(s, tile, q, r, s.key_tokens[i], selected, dropped, stride, peak);
+    attend_row(s, cache, tile, q, r, head, s.value_tokens[i], selected, count, dropped, stride, peak,
                output + s.token[i] * s.output_stride + (int64_t)head * s.group * s.head_size);
   }
 }
@@ -42,11 +43,12 @@ void select_rows(const Step& s, const T* query, const uint8_t* tiles, int32_t* p
     const int i = task / s.kv_heads, head = task % s.kv_heads;
     const Row r = row_of(s, i);
     const float* q = load_query(s, query, i, head);
+    const uint8_t* const* tile = tiles_of(s, tiles, r.table, r.pages, head);
     const int64_t stride = (r.pages + LANES) / LANES * LANES + BLOCK / LANES;
     float* dropped = Scratch::grow(scratch.packed, s.group * stride);
     int32_t* selected = Scratch::grow(scratch.pages, r.pages + LANES);
     float peak[64];
-    counts[task] = select_row(s, tiles, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
+    counts[task] = select_row(s, tile, q, r, s.key_tokens[i], selected, dropped, stride, peak);
     std::memcpy(page_table + (int64_t)task * s.max_pages, selected, sizeof(int32_t) * counts[task]);
   }
 }

@@ -28,7 +28,8 @@ struct Step {
 namespace {
 
 constexpr int BLOCK = 128;  // tokens a tile summarises
-constexpr int RANK = 2;     // directions of a low-rank page summary: one a nibble
+constexpr int RANK = 3;     // directions of a low-rank page summary
+constexpr int MEAN_TOKENS = 32;  // whose values one mean value stands for; a page, where pages are larger
 constexpr int FINE = 254;   // steps of a query's fine code in one of its coarse code
 
 enum DType : int32_t { BF16 = 0, FP16 = 1, FP32 = 2 };
@@ -38,6 +39,7 @@ struct Scratch {
   std::vector<float> query, expanded, estimate, score, logits, weight, packed, out, residual;
   std::vector<int8_t> codes;
   std::vector<int32_t> pages, tokens;
+  std::vector<const uint8_t*> tiles;
   template <class T>
   static T* grow(std::vector<T>& v, size_t n) {
     if (v.size() < n) v.resize(n);
@@ -49,23 +51,28 @@ thread_local Scratch scratch;
 // Element (d, page) of a tile's codes. Integer dot products sum four neighbouring bytes, so a page has four in turn.
 INLINE int64_t in_fours(int d, int p, int pages) { return ((int64_t)(d / 4) * pages + p) * 4 + d % 4; }
 
+// Four-bit codes lie in pairs: those of directions 0 and 1, and their coefficients, in one byte each; those of direction 2
+// with its own second half; those of a mean value with the next one's.
 struct TileLayout {
-  int64_t codes;  // bytes of the mean, and of the directions: a byte for each dimension and page, in whole vectors
-  int64_t directions, coefficients, mean_scale, product_scale, value_mean, end;
+  int64_t codes;  // bytes of the mean, and of two directions: one for each dimension and page, in whole vectors
+  int64_t directions, third_direction, coefficients, third_coefficient, mean_scale, product_scale;
+  int64_t mean_value, value_scale, end;
+  int mean_pages, means;  // pages that share a mean value, and mean values of a tile (an even number)
   TileLayout(int selector, int head_size, int pages) {
     int64_t n = (int64_t)head_size * pages;
-    codes = directions = coefficients = mean_scale = product_scale = 0;
-    if (selector == LOW_RANK) {
-      codes = (n + VECTOR - 1) / VECTOR * VECTOR;
-      directions = codes;
-      coefficients = directions + codes;
-      mean_scale = coefficients + BLOCK;
-      product_scale = mean_scale + 4 * pages;
-      value_mean = product_scale + RANK * 4 * pages;
-      end = value_mean + 2 * head_size;
-    } else {
-      value_mean = end = selector == QUEST ? 4 * n : selector == BLOCK_MEAN ? 2 * n : 0;
-    }
+    mean_pages = std::max(1, MEAN_TOKENS * pages / BLOCK);
+    means = pages / mean_pages;
+    codes = (n + 2 * VECTOR - 1) / (2 * VECTOR) * (2 * VECTOR);
+    directions = codes;
+    third_direction = directions + codes;
+    coefficients = third_direction + codes / 2;
+    third_coefficient = coefficients + BLOCK;
+    mean_scale = third_coefficient + BLOCK / 2;
+    product_scale = mean_scale + 4 * pages;
+    mean_value = product_scale + RANK * 4 * pages;
+    value_scale = mean_value + means / 2 * head_size;
+    end = value_scale + 4 * means;
+    if (selector != LOW_RANK) end = selector == QUEST ? 4 * n : selector == BLOCK_MEAN ? 2 * n : 0;
   }
 };
 
@@ -75,6 +82,14 @@ INLINE Byte* tile_of(const Step& s, Byte* tiles, const int32_t* table, int block
   const int pages = BLOCK / s.page_size, page = table[block * pages];
   const int tile = page / s.block_pages * s.block_pages + s.content_pages + page % s.block_pages / pages;
   return tiles + ((int64_t)tile * s.kv_heads + head) * s.tile_stride;
+}
+
+// The same for all blocks that `pages` touch.
+const uint8_t* const* tiles_of(const Step& s, const uint8_t* tiles, const int32_t* table, int pages, int head) {
+  const int blocks = (pages * s.page_size + BLOCK - 1) / BLOCK;
+  const uint8_t** out = Scratch::grow(scratch.tiles, blocks);
+  for (int b = 0; b < blocks; b++) out[b] = tile_of(s, tiles, table, b, head);
+  return out;
 }
 
 struct Row {

@@ -75,6 +75,10 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
     tile[in_fours(d, p, pages)] = (uint8_t)(code + 128);
     for (int t = 0; t < ps; t++) key[d * ps + t] -= code * mean_scale;
   }
+  auto put = [&](int64_t pairs, int64_t third, int64_t half, int k, int64_t i, int code) {
+    if (k < 2) put_nibble(tile[pairs + i], k, code);
+    else put_nibble(tile[third + i % half], i >= half, code);
+  };
   for (int k = 0; k < RANK; k++) {
     largest_spread<C>(key, D, direction);
     top = TINY;
@@ -82,7 +86,7 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
     float length = TINY;
     for (int d = 0; d < D; d++) {
       direction[d] = (float)quantise(direction[d], 7 * (1 / top), 7);
-      put_nibble(tile[at.directions + in_fours(d, p, pages)], k, (int)direction[d] + 8);
+      put(at.directions, at.third_direction, at.codes / 2, k, in_fours(d, p, pages), (int)direction[d] + 8);
       length += direction[d] * direction[d];
     }
     std::memset(coefficient, 0, sizeof(float) * ps);
@@ -97,7 +101,7 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
     ((float*)(tile + at.product_scale))[k * pages + p] = product_scale;
     for (int t = 0; t < ps; t++) {
       int code = quantise(coefficient[t], 7 * (1 / top), 7);
-      put_nibble(tile[at.coefficients + t * pages + p], k, code + 8);
+      put(at.coefficients, at.third_coefficient, BLOCK / 2, k, t * pages + p, code + 8);
       coefficient[t] = code * product_scale;
     }
     for (int d = 0; d < D; d++)
@@ -158,16 +162,23 @@ void update_rows(const Step& s, const T* cache, uint8_t* tiles, const int32_t* r
         }
       }
     }
-    if (s.selector == LOW_RANK && end > first) {  // mean value over the block's complete pages
+    if (s.selector == LOW_RANK) {  // mean values of those that a new page belongs to, over their complete pages
       float* sum = Scratch::grow(scratch.out, (size_t)D);
-      std::fill(sum, sum + D, 0.0f);
-      for (int page = block * pages; page < end; page++) {
-        const T* values = cache + ((int64_t)table[page] * s.kv_heads + head) * ps * 2 * D + (int64_t)ps * D;
-        for (int t = 0; t < ps; t++)
-          for (int d = 0; d < D; d += LANES) store_as(sum + d, load16(sum + d) + load16(values + t * D + d));
+      for (int m = first % pages / at.mean_pages; block * pages + m * at.mean_pages < end; m++) {
+        const int begin = block * pages + m * at.mean_pages, stop = std::min(begin + at.mean_pages, end);
+        std::fill(sum, sum + D, 0.0f);
+        for (int page = begin; page < stop; page++) {
+          const T* values = cache + ((int64_t)table[page] * s.kv_heads + head) * ps * 2 * D + (int64_t)ps * D;
+          for (int t = 0; t < ps; t++)
+            for (int d = 0; d < D; d += LANES) store_as(sum + d, load16(sum + d) + load16(values + t * D + d));
+        }
+        const float inverse = 1.0f / ((stop - begin) * ps);
+        float top = TINY;
+        for (int d = 0; d < D; d++) top = std::max(top, std::fabs(sum[d] *= inverse));
+        ((float*)(tile + at.value_scale))[m] = top / 7;
+        for (int d = 0; d < D; d++)
+          put_nibble(tile[at.mean_value + m / 2 * D + d], m % 2, quantise(sum[d], 7 * (1 / top), 7) + 8);
       }
-      const float inverse = 1.0f / ((end - block * pages) * ps);
-      for (int d = 0; d < D; d++) store1((bf16*)(tile + at.value_mean) + d, sum[d] * inverse);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -15,6 +16,9 @@ namespace {
 constexpr int LANES = 16;
 constexpr int VECTOR = 64;  // bytes
 constexpr float LOG2_E = 1.44269504f;
+
+template <int N>
+using constant = std::integral_constant<int, N>;
 
 typedef float vf __attribute__((vector_size(64), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(64), aligned(4)));
@@ -76,7 +80,7 @@ INLINE void store1(fp16* p, float x) { p->value = (_Float16)x; }
 INLINE float load1(const fp16* p) { return (float)p->value; }
 #endif
 
-INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 INLINE void prefetch_all(const void* p, size_t bytes) {
   for (size_t line = 0; line < bytes; line += 64) prefetch((const char*)p + line);
 }
@@ -126,6 +130,10 @@ INLINE vi widen(vu8 x) {
 #endif
 }
 
+// Bytes hold two codes of four bits.
+INLINE vbytes low_codes(vbytes x) { return x & 15; }
+INLINE vbytes high_codes(vbytes x) { return (vbytes)((vu)x >> 4) & 15; }
+
 // Every lane: sum + the dot product of its four unsigned bytes of `codes` with its four signed bytes of `query`.
 INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
 #if defined(__AVX512VNNI__)
@@ -152,16 +160,25 @@ INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
 
 // 2^x within 2 ulp for |x| <= 126, clamped beyond. Logits are to the base 2 throughout: that saves a multiplication.
 INLINE vf exp2(vf x) {
-  x = vmin(vmax(x, splat(-126.0f)), splat(126.0f));
+  x = vmax(x, splat(-126.0f));
+#if defined(__AVX512F__)
+  const vf whole = (vf)_mm512_roundscale_ps((__m512)x, 0);
+#else
+  x = vmin(x, splat(126.0f));
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
-  vf t = x + magic;
-  vf r = x - (t - magic);
+  const vf t = x + magic, whole = t - magic;
+#endif
+  const vf r = x - whole;
   vf p = r * 1.33908634e-3f + 9.67603192e-3f;
   p = p * r + 5.55035711e-2f;
   p = p * r + 2.40221075e-1f;
   p = p * r + 6.93147188e-1f;
   p = p * r + 1.0f;
+#if defined(__AVX512F__)
+  return (vf)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
   return (vf)((vi)p + ((vi)t << 23));
+#endif
 }
 
 }  // namespace
