@@ -107,18 +107,18 @@ def evaluate(
         group = query.shape[0] // kv_heads
         heads = Heads(kv_heads, group, head_size, page_size, torch.float32, selector, 16, 64)
         blocks = -(-tokens // BLOCK)
-        pages = blocks * heads.pages_of_block
-        cache = torch.zeros(pages, kv_heads, page_size, 2 * head_size)
+        rows_of_cache = blocks * heads.rows_of_block
+        cache = torch.zeros(rows_of_cache, kv_heads, heads.row_tokens, 2 * head_size)
         keys, values = keys_and_values(cache, head_size)
         padding = (0, 0, 0, blocks * BLOCK - tokens)
-        keys.copy_(F.pad(key, padding).unflatten(1, (pages, page_size)).permute(1, 0, 3, 2))
-        values.copy_(F.pad(value, padding).unflatten(1, (pages, page_size)).transpose(0, 1))
+        keys.copy_(F.pad(key, padding).unflatten(1, (-1, heads.row_tokens)).permute(1, 0, 3, 2))
+        values.copy_(F.pad(value, padding).unflatten(1, (-1, heads.row_tokens)).transpose(0, 1))
         tiles = torch.zeros(blocks, kv_heads, max(1, heads.tile_bytes), dtype=torch.uint8)
         n = len(positions)
         rows = torch.arange(n, dtype=torch.int32)
         batch = DecodeBatch(
             seq_lens=torch.tensor([p + 1 for p in positions], dtype=torch.int32),
-            block_table=torch.arange(pages, dtype=torch.int32).repeat(n, 1),
+            block_table=torch.arange(rows_of_cache, dtype=torch.int32).repeat(n, 1),
             rows=rows,
             tokens=rows,
             key_tokens=torch.full((n,), selector.key_tokens(layer_budget, page_size), dtype=torch.int32),
@@ -135,11 +135,14 @@ def evaluate(
             context = position + 1
             probability, expected = reference[i]
             errors.append(((output[i] - expected).norm(dim=-1) / expected.norm(dim=-1)).mean().item())
-            mass = torch.zeros(kv_heads, group, pages).index_add_(2, torch.arange(context) // page_size, probability)
+            mass = torch.zeros(kv_heads, group, blocks * heads.pages_of_block).index_add_(
+                2, torch.arange(context) // page_size, probability
+            )
             for head in range(kv_heads):
                 selected = table[i, head, : int(counts[i, head])].long()
                 masses.append(mass[head, :, selected].sum(-1).mean().item())
-                keys_read = min(len(selected) * page_size, context)
+                rows_read = (selected * page_size // heads.row_tokens).unique()  # the keys of a row share cache lines
+                keys_read = min(len(rows_read) * heads.row_tokens, context)
                 values_read = min(selector.value_tokens(layer_budget), context)
                 # 16-bit keys and values, as served; a whole tile for each block scored.
                 read = 2 * head_size * (keys_read + values_read) + heads.tile_bytes * context / BLOCK
@@ -201,7 +204,7 @@ def main() -> None:
     parser.add_argument("--text", help="text file or JSONL (default: CPython's own documentation)")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--budgets", type=int, nargs="+", default=[256, 512, 1024])
-    parser.add_argument("--page-sizes", type=int, nargs="+", default=[16, 32])
+    parser.add_argument("--page-sizes", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS), choices=SELECTORS)
     parser.add_argument("--step", type=int, default=32, help="of the last 256 positions, every how many-th to compare")
     parser.add_argument("--out", type=Path, default=Path("results/selection_quality.json"))
@@ -214,7 +217,7 @@ def main() -> None:
         points = []
         print(f"{'selector':12}{'page':>6}{'budget':>8}{'bytes read':>12}{'mass kept':>11}{'error':>9}")
         for selector in args.selectors:
-            for page_size in args.page_sizes[:1] if selector == "exact" else args.page_sizes:
+            for page_size in args.page_sizes[-1:] if selector == "exact" else args.page_sizes:
                 for budget in args.budgets:
                     p = evaluate(layers, dense, positions, selector, page_size, budget)
                     points.append(p)

@@ -80,7 +80,7 @@ def fill(worker: Any) -> None:
         if not hasattr(layer.impl, "regions"):
             continue
         pages = torch.arange(len(cache), dtype=torch.int32)[None]
-        tokens = torch.tensor([pages.numel() * layer.impl.heads.page_size], dtype=torch.int32)
+        tokens = torch.tensor([pages.numel() * layer.impl.heads.row_tokens], dtype=torch.int32)
         none, zero = torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
         batch = DecodeBatch(tokens, pages, none, none, none, none)
         layer.impl.kernels.update_summaries(layer.impl.heads, batch, cache, tiles, zero, zero)

@@ -9,7 +9,8 @@ from typing import Any
 KEY = "sparse_attention"
 SELECTORS = ("low_rank", "block_mean", "quest", "exact")
 BLOCK = 128  # tokens of a KV block that one summary tile describes; vLLM's own default block size on CPU
-PAGE_SIZES = (16, 32, 64)
+ROW_TOKENS = 16  # the fewest tokens that vLLM's CPU kernel keeps together
+PAGE_SIZES = (8, 16, 32, 64)
 
 
 class ConfigError(ValueError):

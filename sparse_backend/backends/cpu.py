@@ -29,7 +29,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from sparse_backend.backends.engine import check_engine
-from sparse_backend.config import BLOCK, KEY, ConfigError, SparseAttentionConfig, from_additional_config
+from sparse_backend.config import BLOCK, KEY, ROW_TOKENS, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.kernels import DecodeBatch, Kernels, cpu_kernels
 from sparse_backend.kernels.batch import heads_of, skip_tiles, split_cache
 from sparse_backend.kernels.huge_pages import use_huge_pages
@@ -63,8 +63,8 @@ class SparseCPUBackend(CPUAttentionBackend):
 
     @classmethod
     def get_supported_kernel_block_sizes(cls, kv_cache_spec: Any = None) -> list[Any]:
-        """A page is a kernel block, so that its keys and its values are contiguous."""
-        return [cls.config.page_size]
+        """A page is a kernel block, so that its keys and its values are contiguous; two pages, where they have 8."""
+        return [max(ROW_TOKENS, cls.config.page_size)]
 
     @classmethod
     def customize_spec(cls, spec: AttentionSpec) -> AttentionSpec:
@@ -72,14 +72,14 @@ class SparseCPUBackend(CPUAttentionBackend):
 
         Layers that stay dense get it too: layers of one model share blocks, and blocks of one size only.
         """
-        pages = cls.block_pages(spec.num_kv_heads, spec.head_size)
-        heads = heads_of(cls.config, spec.num_kv_heads, 1, spec.head_size, spec.dtype, pages)
+        rows = cls.block_rows(spec.num_kv_heads, spec.head_size)
+        heads = heads_of(cls.config, spec.num_kv_heads, 1, spec.head_size, spec.dtype, rows)
         content = (spec.head_size + spec.head_size_v) * spec.dtype.itemsize
         return replace(spec, state_content_bytes=content + heads.tile_bytes_per_token)
 
     @classmethod
-    def block_pages(cls, kv_heads: int, head_size: int) -> int:
-        """`Heads.block_pages` of this engine's layers of one shape. Raises ConfigError.
+    def block_rows(cls, kv_heads: int, head_size: int) -> int:
+        """`Heads.block_rows` of this engine's layers of one shape. Raises ConfigError.
 
         vLLM makes blocks of one size in bytes by giving more tokens to those of layers that take less for each.
         """
@@ -93,7 +93,7 @@ class SparseCPUBackend(CPUAttentionBackend):
                 f"dimensions in all KV heads, which is no divisor: remove {KEY} from additional_config."
             )
         tokens = cls.engine.cache_config.block_size * widest // (kv_heads * head_size)
-        return tokens // cls.config.page_size + tokens // BLOCK
+        return tokens // max(ROW_TOKENS, cls.config.page_size) + tokens // BLOCK
 
     @staticmethod
     def get_impl_cls() -> type[SparseCPUImpl]:
@@ -127,9 +127,9 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         if self.isa not in SUPPORTED_ISAS:
             raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
-        block_pages = SparseCPUBackend.block_pages(kv_cache_spec.num_kv_heads, kv_cache_spec.head_size)
+        block_rows = SparseCPUBackend.block_rows(kv_cache_spec.num_kv_heads, kv_cache_spec.head_size)
         config, dtype = SparseCPUBackend.config, kv_cache_spec.dtype
-        self.heads = heads_of(config, kv_cache_spec.num_kv_heads, 1, kv_cache_spec.head_size, dtype, block_pages)
+        self.heads = heads_of(config, kv_cache_spec.num_kv_heads, 1, kv_cache_spec.head_size, dtype, block_rows)
         layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names)
         kinds = [isinstance(layer.impl, SparseCPUImpl) and layer.impl.sparse for layer in layers.values()]
         self.any_sparse, self.any_dense = any(kinds), not all(kinds)
@@ -139,7 +139,7 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             if isinstance(layer.impl, SparseCPUImpl):
                 layer.impl.first = extract_layer_index(name) == 0
                 self.has_first |= layer.impl.first
-                layer.impl.use_blocks(block_pages)
+                layer.impl.use_blocks(block_rows)
 
     def build(
         self,
@@ -149,8 +149,8 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
     ) -> SparseCPUMetadata:
         """Once a step: decides which requests decode sparsely, and on how many tokens."""
         config, common = SparseCPUBackend.config, common_attn_metadata
-        if self.heads.block_pages:
-            content, tiles = self.heads.content_pages, self.heads.tile_pages
+        if self.heads.block_rows:
+            content, tiles = self.heads.content_rows, self.heads.tile_rows
             table = skip_tiles(common.block_table_tensor, content, tiles)
             common = replace(common, block_table_tensor=table)
         selector = get_selector(config.selector)
@@ -214,9 +214,9 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
         self._kv_cache: torch.Tensor | None = None
         self._regions: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def use_blocks(self, block_pages: int) -> None:
-        """The metadata builder knows how this layer's blocks are laid out: see `Heads.block_pages`."""
-        self.heads = heads_of(SparseCPUBackend.config, *self.shape, block_pages)
+    def use_blocks(self, block_rows: int) -> None:
+        """The metadata builder knows how this layer's blocks are laid out: see `Heads.block_rows`."""
+        self.heads = heads_of(SparseCPUBackend.config, *self.shape, block_rows)
 
     def regions(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, and summaries, of this layer's KV cache: see `split_cache`."""
@@ -235,9 +235,9 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
     ) -> None:
         if self.attn_type == AttentionType.DECODER:
             kv_cache = self.regions(kv_cache)[0]
-        if self.heads.block_pages:
-            content, tiles = self.heads.content_pages, self.heads.tile_pages
-            slot_mapping = skip_tiles(slot_mapping, content * self.heads.page_size, tiles * self.heads.page_size)
+        if self.heads.block_rows:
+            content, tiles = self.heads.content_rows, self.heads.tile_rows
+            slot_mapping = skip_tiles(slot_mapping, content * self.heads.row_tokens, tiles * self.heads.row_tokens)
         super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
 
     def forward(  # type: ignore[override]
@@ -252,7 +252,7 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
         output_scale: torch.Tensor | None = None,
         output_block_scale: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """As the stock backend; kv_cache: [pages, kv_heads, page_size, 2 × head_size + a tile's share]."""
+        """As the stock backend; kv_cache: [rows, kv_heads, row_tokens, 2 × head_size + a tile's share]."""
         if attn_metadata is None or self.attn_type != AttentionType.DECODER:
             return super().forward(
                 layer, query, key, value, kv_cache, attn_metadata, output, output_scale, output_block_scale

@@ -35,8 +35,8 @@ class Step(ctypes.Structure):
     """`struct Step` of the source, field by field."""
 
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("dtype", "selector", "kv_heads", "group", "head_size", "page_size")),
-        *((name, ctypes.c_int32) for name in ("block_pages", "content_pages")),
+        *((name, ctypes.c_int32) for name in ("dtype", "selector", "kv_heads", "group", "head_size")),
+        *((name, ctypes.c_int32) for name in ("page_size", "row_tokens", "block_rows", "content_rows")),
         *((name, ctypes.c_int32) for name in ("sink_tokens", "local_tokens", "num_rows", "table_stride")),
         ("tile_stride", ctypes.c_int64),
         ("scale", ctypes.c_float),
@@ -137,7 +137,8 @@ class NativeKernels:
         self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See Kernels.select_pages."""
-        requests, width = len(batch.rows), batch.block_table.shape[1]
+        requests = len(batch.rows)
+        width = batch.block_table.shape[1] * heads.row_tokens // heads.page_size
         table = torch.zeros(requests, heads.kv_heads, width, dtype=torch.int32)
         counts = torch.zeros(requests, heads.kv_heads, dtype=torch.int32)
         step = self._step(heads, batch, tiles)
@@ -193,8 +194,9 @@ class NativeKernels:
                 group=heads.group,
                 head_size=heads.head_size,
                 page_size=heads.page_size,
-                block_pages=heads.block_pages or 2**31 - 1,
-                content_pages=heads.content_pages,
+                row_tokens=heads.row_tokens,
+                block_rows=heads.block_rows or 2**31 - 1,
+                content_rows=heads.content_rows,
                 sink_tokens=heads.sink_tokens,
                 local_tokens=heads.local_tokens,
                 num_rows=len(batch.rows),

@@ -22,29 +22,29 @@ class ReferenceKernels:
         """See Kernels.update_summaries. Recomputes the tile of every touched block."""
         if heads.tile_bytes == 0:
             return
-        keys, values = keys_and_values(cache, heads.head_size)
         ps, ppb = heads.page_size, heads.pages_of_block
         for row, start in zip(rows.tolist(), starts.tolist(), strict=True):
             complete = int(batch.seq_lens[row]) // ps
             if complete <= start // ps:
                 continue
             for block in range(start // ps // ppb, pages_of(complete, ppb)):
-                pages = batch.block_table[row, block * ppb : min((block + 1) * ppb, complete)].long()
+                pages = torch.arange(block * ppb, min((block + 1) * ppb, complete))
                 n = len(pages)
-                k = keys[pages].float().permute(1, 0, 3, 2)  # [kv_heads, pages, page_size, head_size]
-                v = values[pages].float().transpose(0, 1)
+                k, v = pages_of_request(heads, cache, batch.block_table[row], pages)
                 # Pages still incomplete repeat a complete one: nobody reads their summary, the mean value leaves
                 # them out.
                 padded = torch.cat([k, k[:, -1:].expand(-1, ppb - n, -1, -1)], 1)
                 fresh = heads.selector.summarise(padded, v)
-                tiles[heads.tile_index(pages[0]), :, : heads.tile_bytes] = fresh
+                first = batch.block_table[row, block * heads.rows_of_block]
+                tiles[heads.tile_index(first), :, : heads.tile_bytes] = fresh
 
     def select_pages(
         self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See Kernels.select_pages."""
         requests = len(batch.rows)
-        table = torch.zeros(requests, heads.kv_heads, batch.block_table.shape[1], dtype=torch.int32)
+        width = batch.block_table.shape[1] * heads.row_tokens // heads.page_size
+        table = torch.zeros(requests, heads.kv_heads, width, dtype=torch.int32)
         counts = torch.zeros(requests, heads.kv_heads, dtype=torch.int32)
         for i in range(requests):
             for head in range(heads.kv_heads):
@@ -74,6 +74,11 @@ class ReferenceKernels:
     def _query(self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, i: int, head: int) -> torch.Tensor:
         return query[batch.tokens[i], head * heads.group : (head + 1) * heads.group].float()
 
+    def _tiles(self, heads: Heads, batch: DecodeBatch, row: int) -> torch.Tensor:
+        """The tiles of a request's blocks."""
+        rows = pages_of(int(batch.seq_lens[row]), heads.row_tokens)
+        return heads.tile_index(batch.block_table[row, : rows : heads.rows_of_block].long())
+
     def _select(
         self,
         heads: Heads,
@@ -94,7 +99,7 @@ class ReferenceKernels:
         dropped = torch.full((heads.group, pages), -torch.inf)
         if heads.selector.tile_bytes(heads.head_size, ps) == 0 or wanted >= local - sink:
             return torch.arange(pages), dropped
-        blocks = heads.tile_index(batch.block_table[row, : pages : heads.pages_of_block].long())
+        blocks = self._tiles(heads, batch, row)
         q = self._query(heads, batch, query, i, head) * scale
         log_mass = heads.selector.log_mass(tiles[blocks, head, : heads.tile_bytes], q, ps)[:, : tokens // ps]
         chosen = heads.selector.page_scores(log_mass)[sink:local].topk(max(wanted, 0)).indices
@@ -118,11 +123,9 @@ class ReferenceKernels:
         """Attention of one KV head's query group over its selected pages, float32 [group, head_size]."""
         row, ps = int(batch.rows[i]), heads.page_size
         tokens = int(batch.seq_lens[row])
-        keys, values = keys_and_values(cache, heads.head_size)
-        pages = batch.block_table[row, selected].long()
         position = (selected[:, None] * ps + torch.arange(ps)).flatten()
-        k = keys[pages, head].float().transpose(1, 2).flatten(0, 1)[position < tokens]
-        v = values[pages, head].float().flatten(0, 1)[position < tokens]
+        keys, values = pages_of_request(heads, cache, batch.block_table[row], selected)
+        k, v = (x[head].flatten(0, 1)[position < tokens] for x in (keys, values))
         position = position[position < tokens]
         logits = self._query(heads, batch, query, i, head) @ k.T * scale
 
@@ -140,7 +143,7 @@ class ReferenceKernels:
         # What is not read counts as its mass times the mean value of its neighbours.
         everything = torch.cat([logits, dropped], -1)
         probability = torch.softmax(everything, -1)
-        blocks = heads.tile_index(batch.block_table[row, : pages_of(tokens, ps) : heads.pages_of_block].long())
+        blocks = self._tiles(heads, batch, row)
         mean = heads.selector.mean_values(tiles[blocks, head, : heads.tile_bytes], heads.head_size, ps)
         of_mean = torch.cat([position, torch.arange(dropped.shape[1]) * ps]) * len(mean) // (len(blocks) * BLOCK)
         out = probability[:, : len(position)][:, read] @ v[read]
@@ -148,3 +151,17 @@ class ReferenceKernels:
         rest = torch.zeros(heads.group, len(mean)).index_add_(1, of_mean[unread], probability[:, unread])
         # Where no page is complete there is no mean, and nothing unread.
         return out + rest @ torch.where((rest > 0).any(0)[:, None], mean, torch.zeros(()))
+
+
+def pages_of_request(
+    heads: Heads, cache: torch.Tensor, block_table: torch.Tensor, pages: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of logical pages, float32 [kv_heads, pages, page_size, head_size].
+
+    block_table: the request's rows.
+    """
+    position = pages[:, None] * heads.page_size + torch.arange(heads.page_size)  # [pages, page_size]
+    rows, slot = block_table[position // heads.row_tokens].long(), position % heads.row_tokens
+    keys, values = keys_and_values(cache, heads.head_size)
+    # Indices apart from each other put their dimensions first: [pages, page_size, kv_heads, head_size].
+    return keys[rows, :, :, slot].float().permute(2, 0, 1, 3), values[rows, :, slot].float().permute(2, 0, 1, 3)

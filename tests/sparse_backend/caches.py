@@ -30,23 +30,23 @@ class Paged:
     def random(cls, heads: Heads, seq_lens: list[int], spare_blocks: int = 3) -> Paged:
         width = max(-(-n // BLOCK) for n in seq_lens)
         blocks = width * len(seq_lens) + spare_blocks
-        pages = heads.pages_of_block
+        rows = heads.rows_of_block
         share = heads.tile_bytes_per_token // heads.dtype.itemsize
-        shape = (blocks * pages, heads.kv_heads, heads.page_size, 2 * heads.head_size + share)
+        shape = (blocks * rows, heads.kv_heads, heads.row_tokens, 2 * heads.head_size + share)
         cache, tiles = split_cache(torch.zeros(shape, dtype=heads.dtype), heads)
         # Keys that differ between pages more than within one, as real ones do.
         cache.copy_(torch.randn(cache.shape) + torch.randn(*cache.shape[:2], 1, cache.shape[3]))
         order = torch.randperm(blocks)[: width * len(seq_lens)].view(len(seq_lens), width)
-        table = (order[:, :, None] * pages + torch.arange(pages)).flatten(1).int().contiguous()
+        table = (order[:, :, None] * rows + torch.arange(rows)).flatten(1).int().contiguous()
         return cls(heads, cache, tiles, torch.tensor(seq_lens, dtype=torch.int32), table)
 
     def with_tiles_in_blocks(self, blocks: int) -> Paged:
-        """The same pages where every `blocks` BLOCKs keep their tiles behind them."""
-        per = self.heads.pages_of_block
-        heads = replace(self.heads, block_pages=blocks * (per + 1))
+        """The same cache where every `blocks` BLOCKs keep their tiles behind them."""
+        per = self.heads.rows_of_block
+        heads = replace(self.heads, block_rows=blocks * (per + 1))
         content = len(self.cache) // (blocks * per) * blocks * per
         share = heads.tile_bytes_per_token // heads.dtype.itemsize
-        shape = (content, heads.kv_heads, heads.page_size, 2 * heads.head_size + share)
+        shape = (content, heads.kv_heads, heads.row_tokens, 2 * heads.head_size + share)
         cache, tiles = split_cache(torch.zeros(shape, dtype=heads.dtype), heads)
         cache[skip_tiles(torch.arange(content), blocks * per, blocks)] = self.cache[:content]
         return Paged(heads, cache, tiles, self.seq_lens, skip_tiles(self.block_table, blocks * per, blocks))

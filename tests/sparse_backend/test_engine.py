@@ -29,7 +29,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sparse_backend.backends.cpu import differ_in_shape
+from sparse_backend.backends import cpu
+from sparse_backend.backends.cpu import SparseCPUBackend, differ_in_shape
+from sparse_backend.config import ConfigError
 
 pytestmark = [
     pytest.mark.e2e,
@@ -153,8 +155,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "alone": {"prompts": [(1100, 9)], "budgets": [512]},
         "forked": {"prompts": [long], "n": 3, "temperature": 0.8},
     }
-    # Nearly whole: of 94 pages it reads 92.
-    engines = {"stock": {}, "sparse": sparse(kv_budget=256), "nearly": sparse(kv_budget=1472, selector="block_mean")}
+    # Nearly whole: of 188 pages it reads 187.
+    nearly = sparse(kv_budget=1496, page_size=8, selector="block_mean")
+    engines = {"stock": {}, "sparse": sparse(kv_budget=256), "nearly": nearly}
     return run_engines(tmp_path_factory.mktemp("engines"), engines, runs)
 
 
@@ -270,6 +273,17 @@ def test_layers_differ_in_shape_where_they_share_memory() -> None:
     assert not differ_in_shape([layer(2, 64, None), layer(2, 64, 128)])
     assert not differ_in_shape([layer(2, 64, None), layer(8, 128, None)])
     assert differ_in_shape([layer(2, 64, None), layer(4, 64, 128)])
+
+
+def test_layers_whose_shapes_do_not_divide_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = {
+        str(window): SimpleNamespace(num_kv_heads=heads, head_size=64, sliding_window=window)
+        for heads, window in ((2, None), (3, 128))
+    }
+    monkeypatch.setattr(cpu, "get_layers_from_vllm_config", lambda *_: layers)
+    monkeypatch.setattr(SparseCPUBackend, "engine", SimpleNamespace(), raising=False)
+    with pytest.raises(ConfigError, match="layers of 192 and of 128 dimensions"):
+        SparseCPUBackend.block_rows(2, 64)
 
 
 def test_a_configuration_that_cannot_work_stops_the_engine(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.sparse_backend.caches import Paged, make_heads
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-SHAPES = [(64, 3, 16), (128, 2, 16), (128, 8, 32), (80, 7, 32), (64, 5, 64), (32, 1, 16)]
+SHAPES = [(64, 3, 16), (64, 2, 8), (128, 2, 16), (128, 8, 32), (80, 7, 32), (64, 5, 64), (32, 1, 16)]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_selection_and_attention_equal_the_reference(
 
 @needs_compiler
 @pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest"])
-@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES[:5])
+@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES[:6])
 def test_summaries_equal_the_reference(selector: str, head_size: int, group: int, page_size: int) -> None:
     heads = make_heads(selector, torch.float32, head_size, group, page_size)
     paged = Paged.random(heads, [640, 256])
@@ -60,7 +60,7 @@ def test_summaries_equal_the_reference(selector: str, head_size: int, group: int
     batch, everything = paged.batch({}), paged.everything()
     fast().update_summaries(heads, batch, paged.cache, paged.tiles, *everything)
     ReferenceKernels().update_summaries(heads, batch, paged.cache, expected, *everything)
-    blocks = paged.block_table[:, :: heads.pages_of_block].long() // heads.pages_of_block
+    blocks = paged.block_table[:, :: heads.rows_of_block].long() // heads.rows_of_block
     complete = torch.cat([blocks[0, :5], blocks[1, :2]])
     tiles = [t[complete, :, : heads.tile_bytes].flatten(0, 1) for t in (paged.tiles, expected)]
     same = (tiles[0] == tiles[1]).float().mean()

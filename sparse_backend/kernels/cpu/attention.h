@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <numeric>
 
 #include "step.h"
 #include "top_k.h"
@@ -12,17 +13,18 @@ namespace {
 constexpr int PAGES_AHEAD = 4;
 constexpr int VALUES_AHEAD = 24;  // a multiple of 8
 
+// Logits of a page's tokens, in whole vectors: what follows a page of 8 is for the next page to overwrite.
 template <class T, int G>
-INLINE void page_logits(const T* keys, const T* next, const float* query, int head_size, int page_size, float* out,
-                        int64_t stride) {
-  for (int t = 0; t < page_size; t += LANES) {
+INLINE void page_logits(const Step& s, const T* keys, const T* next, const float* query, float* out, int64_t stride) {
+  const int64_t row = s.row_tokens, D = s.head_size;
+  for (int t = 0; t < s.page_size; t += LANES) {
     vf even[G] = {}, odd[G] = {};
-    for (int d = 0; d < head_size; d += 2) {
-      prefetch(next + (int64_t)d * page_size + t);
-      vf k = load16(keys + (int64_t)d * page_size + t), l = load16(keys + (int64_t)(d + 1) * page_size + t);
+    for (int d = 0; d < D; d += 2) {
+      prefetch(next + d * row + t);
+      vf k = load16(keys + d * row + t), l = load16(keys + (d + 1) * row + t);
       for (int g = 0; g < G; g++) {
-        even[g] += k * query[g * head_size + d];
-        odd[g] += l * query[g * head_size + d + 1];
+        even[g] += k * query[g * D + d];
+        odd[g] += l * query[g * D + d + 1];
       }
     }
     for (int g = 0; g < G; g++) store_as(out + g * stride + t, (even[g] + odd[g]) * LOG2_E);
@@ -97,22 +99,21 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
                 int value_tokens, const int32_t* selected, int count, const float* dropped, int64_t stride,
                 const float* peak, T* output) {
   const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size, G = s.group;
-  const int tokens = count * ps, padded = (tokens + LANES - 1) / LANES * LANES;
+  const int tokens = count * ps, padded = (tokens + s.row_tokens - ps + LANES - 1) / LANES * LANES;
   const bool residual = s.selector == LOW_RANK;
   float* logits = Scratch::grow(scratch.logits, (size_t)G * padded);
-  auto page = [&](int logical) { return cache + ((int64_t)r.table[logical] * s.kv_heads + head) * ps * 2 * D; };
+  auto keys_at = [&](int i) { return keys_of(s, cache, r.table, selected[i], head); };
 
-  for (int i = 0; i < std::min(PAGES_AHEAD, count); i++) prefetch_all(page(selected[i]), ps * D * sizeof(T));
+  for (int i = 0; i < std::min(PAGES_AHEAD, count); i++) prefetch_all(keys_at(i), s.row_tokens * D * sizeof(T));
   for (int i = 0; i < count; i++) {
-    const T* keys = page(selected[i]);
-    const T* next = page(selected[std::min(i + PAGES_AHEAD, count - 1)]);
+    const T *keys = keys_at(i), *next = keys_at(std::min(i + PAGES_AHEAD, count - 1));
     float* out = logits + (int64_t)i * ps;
     int g = 0;
-    for (; g + 4 <= G; g += 4) page_logits<T, 4>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded);
+    for (; g + 4 <= G; g += 4) page_logits<T, 4>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded);
     switch (G - g) {
-      case 3: page_logits<T, 3>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
-      case 2: page_logits<T, 2>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
-      case 1: page_logits<T, 1>(keys, next, query + g * D, D, ps, out + (int64_t)g * padded, padded); break;
+      case 3: page_logits<T, 3>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded); break;
+      case 2: page_logits<T, 2>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded); break;
+      case 1: page_logits<T, 1>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded); break;
     }
   }
   // The last page may be incomplete. Its tokens are at the end of the list, because pages ascend.
@@ -147,7 +148,7 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
   for (int t = head_tokens; t < padded; t++) score[t] = 0.0f;
   int read = top_k(score, head_tokens, value_tokens - tail, tokens_read);
   for (int t = 0; t < tail; t++) tokens_read[read++] = head_tokens + t;
-  auto value = [&](int t) { return page(selected[t / ps]) + (int64_t)ps * D + (int64_t)(t % ps) * D; };
+  auto value = [&](int t) { return value_of(s, cache, r.table, selected[t / ps] * ps + t % ps, head); };
   for (int i = 0; i < std::min(VALUES_AHEAD, read); i++) prefetch_all(value(tokens_read[i]), D * sizeof(T));
 
   // Weights of the tokens read, packed; what is left goes to the mean values.
@@ -172,9 +173,10 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
     float* e = rest + (int64_t)g * means;
     std::fill(e, e + means, 0.0f);
     for (int i = 0; i < count; i++) {
+      const float* unread = l + (int64_t)i * ps;
       vf sum = {};
-      for (int t = 0; t < ps; t += LANES) sum += load16(l + (int64_t)i * ps + t);
-      e[selected[i] / at.mean_pages] += hsum(sum);
+      for (int t = 0; t + LANES <= ps; t += LANES) sum += load16(unread + t);
+      e[selected[i] / at.mean_pages] += ps < LANES ? std::accumulate(unread, unread + ps, 0.0f) : hsum(sum);
     }
     const float* d = dropped + g * stride;
     float estimated = 0;

@@ -31,6 +31,7 @@ int select_row(const Step& s, const uint8_t* const* tiles, const float* query, c
     const uint8_t *tile = tiles[b], *next = tiles[std::min(b + TILES_AHEAD, blocks - 1)];
     float *l = logit + b * pages, *d = dropped + b * pages;
     switch (pages) {
+      case 16: score_heads<16>(s, at, tile, next, prepared, l, d, stride); break;
       case 8: score_heads<8>(s, at, tile, next, prepared, l, d, stride); break;
       case 4: score_heads<4>(s, at, tile, next, prepared, l, d, stride); break;
       case 2: score_heads<2>(s, at, tile, next, prepared, l, d, stride); break;

@@ -3,8 +3,8 @@
 //
 // Compiled at first use for the machine it runs on (-march=native): see vectors.h.
 //
-// Cache of one layer, page = `page_size` consecutive tokens:
-//   keys   [num_pages, kv_heads, head_size, page_size]   values follow each (page, head) as [page_size, head_size]
+// Cache of one layer, row = `row_tokens` consecutive tokens: one page of `page_size`, or two of 8.
+//   keys   [rows, kv_heads, head_size, row_tokens]   values follow each (row, head) as [row_tokens, head_size]
 //   tiles  [num_blocks, kv_heads, tile_stride] bytes, a tile summarising the BLOCK tokens of one (block, head);
 //          inside a tile the pages are interleaved, so that lanes are pages: see TileLayout in step.h.
 

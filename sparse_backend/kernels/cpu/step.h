@@ -8,8 +8,8 @@
 // What holds for every layer of one step. The layout is mirrored by ctypes in ../native.py.
 struct Step {
   int32_t dtype, selector;
-  int32_t kv_heads, group, head_size, page_size;
-  int32_t block_pages, content_pages;  // of blocks that keep their tiles behind their pages; else INT32_MAX and 0
+  int32_t kv_heads, group, head_size, page_size, row_tokens;
+  int32_t block_rows, content_rows;  // of blocks that keep their tiles behind their tokens; else INT32_MAX and 0
   int32_t sink_tokens, local_tokens;
   int32_t num_rows;          // requests that take the sparse path
   int32_t table_stride;      // entries per row of block_table
@@ -21,7 +21,7 @@ struct Step {
   const int32_t* key_tokens;    // [num_rows] tokens whose keys are read, a multiple of page_size
   const int32_t* value_tokens;  // [num_rows] tokens whose values are read
   const int32_t* seq_lens;      // [batch]
-  const int32_t* block_table;   // [batch, table_stride] page numbers
+  const int32_t* block_table;   // [batch, table_stride] row numbers
   int64_t query_stride, output_stride;  // elements between tokens
 };
 
@@ -76,12 +76,27 @@ struct TileLayout {
   }
 };
 
-// The tile of block `block` of a request, for one KV head. tiles: bytes, const or not. table: the request's pages.
+// The tile of block `block` of a request, for one KV head. tiles: bytes, const or not. table: the request's rows.
 template <class Byte>
 INLINE Byte* tile_of(const Step& s, Byte* tiles, const int32_t* table, int block, int head) {
-  const int pages = BLOCK / s.page_size, page = table[block * pages];
-  const int tile = page / s.block_pages * s.block_pages + s.content_pages + page % s.block_pages / pages;
+  const int rows = BLOCK / s.row_tokens, row = table[block * rows];
+  const int tile = row / s.block_rows * s.block_rows + s.content_rows + row % s.block_rows / rows;
   return tiles + ((int64_t)tile * s.kv_heads + head) * s.tile_stride;
+}
+
+// Keys of a page of a request, for one KV head: element (d, t) at [d * row_tokens + t].
+template <class T>
+INLINE const T* keys_of(const Step& s, const T* cache, const int32_t* table, int page, int head) {
+  const int token = page * s.page_size;
+  const int64_t row = (int64_t)table[token / s.row_tokens] * s.kv_heads + head;
+  return cache + row * s.row_tokens * 2 * s.head_size + token % s.row_tokens;
+}
+
+// The value of a token of a request, for one KV head.
+template <class T>
+INLINE const T* value_of(const Step& s, const T* cache, const int32_t* table, int token, int head) {
+  const int64_t row = (int64_t)table[token / s.row_tokens] * s.kv_heads + head;
+  return cache + (row * 2 * s.row_tokens + s.row_tokens + token % s.row_tokens) * s.head_size;
 }
 
 // The same for all blocks that `pages` touch.

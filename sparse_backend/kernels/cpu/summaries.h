@@ -56,15 +56,15 @@ void largest_spread(const float* key, int D, float* direction) {
 }
 
 // key[d][t] of one complete page -> int8 mean; RANK times an int4 direction and its int4 coefficient for each token.
-// What a step lost to rounding is left to the next one.
-template <int C>
+// What a step lost to rounding is left to the next one. Tokens are `width` apart from one dimension to the next, those beyond the page are zeros.
+template <int ps>
 void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t* tile) {
-  constexpr int ps = C * LANES, pages = BLOCK / ps;
+  constexpr int pages = BLOCK / ps, C = (ps + LANES - 1) / LANES, width = C * LANES;
   float direction[1024], coefficient[BLOCK];
   float top = TINY;
   for (int d = 0; d < D; d++) {
     float sum = 0;
-    for (int t = 0; t < ps; t++) sum += key[d * ps + t];
+    for (int t = 0; t < ps; t++) sum += key[d * width + t];
     direction[d] = sum / ps;
     top = std::max(top, std::fabs(direction[d]));
   }
@@ -73,7 +73,7 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
   for (int d = 0; d < D; d++) {
     int code = quantise(direction[d], 127 * (1 / top), 127);
     tile[in_fours(d, p, pages)] = (uint8_t)(code + 128);
-    for (int t = 0; t < ps; t++) key[d * ps + t] -= code * mean_scale;
+    for (int t = 0; t < ps; t++) key[d * width + t] -= code * mean_scale;
   }
   auto put = [&](int64_t pairs, int64_t third, int64_t half, int k, int64_t i, int code) {
     if (k < 2) put_nibble(tile[pairs + i], k, code);
@@ -91,7 +91,7 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
     }
     std::memset(coefficient, 0, sizeof(float) * ps);
     for (int d = 0; d < D; d++)
-      for (int t = 0; t < ps; t++) coefficient[t] += key[d * ps + t] * direction[d];
+      for (int t = 0; t < ps; t++) coefficient[t] += key[d * width + t] * direction[d];
     top = TINY;
     for (int t = 0; t < ps; t++) {
       coefficient[t] /= length;
@@ -105,7 +105,7 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
       coefficient[t] = code * product_scale;
     }
     for (int d = 0; d < D; d++)
-      for (int t = 0; t < ps; t++) key[d * ps + t] -= direction[d] * coefficient[t];
+      for (int t = 0; t < ps; t++) key[d * width + t] -= direction[d] * coefficient[t];
   }
 }
 
@@ -135,22 +135,26 @@ void update_rows(const Step& s, const T* cache, uint8_t* tiles, const int32_t* r
     const int first = std::max(block * pages, starts[i] / ps);
     const int end = std::min((block + 1) * pages, s.seq_lens[rows[i]] / ps);
     uint8_t* tile = tile_of(s, tiles, table, block, head);
-    float* key = Scratch::grow(scratch.logits, (size_t)D * ps);
+    const int width = s.row_tokens;
+    float* key = Scratch::grow(scratch.logits, (size_t)D * width);
     for (int page = first; page < end; page++) {
-      const T* keys = cache + ((int64_t)table[page] * s.kv_heads + head) * ps * 2 * D;
+      const T* keys = keys_of(s, cache, table, page, head);
       const int p = page % pages;
-      for (int e = 0; e < D * ps; e += LANES) store_as(key + e, load16(keys + e));
+      for (int e = 0; e < D * width; e += LANES) store_as(key + e, load16(keys + e));
+      if (ps < width)
+        for (int d = 0; d < D; d++) std::fill(key + d * width + ps, key + (d + 1) * width, 0.0f);
       if (s.selector == LOW_RANK) {
         switch (ps) {
-          case 16: summarise_low_rank<1>(key, D, p, at, tile); break;
-          case 32: summarise_low_rank<2>(key, D, p, at, tile); break;
-          case 64: summarise_low_rank<4>(key, D, p, at, tile); break;
+          case 8: summarise_low_rank<8>(key, D, p, at, tile); break;
+          case 16: summarise_low_rank<16>(key, D, p, at, tile); break;
+          case 32: summarise_low_rank<32>(key, D, p, at, tile); break;
+          case 64: summarise_low_rank<64>(key, D, p, at, tile); break;
         }
       } else {
         bf16* low = (bf16*)tile;
         bf16* high = low + (int64_t)D * pages;
         for (int d = 0; d < D; d++) {
-          const float* k = key + d * ps;
+          const float* k = key + d * width;
           if (s.selector == BLOCK_MEAN) {
             float sum = 0;
             for (int t = 0; t < ps; t++) sum += k[t];
@@ -167,10 +171,9 @@ void update_rows(const Step& s, const T* cache, uint8_t* tiles, const int32_t* r
       for (int m = first % pages / at.mean_pages; block * pages + m * at.mean_pages < end; m++) {
         const int begin = block * pages + m * at.mean_pages, stop = std::min(begin + at.mean_pages, end);
         std::fill(sum, sum + D, 0.0f);
-        for (int page = begin; page < stop; page++) {
-          const T* values = cache + ((int64_t)table[page] * s.kv_heads + head) * ps * 2 * D + (int64_t)ps * D;
-          for (int t = 0; t < ps; t++)
-            for (int d = 0; d < D; d += LANES) store_as(sum + d, load16(sum + d) + load16(values + t * D + d));
+        for (int t = begin * ps; t < stop * ps; t++) {
+          const T* value = value_of(s, cache, table, t, head);
+          for (int d = 0; d < D; d += LANES) store_as(sum + d, load16(sum + d) + load16(value + d));
         }
         const float inverse = 1.0f / ((stop - begin) * ps);
         float top = TINY;
