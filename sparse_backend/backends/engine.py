@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from vllm.config import VllmConfig
 
 from sparse_backend.config import BLOCK, KEY, ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ()) -> None:
@@ -40,3 +43,9 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
     for refused, reason in refusals:
         if refused:
             raise ConfigError(f"Sparse attention {reason}, or remove {KEY} from additional_config.")
+    if vllm_config.speculative_config is not None and not vllm_config.use_v2_model_runner:
+        logger.warning(
+            "vLLM loads no logits processors with speculative decoding, so the kv_budget of single requests is not "
+            "followed: all have that of %s.",
+            KEY,
+        )

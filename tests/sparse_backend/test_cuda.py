@@ -117,6 +117,11 @@ def test_refusals_say_what_to_change(resolve: Any, changes: dict[str, Any], says
         resolve("FLASH_ATTN", engine(**changes))
 
 
+def test_budgets_that_will_not_be_followed_are_warned_of(resolve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    resolve("FLASH_ATTN", engine(speculative_config=object(), use_v2_model_runner=False))
+    assert "the kv_budget of single requests is not followed" in caplog.text
+
+
 def test_vllm_chooses_blocks_of_a_tile_and_makes_room_for_it(resolve: Any) -> None:
     backend = resolve("FLASH_ATTN", engine())
     assert backend.get_preferred_block_size(16) == BLOCK
