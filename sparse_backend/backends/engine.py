@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from vllm.config import VllmConfig
+from vllm.logger import init_logger
 
 from sparse_backend.config import BLOCK, KEY, ConfigError
 
-logger = logging.getLogger(__name__)
+logger = init_logger(__name__)
 
 
 def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ()) -> None:
@@ -44,7 +44,7 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
         if refused:
             raise ConfigError(f"Sparse attention {reason}, or remove {KEY} from additional_config.")
     if vllm_config.speculative_config is not None and not vllm_config.use_v2_model_runner:
-        logger.warning(
+        logger.warning_once(
             "vLLM loads no logits processors with speculative decoding, so the kv_budget of single requests is not "
             "followed: all have that of %s.",
             KEY,

@@ -1,7 +1,7 @@
 """The interface of a page selector, and the pieces that selectors share.
 
 These classes define the semantics in plain torch; `sparse_backend.kernels` runs the same on the KV cache itself.
-A tile summarises the BLOCK tokens of one (KV block, KV head). Everything in it is interleaved with the page fastest,
+A tile summarises the BLOCK tokens of one (KV block, KV head). What stands for keys is interleaved, the page fastest,
 so that a vector register holds the same element of several pages.
 """
 

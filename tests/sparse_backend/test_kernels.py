@@ -6,13 +6,14 @@ import torch
 
 from sparse_backend import kernels
 from sparse_backend.kernels import native
+from sparse_backend.kernels.batch import keys_and_values
 from sparse_backend.kernels.reference import ReferenceKernels
 from sparse_backend.selection.low_rank import unpack
 from tests.sparse_backend.caches import Paged, make_heads
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-SHAPES = [(64, 3, 16), (64, 2, 8), (128, 2, 16), (128, 8, 32), (80, 7, 32), (64, 5, 64), (32, 1, 16)]
+SHAPES = [(64, 3, 16), (64, 2, 8), (128, 2, 16), (128, 8, 32), (80, 7, 32), (64, 5, 64), (32, 1, 16), (96, 6, 8)]
 
 
 @pytest.fixture(autouse=True)
@@ -100,9 +101,9 @@ def test_every_instruction_set_gives_the_same(architecture: str) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest", "exact"])
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_blocks_that_keep_their_tiles_give_the_same(selector: str, blocks: int) -> None:
-    apart = Paged.random(make_heads(selector, torch.bfloat16, 64, 3, 16), [900, 700], spare_blocks=2)
+@pytest.mark.parametrize(("blocks", "page_size"), [(1, 16), (2, 16), (2, 8), (1, 64)])
+def test_blocks_that_keep_their_tiles_give_the_same(selector: str, blocks: int, page_size: int) -> None:
+    apart = Paged.random(make_heads(selector, torch.bfloat16, 64, 3, page_size), [900, 700], spare_blocks=2)
     query = torch.randn(2, 6, 64).bfloat16()
     for kernel in (fast(), ReferenceKernels()):
         outputs = []
@@ -112,6 +113,20 @@ def test_blocks_that_keep_their_tiles_give_the_same(selector: str, blocks: int) 
             batch = paged.batch({0: 320, 1: 256})
             kernel.decode(paged.heads, batch, query, paged.cache, paged.tiles, outputs[-1], 0.125)
         assert torch.equal(*outputs)
+
+
+@needs_compiler
+@pytest.mark.parametrize("position", [5, 500, 890])  # in the sink, among the candidates, in the window
+def test_a_key_far_above_all_others_wins(position: int) -> None:
+    paged = Paged.random(make_heads("low_rank", torch.float32, 64, 2, 16), [900])
+    query = torch.randn(1, 4, 64)
+    keys, _ = keys_and_values(paged.cache, 64)
+    # Logits of some 250: their exponentials are no floats.
+    keys[paged.block_table[0, position // 16], :, :, position % 16] = 30 * query[0].view(2, 2, 64).mean(1)
+    fast().update_summaries(paged.heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
+    output = torch.zeros_like(query)
+    fast().decode(paged.heads, paged.batch({0: 256}), query, paged.cache, paged.tiles, output, 0.25)
+    torch.testing.assert_close(output.double(), paged.dense(query, 0.25), atol=1e-5, rtol=1e-5)
 
 
 @needs_compiler

@@ -6,7 +6,7 @@
 // Cache of one layer, row = `row_tokens` consecutive tokens: one page of `page_size`, or two of 8.
 //   keys   [rows, kv_heads, head_size, row_tokens]   values follow each (row, head) as [row_tokens, head_size]
 //   tiles  [num_blocks, kv_heads, tile_stride] bytes, a tile summarising the BLOCK tokens of one (block, head);
-//          inside a tile the pages are interleaved, so that lanes are pages: see TileLayout in step.h.
+//          what stands for keys is interleaved, so that lanes are pages: see TileLayout in step.h.
 
 #include <omp.h>
 

@@ -51,8 +51,8 @@ thread_local Scratch scratch;
 // Element (d, page) of a tile's codes. Integer dot products sum four neighbouring bytes, so a page has four in turn.
 INLINE int64_t in_fours(int d, int p, int pages) { return ((int64_t)(d / 4) * pages + p) * 4 + d % 4; }
 
-// Four-bit codes lie in pairs: those of directions 0 and 1, and their coefficients, in one byte each; those of direction 2
-// with its own second half; those of a mean value with the next one's.
+// Four-bit codes lie in pairs: those of directions 0 and 1, and their coefficients, in one byte each; those of
+// direction 2 with its own second half; those of a mean value with the next one's.
 struct TileLayout {
   int64_t codes;  // bytes of the mean, and of two directions: one for each dimension and page, in whole vectors
   int64_t directions, third_direction, coefficients, third_coefficient, mean_scale, product_scale;
@@ -99,7 +99,7 @@ INLINE const T* value_of(const Step& s, const T* cache, const int32_t* table, in
   return cache + (row * 2 * s.row_tokens + s.row_tokens + token % s.row_tokens) * s.head_size;
 }
 
-// The same for all blocks that `pages` touch.
+// The tiles of all blocks that `pages` pages of a request touch, for one KV head.
 const uint8_t* const* tiles_of(const Step& s, const uint8_t* tiles, const int32_t* table, int pages, int head) {
   const int blocks = (pages * s.page_size + BLOCK - 1) / BLOCK;
   const uint8_t** out = Scratch::grow(scratch.tiles, blocks);

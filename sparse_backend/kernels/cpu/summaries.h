@@ -56,7 +56,7 @@ void largest_spread(const float* key, int D, float* direction) {
 }
 
 // key[d][t] of one complete page -> int8 mean; RANK times an int4 direction and its int4 coefficient for each token.
-// What a step lost to rounding is left to the next one. Tokens are `width` apart from one dimension to the next, those beyond the page are zeros.
+// What a step lost to rounding is left to the next one. Dimensions are `width` apart; tokens beyond the page are zeros.
 template <int ps>
 void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t* tile) {
   constexpr int pages = BLOCK / ps, C = (ps + LANES - 1) / LANES, width = C * LANES;

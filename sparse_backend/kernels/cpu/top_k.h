@@ -46,7 +46,8 @@ int top_k(const float* x, int n, int k, int32_t* out) {
   const __m512i limit = _mm512_set1_epi32(threshold);
   for (int i = 0; i < n; i += LANES) {
     __m512i v = _mm512_loadu_si512(bits + i);
-    uint32_t equal = _mm512_cmpeq_epi32_mask(v, limit), take = _mm512_cmpgt_epi32_mask(v, limit);
+    const uint32_t real = n - i < LANES ? (1u << (n - i)) - 1 : 0xffff;  // NaNs may leave too few that are numbers
+    uint32_t equal = real & _mm512_cmpeq_epi32_mask(v, limit), take = real & _mm512_cmpgt_epi32_mask(v, limit);
     for (; equal && ties > 0; ties--, equal &= equal - 1) take |= equal & -equal;
     __m512i index = (__m512i)(LANE + i);
     _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32((__mmask16)take, index));

@@ -158,13 +158,12 @@ INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
 #endif
 }
 
-// 2^x within 2 ulp for |x| <= 126, clamped beyond. Logits are to the base 2 throughout: that saves a multiplication.
+// 2^x within 2 ulp for -126 <= x <= 100, clamped beyond, so that sums of millions are finite. Logits are to the base 2 throughout: that saves a multiplication.
 INLINE vf exp2(vf x) {
-  x = vmax(x, splat(-126.0f));
+  x = vmin(vmax(x, splat(-126.0f)), splat(100.0f));
 #if defined(__AVX512F__)
   const vf whole = (vf)_mm512_roundscale_ps((__m512)x, 0);
 #else
-  x = vmin(x, splat(126.0f));
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
   const vf t = x + magic, whole = t - magic;
 #endif
