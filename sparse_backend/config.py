@@ -17,6 +17,11 @@ class ConfigError(ValueError):
     """A configuration that cannot work; the message says what to change."""
 
 
+def row_tokens(page_size: int) -> int:
+    """Tokens of a row of the CPU's cache, which is vLLM's kernel block: a page, or two of 8."""
+    return max(ROW_TOKENS, page_size)
+
+
 def pages(tokens: int, page_size: int) -> int:
     """Pages that `tokens` tokens touch."""
     return -(-tokens // page_size)

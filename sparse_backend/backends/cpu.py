@@ -29,7 +29,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from sparse_backend.backends.engine import check_engine
-from sparse_backend.config import BLOCK, KEY, ROW_TOKENS, ConfigError, SparseAttentionConfig, from_additional_config
+from sparse_backend.config import BLOCK, KEY, ConfigError, SparseAttentionConfig, from_additional_config, row_tokens
 from sparse_backend.kernels import DecodeBatch, Kernels, cpu_kernels
 from sparse_backend.kernels.batch import heads_of, skip_tiles, split_cache
 from sparse_backend.kernels.huge_pages import use_huge_pages
@@ -64,7 +64,7 @@ class SparseCPUBackend(CPUAttentionBackend):
     @classmethod
     def get_supported_kernel_block_sizes(cls, kv_cache_spec: Any = None) -> list[Any]:
         """A page is a kernel block, so that its keys and its values are contiguous; two pages, where they have 8."""
-        return [max(ROW_TOKENS, cls.config.page_size)]
+        return [row_tokens(cls.config.page_size)]
 
     @classmethod
     def customize_spec(cls, spec: AttentionSpec) -> AttentionSpec:
@@ -93,7 +93,7 @@ class SparseCPUBackend(CPUAttentionBackend):
                 f"dimensions in all KV heads, which is no divisor: remove {KEY} from additional_config."
             )
         tokens = cls.engine.cache_config.block_size * widest // (kv_heads * head_size)
-        return tokens // max(ROW_TOKENS, cls.config.page_size) + tokens // BLOCK
+        return tokens // row_tokens(cls.config.page_size) + tokens // BLOCK
 
     @staticmethod
     def get_impl_cls() -> type[SparseCPUImpl]:

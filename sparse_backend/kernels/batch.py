@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from sparse_backend.config import BLOCK, ROW_TOKENS, SparseAttentionConfig
+from sparse_backend.config import BLOCK, SparseAttentionConfig, row_tokens
 from sparse_backend.selection import Selector, get_selector
 
 
@@ -33,8 +33,7 @@ class Heads:
 
     @property
     def row_tokens(self) -> int:
-        """Tokens of a row of the CPU's cache, vLLM's kernel block, which has 16 at least: a page, or two of 8."""
-        return max(ROW_TOKENS, self.page_size)
+        return row_tokens(self.page_size)
 
     @property
     def rows_of_block(self) -> int:

@@ -70,28 +70,15 @@ void add_mean_values(const Step& s, const uint8_t* const* tiles, int blocks, con
     }
     for (int d = 0; d < D; d += LANES) store_as(out + g * D + d, load16(out + g * D + d) - offset);
   }
-  auto add = [&](int g, int d, auto heads, auto vectors) {
-    add_codes<heads, vectors>(tiles, blocks, d, D, at, rest + (int64_t)g * means, out + g * D + d);
-  };
-  for (int g = 0; g < s.group;) {
-    const int heads = s.group - g >= 3 ? 3 : s.group - g;
+  in_turns(s.group, [&](int g, auto heads) {
     int d = 0;
-    for (; d < D / (4 * LANES) * 4 * LANES; d += 4 * LANES) {
-      switch (heads) {
-        case 3: add(g, d, constant<3>{}, constant<4>{}); break;
-        case 2: add(g, d, constant<2>{}, constant<4>{}); break;
-        case 1: add(g, d, constant<1>{}, constant<4>{}); break;
-      }
-    }
-    for (; d < D; d += LANES) {
-      switch (heads) {
-        case 3: add(g, d, constant<3>{}, constant<1>{}); break;
-        case 2: add(g, d, constant<2>{}, constant<1>{}); break;
-        case 1: add(g, d, constant<1>{}, constant<1>{}); break;
-      }
-    }
-    g += heads;
-  }
+    auto add = [&](auto vectors) {
+      add_codes<heads, vectors>(tiles, blocks, d, D, at, rest + (int64_t)g * means, out + g * D + d);
+      d += vectors * LANES;
+    };
+    while (d + 4 * LANES <= D) add(constant<4>{});
+    while (d < D) add(constant<1>{});
+  });
 }
 
 template <class T>
@@ -108,13 +95,9 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
   for (int i = 0; i < count; i++) {
     const T *keys = keys_at(i), *next = keys_at(std::min(i + PAGES_AHEAD, count - 1));
     float* out = logits + (int64_t)i * ps;
-    int g = 0;
-    for (; g + 4 <= G; g += 4) page_logits<T, 4>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded);
-    switch (G - g) {
-      case 3: page_logits<T, 3>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded); break;
-      case 2: page_logits<T, 2>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded); break;
-      case 1: page_logits<T, 1>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded); break;
-    }
+    in_turns(G, [&](int g, auto heads) {
+      page_logits<T, heads>(s, keys, next, query + g * D, out + (int64_t)g * padded, padded);
+    });
   }
   // The last page may be incomplete. Its tokens are at the end of the list, because pages ascend.
   const int valid = tokens - (r.pages * ps - r.tokens);

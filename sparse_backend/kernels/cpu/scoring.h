@@ -162,18 +162,13 @@ void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, const 
   }
 }
 
-// All query heads of one KV head, four at a time: as many accumulators as there are registers for.
+// All query heads of one KV head.
 template <int PAGES>
 void score_heads(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query,
                  float* logit, float* mass, int64_t stride) {
-  int g = 0;
-  for (; g + 4 <= s.group; g += 4)
-    score_tile<4, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride);
-  switch (s.group - g) {
-    case 3: score_tile<3, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
-    case 2: score_tile<2, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
-    case 1: score_tile<1, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride); break;
-  }
+  in_turns(s.group, [&](int g, auto heads) {
+    score_tile<heads, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride);
+  });
 }
 
 }  // namespace

@@ -20,6 +20,18 @@ constexpr float LOG2_E = 1.44269504f;
 template <int N>
 using constant = std::integral_constant<int, N>;
 
+// f(first, count) for all n query heads, four at a time: as many accumulators as there are registers for.
+template <class F>
+static inline void in_turns(int n, F f) {
+  int g = 0;
+  for (; g + 4 <= n; g += 4) f(g, constant<4>{});
+  switch (n - g) {
+    case 3: f(g, constant<3>{}); break;
+    case 2: f(g, constant<2>{}); break;
+    case 1: f(g, constant<1>{}); break;
+  }
+}
+
 typedef float vf __attribute__((vector_size(64), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t vu __attribute__((vector_size(64), aligned(4)));
@@ -158,7 +170,8 @@ INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
 #endif
 }
 
-// 2^x within 2 ulp for -126 <= x <= 100, clamped beyond, so that sums of millions are finite. Logits are to the base 2 throughout: that saves a multiplication.
+// 2^x within 2 ulp for -126 <= x <= 100, clamped beyond, so that sums of millions are finite. Logits are to the base 2
+// throughout: that saves a multiplication.
 INLINE vf exp2(vf x) {
   x = vmin(vmax(x, splat(-126.0f)), splat(100.0f));
 #if defined(__AVX512F__)
