@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy
-from kinetics_serve.strategies.answers import after_thinking, auto
-from kinetics_serve.strategies.equivalence import quickly_equal
+from kinetics_serve.answers.extract import after_thinking, auto
+from kinetics_serve.answers.equivalence import quickly_equal
 from kinetics_serve.strategies.state import Status
 
 Json = dict[str, Any]

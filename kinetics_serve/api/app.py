@@ -21,7 +21,7 @@ from kinetics_serve.engine.upstream import Patience, Upstream, new_client
 from kinetics_serve.log import AccessLog
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.request_id import RequestIds
-from kinetics_serve.runner.math_pool import MathPool
+from kinetics_serve.answers.algebra import MathPool
 
 if TYPE_CHECKING:
     from kinetics_serve.ledger.ledger import Ledger

@@ -22,12 +22,12 @@ from kinetics_serve.engine.live_source import LiveSource
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.plan import Plan
-from kinetics_serve.runner.answer_groups import AnswerGroups
+from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.runner.live import Source, drive
 from kinetics_serve.runner.run import Ended, Run, Terms
 from kinetics_serve.scorers.scored_source import ScoredSource
 from kinetics_serve.scorers.scorer import Scorer
-from kinetics_serve.strategies.answers import extractor
+from kinetics_serve.answers.extract import extractor
 from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.strategies.state import Sample, Status
 from kinetics_serve.strategies.votes import tally

@@ -13,7 +13,7 @@ from kinetics_serve.api.drain import Drain
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
-from kinetics_serve.runner.math_pool import MathPool
+from kinetics_serve.answers.algebra import MathPool
 
 if TYPE_CHECKING:  # a front-end without a ledger loads no SQL
     from kinetics_serve.ledger.ledger import Ledger

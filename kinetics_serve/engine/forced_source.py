@@ -9,9 +9,9 @@ from kinetics_serve.engine.completion import ChatCompletion, Completion
 from kinetics_serve.engine.live_source import LiveSource
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
-from kinetics_serve.runner.answer_groups import AnswerGroups
+from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
-from kinetics_serve.strategies.answers import Extractor
+from kinetics_serve.answers.extract import Extractor
 from kinetics_serve.strategies.state import Sample, Status
 
 CUE = "\n\nThe final answer is"

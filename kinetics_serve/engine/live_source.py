@@ -7,11 +7,11 @@ from kinetics_serve.engine.completion import Completion
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
 from kinetics_serve.request_id import request_id
-from kinetics_serve.runner.answer_groups import AnswerGroups
+from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
-from kinetics_serve.strategies.answers import Extractor
+from kinetics_serve.answers.extract import Extractor
 from kinetics_serve.strategies.state import Sample, Status
-from kinetics_serve.strategies.structured import tool_calls
+from kinetics_serve.answers.structured import tool_calls
 
 Json = dict[str, Any]
 

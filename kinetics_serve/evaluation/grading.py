@@ -5,8 +5,8 @@ import os
 
 from kinetics_serve.evaluation.sandbox import passes
 from kinetics_serve.evaluation.tasks import Grader, Problem
-from kinetics_serve.runner.answer_groups import MathEqual
-from kinetics_serve.strategies.equivalence import quickly_equal
+from kinetics_serve.answers.groups import MathEqual
+from kinetics_serve.answers.equivalence import quickly_equal
 
 
 class Grading:

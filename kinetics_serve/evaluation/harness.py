@@ -11,10 +11,10 @@ from kinetics_serve.engine.live_source import SEED_RANGE, WHOLE
 from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
 from kinetics_serve.evaluation.grading import Grading
 from kinetics_serve.evaluation.tasks import Problem, Task
-from kinetics_serve.runner.answer_groups import AnswerGroups
-from kinetics_serve.runner.math_pool import MathPool
+from kinetics_serve.answers.groups import AnswerGroups
+from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.strategies.confidence import window_tokens
-from kinetics_serve.strategies.equivalence import EquivalenceKind
+from kinetics_serve.answers.equivalence import EquivalenceKind
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces import Recorder, Trial
 

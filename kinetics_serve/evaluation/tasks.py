@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from kinetics_serve.strategies.answers import Extractor, extractor
+from kinetics_serve.answers.extract import Extractor, extractor
 
 Row = Mapping[str, Any]
 Grader = Literal["math", "tests"]

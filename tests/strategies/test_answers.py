@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from kinetics_serve.strategies.answers import PatternError, extractor
+from kinetics_serve.answers.extract import PatternError, extractor
 
 
 @pytest.mark.parametrize(

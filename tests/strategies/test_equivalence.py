@@ -1,6 +1,6 @@
 import pytest
 
-from kinetics_serve.strategies.equivalence import mathematically_equal, quickly_equal
+from kinetics_serve.answers.equivalence import mathematically_equal, quickly_equal
 
 
 @pytest.mark.parametrize(

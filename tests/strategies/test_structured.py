@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinetics_serve.strategies.answers import extractor
-from kinetics_serve.strategies.structured import canonical, json_text, tool_calls
+from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.structured import canonical, json_text, tool_calls
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -6,7 +6,7 @@ from typing import Any
 
 import re2
 
-from kinetics_serve.strategies.structured import json_text
+from kinetics_serve.answers.structured import json_text
 
 _NUMBER = r"[-+−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+)?%?"
 NUMBER = re2.compile(_NUMBER)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from kinetics_serve.strategies.equivalence import EquivalenceKind, quickly_equal
+from kinetics_serve.answers.equivalence import EquivalenceKind, quickly_equal
 
 MathEqual = Callable[[str, str], Awaitable[bool | None]]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from kinetics_serve.strategies.equivalence import mathematically_equal
+from kinetics_serve.answers.equivalence import mathematically_equal
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Answers: taken from a text, compared, and sorted into groups. Pure, but for the process that does algebra."""
