@@ -210,7 +210,7 @@ def serve(
 ) -> None:
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
     # Here and below, so that `--help` does not wait for what only one command needs.
-    from kinetics_serve import log
+    from kinetics_serve.observability import log
     from kinetics_serve import serve as server
     from kinetics_serve import workers as worker_processes
     from kinetics_serve.admission import Limits

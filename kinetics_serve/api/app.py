@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from kinetics_serve import tracing
+from kinetics_serve.observability import tracing
 from kinetics_serve.admission import Admission
 from kinetics_serve.api import errors, generation, information, openapi, vllm_routes
 from kinetics_serve.api.access import authenticate
@@ -18,9 +18,9 @@ from kinetics_serve.api.services import Services, Settings
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Patience, Upstream, new_client
-from kinetics_serve.log import AccessLog
-from kinetics_serve.metrics import Metrics
-from kinetics_serve.request_id import RequestIds
+from kinetics_serve.observability.log import AccessLog
+from kinetics_serve.observability.metrics import Metrics
+from kinetics_serve.observability.request_id import RequestIds
 from kinetics_serve.answers.algebra import MathPool
 
 if TYPE_CHECKING:

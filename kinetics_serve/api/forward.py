@@ -14,7 +14,7 @@ from kinetics_serve.api.disconnect import CancellingStream, telling
 from kinetics_serve.api.services import Services
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable
-from kinetics_serve.metrics import PassedThrough
+from kinetics_serve.observability.metrics import PassedThrough
 
 FORWARDED_HEADERS = ("accept", "accept-encoding", "content-type", "x-request-id")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}

@@ -29,7 +29,7 @@ from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
-from kinetics_serve.metrics import PASS_THROUGH, PassedThrough
+from kinetics_serve.observability.metrics import PASS_THROUGH, PassedThrough
 
 DEFAULT_COMPLETION_TOKENS = 16
 """What vLLM generates for /v1/completions where max_tokens is left out."""

@@ -11,7 +11,7 @@ from kinetics_serve.admission import Admission, Limits, Load, Overloaded
 from kinetics_serve.api.deadline import Deadline
 from kinetics_serve.api.drain import Drain
 from kinetics_serve.engine.pool import Pool
-from kinetics_serve.metrics import Metrics
+from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.answers.algebra import MathPool
 

@@ -15,8 +15,8 @@ import orjson
 
 from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.engine.patient_reader import PatientReader
-from kinetics_serve.request_id import HEADER as REQUEST_ID
-from kinetics_serve.request_id import request_id
+from kinetics_serve.observability.request_id import HEADER as REQUEST_ID
+from kinetics_serve.observability.request_id import request_id
 
 logger = logging.getLogger(__name__)
 

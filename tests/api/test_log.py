@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kinetics_serve.log import JsonFormatter
-from kinetics_serve.request_id import request_id
+from kinetics_serve.observability.log import JsonFormatter
+from kinetics_serve.observability.request_id import request_id
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.ledger.server import VOTE, front_end
 

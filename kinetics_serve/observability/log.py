@@ -8,7 +8,7 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kinetics_serve.request_id import request_id
+from kinetics_serve.observability.request_id import request_id
 
 LogFormat = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
