@@ -34,7 +34,7 @@ from kinetics_serve.demo import serving
 from kinetics_serve.engine import bundled_model
 from kinetics_serve.engine.supervisor import Supervisor
 from kinetics_serve.evaluation.tasks import Task, load_task
-from kinetics_serve.intervals import Interval, bootstrap
+from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.answers.extract import number
 from kinetics_serve.terminal import chosen_hardware
 

@@ -9,7 +9,7 @@ from kinetics_serve.demo import NotStarted, console, serving
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import AccuracyOutOfReach, at_recorded_lengths, choose_for_accuracy
 from kinetics_serve.planner.figures import kv_label
-from kinetics_serve.traces import read
+from kinetics_serve.traces.traces import read
 
 TASK = "times-tables"
 HARDWARE = "b200"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy
 from kinetics_serve.strategies.state import Status
-from kinetics_serve.traces import Metadata, Question, Traces, Trial
+from kinetics_serve.traces.traces import Metadata, Question, Traces, Trial
 
 ARCHITECTURE = Architecture("tiny", 100_000_000, 100_000_000, (AttentionLayers(30, 9, 3, 64),), max_context=8192)
 

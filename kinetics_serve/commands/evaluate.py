@@ -46,7 +46,7 @@ def evaluate(
     from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
     from kinetics_serve.evaluation.harness import Sampling
     from kinetics_serve.evaluation.tasks import TaskError, load_task
-    from kinetics_serve.traces import TracesError
+    from kinetics_serve.traces.traces import TracesError
 
     policies = [_kv_policy(stated) for stated in kv_budget or ["dense"]]
     profile = chosen_hardware(hardware_name)
@@ -92,7 +92,7 @@ async def _record(
     from kinetics_serve.cost import load_architecture
     from kinetics_serve.engine.upstream import Upstream, new_client
     from kinetics_serve.evaluation.harness import REPETITION_DETECTION, Harness
-    from kinetics_serve.traces import Metadata, Recorder
+    from kinetics_serve.traces.traces import Metadata, Recorder
 
     async with new_client() as client:
         server = Upstream(url, client)
@@ -143,7 +143,7 @@ def _report(path: Path, intensity: float) -> None:
     from rich.table import Table
 
     from kinetics_serve.evaluation.report import report
-    from kinetics_serve.traces import read
+    from kinetics_serve.traces.traces import read
 
     found = report(read(path), intensity)
     written = path.with_suffix(".report.json")

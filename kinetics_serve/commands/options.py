@@ -11,7 +11,7 @@ from kinetics_serve.terminal import fail
 
 if TYPE_CHECKING:
     from kinetics_serve.planner.plan import Budget
-    from kinetics_serve.traces import CountTokens, Traces
+    from kinetics_serve.traces.traces import CountTokens, Traces
 
 TracesFile = Annotated[Path, typer.Argument(help="Traces, as `eval` writes them.", exists=True, dir_okay=False)]
 ArchitectureName = Annotated[
@@ -29,7 +29,7 @@ _BUDGET = re.compile(r"([0-9.eE+]+)\s*(samples?|tokens?|eflops)?")
 def open_traces(path: Path, architecture: str | None, tokenizer: str | None) -> "Traces":
     """Traces whose architecture is known. Exits with what is wrong otherwise."""
     from kinetics_serve.cost import load_architecture
-    from kinetics_serve.traces import read
+    from kinetics_serve.traces.traces import read
 
     try:
         traces = read(path, _counter(tokenizer) if tokenizer is not None else None)

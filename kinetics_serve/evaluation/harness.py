@@ -16,7 +16,7 @@ from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.answers.equivalence import EquivalenceKind
 from kinetics_serve.strategies.state import Status
-from kinetics_serve.traces import Recorder, Trial
+from kinetics_serve.traces.traces import Recorder, Trial
 
 REPETITION_DETECTION = {"min_pattern_size": 4, "max_pattern_size": 64, "min_count": 6}
 """vLLM ends a sample that repeats the same 4 to 64 tokens six times: it would go on to max_tokens."""

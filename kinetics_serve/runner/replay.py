@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.state import Finish, Sample, Status
-from kinetics_serve.traces import Trial
+from kinetics_serve.traces.traces import Trial
 
 
 def replay(run: Run, trials: Sequence[Trial], cached_tokens: int = 0, *others: Sequence[Trial]) -> Finish:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kinetics_serve.cli import app
-from kinetics_serve.traces import Recorder
+from kinetics_serve.traces.traces import Recorder
 from tests.synthetic import synthetic
 
 runner = CliRunner()

@@ -13,7 +13,7 @@ from kinetics_serve.planner.plan import policy_of
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.state import Status
-from kinetics_serve.traces import Trial
+from kinetics_serve.traces.traces import Trial
 from tests.e2e.conftest import MODEL, Server
 
 MAX_TOKENS = 48

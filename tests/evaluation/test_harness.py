@@ -21,7 +21,7 @@ from kinetics_serve.evaluation.harness import Harness, Sampling
 from kinetics_serve.evaluation.report import report
 from kinetics_serve.evaluation.tasks import Problem, Task
 from kinetics_serve.strategies.state import Status
-from kinetics_serve.traces import Metadata, Recorder, Traces, read
+from kinetics_serve.traces.traces import Metadata, Recorder, Traces, read
 from tests.synthetic import ARCHITECTURE
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from kinetics_serve.cost import DENSE, KVPolicy
-from kinetics_serve.intervals import Interval
+from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.planner.calibration import FixedPoint, pareto
 from kinetics_serve.planner.law import laws
 

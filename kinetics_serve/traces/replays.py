@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kinetics_serve.cost import Price
-from kinetics_serve.intervals import Interval, bootstrap
+from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.state import Policy, Status
-from kinetics_serve.traces import Question, Traces, Trial
+from kinetics_serve.traces.traces import Question, Traces, Trial
 
 CACHE_BLOCK = 16
 """Tokens of a block of vLLM's prefix cache by default: later samples find the prompt's whole blocks there."""

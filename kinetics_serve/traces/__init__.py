@@ -1,0 +1,1 @@
+"""Recorded samples, and what a policy would have made of them."""
