@@ -23,7 +23,7 @@ from kinetics_serve.api.response_output import ResponseOutput
 from kinetics_serve.api.scoring import scorer_model
 from kinetics_serve.api.services import Services
 from kinetics_serve.api.streams import CompletionStream, ResponseStream, Stream
-from kinetics_serve.engine.completion import ChatCompletion, Completion, TextCompletion
+from kinetics_serve.sources.completion import ChatCompletion, Completion, TextCompletion
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant

@@ -15,7 +15,7 @@ from kinetics_serve.api.offers import AUTO_MODEL, auto_models, offers_of, plan_o
 from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.scoring import scorer_model, scorer_of
 from kinetics_serve.api.services import Services
-from kinetics_serve.engine.completion import ChatCompletion, TextCompletion
+from kinetics_serve.sources.completion import ChatCompletion, TextCompletion
 from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.planner.choose import fitting
 from kinetics_serve.planner.plan import minimum

@@ -16,16 +16,16 @@ from kinetics_serve.api.prompt import Prompt
 from kinetics_serve.api.scoring import scorer_of
 from kinetics_serve.api.services import Services
 from kinetics_serve.cost import ZERO, Cost
-from kinetics_serve.engine.completion import ChatCompletion, Completion
-from kinetics_serve.engine.forced_source import ForcedSource
-from kinetics_serve.engine.live_source import LiveSource
+from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.sources.forced import ForcedSource
+from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.plan import Plan
 from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.runner.live import Source, drive
 from kinetics_serve.runner.run import Ended, Run, Terms
-from kinetics_serve.scorers.scored_source import ScoredSource
+from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.scorers.scorer import Scorer
 from kinetics_serve.answers.extract import extractor
 from kinetics_serve.strategies.confidence import window_tokens

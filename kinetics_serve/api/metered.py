@@ -23,7 +23,7 @@ from kinetics_serve.api.response_input import chat_body
 from kinetics_serve.api.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
-from kinetics_serve.engine.completion import ChatCompletion, Completion
+from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json

@@ -9,8 +9,8 @@ from kinetics_serve.api.prompt import Prompt, prompt_of
 from kinetics_serve.api.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
-from kinetics_serve.engine.completion import ChatCompletion, Completion
-from kinetics_serve.engine.forced_source import Forcing, scoring_of
+from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.sources.forced import Forcing, scoring_of
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json

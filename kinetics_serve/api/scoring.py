@@ -5,7 +5,7 @@ from kinetics_serve.api.options import ConfidenceScorer, HttpScorer, JudgeScorer
 from kinetics_serve.api.prompt import Prompt
 from kinetics_serve.api.services import Services
 from kinetics_serve.cost import Price
-from kinetics_serve.engine.completion import ChatCompletion
+from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.engine.pool import ModelNotFound, ServedModel
 from kinetics_serve.engine.upstream import Json, Upstream
 from kinetics_serve.scorers.judge import GENERATED_TOKENS, Judge, judge_messages

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kinetics_serve.cost import KVPolicy
-from kinetics_serve.engine.completion import ChatCompletion
-from kinetics_serve.engine.live_source import SEED_RANGE, WHOLE
+from kinetics_serve.sources.completion import ChatCompletion
+from kinetics_serve.sources.live import SEED_RANGE, WHOLE
 from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
 from kinetics_serve.evaluation.grading import Grading
 from kinetics_serve.evaluation.tasks import Problem, Task

@@ -10,8 +10,8 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import DENSE, Architecture, Price
-from kinetics_serve.engine.completion import ChatCompletion
-from kinetics_serve.engine.forced_source import CUE, Forcing, forced_body
+from kinetics_serve.sources.completion import ChatCompletion
+from kinetics_serve.sources.forced import CUE, Forcing, forced_body
 from tests.fake_vllm import CONFIG, CONTEXT, MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 
 PRICE = Price(Architecture.from_config(CONFIG, "fake"), 562.5)

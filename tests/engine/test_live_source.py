@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from kinetics_serve.engine.completion import ChatCompletion
-from kinetics_serve.engine.live_source import LiveSource
+from kinetics_serve.sources.completion import ChatCompletion
+from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.answers.algebra import MathPool

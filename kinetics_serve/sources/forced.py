@@ -5,8 +5,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kinetics_serve.cost import ZERO, Cost, KVPolicy, Price
-from kinetics_serve.engine.completion import ChatCompletion, Completion
-from kinetics_serve.engine.live_source import LiveSource
+from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
 from kinetics_serve.answers.groups import AnswerGroups

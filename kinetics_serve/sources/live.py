@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from kinetics_serve.engine.completion import Completion
+from kinetics_serve.sources.completion import Completion
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
 from kinetics_serve.observability.request_id import request_id
