@@ -42,7 +42,7 @@ def model_folder(given: str | None) -> str:
     """The folder given, or the model that the project can produce itself."""
     if given is not None:
         return given
-    from kinetics_serve.engine.bundled_model import bundled_model
+    from kinetics_serve.engine.embedded.bundled_model import bundled_model
 
     return str(bundled_model())
 

@@ -216,8 +216,9 @@ def serve(
     from kinetics_serve.admission import Limits
     from kinetics_serve.api.app import create_app
     from kinetics_serve.api.services import DEFAULT_EFFORTS, Settings
-    from kinetics_serve.engine import bundled_model, sparse
-    from kinetics_serve.engine.supervisor import EngineError, Supervisor
+    from kinetics_serve.engine import sparse
+    from kinetics_serve.engine.embedded import bundled_model
+    from kinetics_serve.engine.embedded.supervise import EngineError, Supervisor
     from kinetics_serve.engine.upstream import Patience
 
     if model is not None and upstream:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kinetics_serve.engine import bundled_model
+from kinetics_serve.engine.embedded import bundled_model
 
 REPORT_WIDTH = 118
 """Columns of the table where the output is no terminal."""

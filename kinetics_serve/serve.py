@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from kinetics_serve.api.drain import Drain
 from kinetics_serve.api.services import Services
-from kinetics_serve.engine.supervisor import Supervisor
+from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.limited_http import LimitedHttp
 
 DRAIN_TIMEOUT_S = 30.0

@@ -16,7 +16,7 @@ from typing import Any, Self
 from prometheus_client.multiprocess import mark_process_dead
 
 from kinetics_serve.api.drain import GRACE_S
-from kinetics_serve.engine.supervisor import Supervisor
+from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.observability.metrics import METRICS_FOLDER
 
 logger = logging.getLogger(__name__)

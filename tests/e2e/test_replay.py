@@ -7,7 +7,7 @@ import pytest
 
 from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.cost.hardware import GPUS
-from kinetics_serve.engine import bundled_model
+from kinetics_serve.engine.embedded import bundled_model
 from kinetics_serve.engine.sparse import kv_policy
 from kinetics_serve.planner.plan import policy_of
 from kinetics_serve.runner.replay import replay

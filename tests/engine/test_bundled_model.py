@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kinetics_serve.engine.bundled_model import (
+from kinetics_serve.engine.embedded.bundled_model import (
     GGUF_IN_PACKAGE,
     NAME,
     BundledModelError,

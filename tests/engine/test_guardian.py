@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-GUARDIAN = [sys.executable, "-m", "kinetics_serve.engine.guardian", "--"]
+GUARDIAN = [sys.executable, "-m", "kinetics_serve.engine.embedded.guardian", "--"]
 GUARDIANS = 2  # it and its witness: they have the command, so the marker, among their arguments
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised for SIGKILL needs Linux's prctl")

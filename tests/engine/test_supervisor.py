@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kinetics_serve.engine import supervisor as module
-from kinetics_serve.engine.supervisor import (
+from kinetics_serve.engine.embedded import supervise as module
+from kinetics_serve.engine.embedded.supervise import (
     GIB,
     EngineError,
     Supervisor,

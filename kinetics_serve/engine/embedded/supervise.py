@@ -22,7 +22,7 @@ log = logging.getLogger("kinetics_serve.engine")
 # What `python -m vllm.entrypoints.openai.api_server` runs too, less a deprecation warning. Not `vllm serve`:
 # with the CPU build it ends at once, because it asks for the metadata of a distribution named vllm.
 VLLM_SERVER = ("-m", "vllm.entrypoints.launchers.api_server.entry")
-GUARDIAN = (sys.executable, "-m", "kinetics_serve.engine.guardian", "--")
+GUARDIAN = (sys.executable, "-m", "kinetics_serve.engine.embedded.guardian", "--")
 
 HEALTH_POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0

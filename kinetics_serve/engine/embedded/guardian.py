@@ -1,6 +1,6 @@
 """Runs a command and sees to it that nothing of it outlives the guardian's parent.
 
-    python -m kinetics_serve.engine.guardian -- COMMAND…
+    python -m kinetics_serve.engine.embedded.guardian -- COMMAND…
 
 vLLM is a tree of processes: the API server, its EngineCore, the workers. The guardian ends all of it
 
@@ -37,7 +37,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) < 2 or argv[0] != "--":
-        print("usage: python -m kinetics_serve.engine.guardian -- COMMAND…", file=sys.stderr)
+        print("usage: python -m kinetics_serve.engine.embedded.guardian -- COMMAND…", file=sys.stderr)
         return 2
     return guard(argv[1:])
 
