@@ -95,7 +95,7 @@ def chosen_kv_budget(stated: str, model: str | None, engine_args: list[str]) -> 
 
 
 def chosen_media_hosts(stated: list[str]) -> frozenset[str]:
-    from kinetics_serve.api.media import media_host
+    from kinetics_serve.requests.media import media_host
 
     try:
         return frozenset(map(media_host, stated))
@@ -213,9 +213,9 @@ def serve(
     from kinetics_serve.observability import log
     from kinetics_serve import serve as server
     from kinetics_serve import workers as worker_processes
-    from kinetics_serve.admission import Limits
+    from kinetics_serve.requests.admission import Limits
     from kinetics_serve.api.app import create_app
-    from kinetics_serve.api.services import DEFAULT_EFFORTS, Settings
+    from kinetics_serve.requests.services import DEFAULT_EFFORTS, Settings
     from kinetics_serve.engine import sparse
     from kinetics_serve.engine.embedded import bundled_model
     from kinetics_serve.engine.embedded.supervise import EngineError, Supervisor

@@ -12,8 +12,8 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from kinetics_serve.api.drain import Drain
-from kinetics_serve.api.services import Services
+from kinetics_serve.requests.drain import Drain
+from kinetics_serve.requests.services import Services
 from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.limited_http import LimitedHttp
 

@@ -10,11 +10,12 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from kinetics_serve.observability import tracing
-from kinetics_serve.admission import Admission
-from kinetics_serve.api import errors, generation, information, openapi, vllm_routes
-from kinetics_serve.api.access import authenticate
-from kinetics_serve.api.drain import Drain, DrainMiddleware
-from kinetics_serve.api.services import Services, Settings
+from kinetics_serve.requests.admission import Admission
+from kinetics_serve.api import generation, information, openapi, vllm_routes
+from kinetics_serve.requests import errors
+from kinetics_serve.requests.access import authenticate
+from kinetics_serve.requests.drain import Drain, DrainMiddleware
+from kinetics_serve.requests.services import Services, Settings
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Patience, Upstream, new_client

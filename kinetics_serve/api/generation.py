@@ -10,18 +10,18 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from kinetics_serve.api import body as request_body
+from kinetics_serve.requests import body as request_body
 from kinetics_serve.api import metered, response_input, streams
-from kinetics_serve.api.access import check_model, restricted, tenant_of
-from kinetics_serve.api.disconnect import CancellingStream, while_request_connected
-from kinetics_serve.api.errors import invalid
+from kinetics_serve.requests.access import check_model, restricted, tenant_of
+from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
+from kinetics_serve.requests.errors import invalid
 from kinetics_serve.api.forward import forward
 from kinetics_serve.api.job import Job
 from kinetics_serve.api.offers import AUTO_MODEL
 from kinetics_serve.api.options import BUDGET_HEADER, KineticsOptions, options_of
 from kinetics_serve.api.response_output import ResponseOutput
 from kinetics_serve.api.scoring import scorer_model
-from kinetics_serve.api.services import Services
+from kinetics_serve.requests.services import Services
 from kinetics_serve.api.streams import CompletionStream, ResponseStream, Stream
 from kinetics_serve.sources.completion import ChatCompletion, Completion, TextCompletion
 from kinetics_serve.engine.upstream import Json

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from kinetics_serve.api import body as request_body
-from kinetics_serve.api.access import check_model, restricted, tenant_of
-from kinetics_serve.api.errors import ApiError, invalid
+from kinetics_serve.requests import body as request_body
+from kinetics_serve.requests.access import check_model, restricted, tenant_of
+from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.api.offers import AUTO_MODEL, auto_models, offers_of, plan_of, with_reserves
 from kinetics_serve.api.options import BUDGET_HEADER, options_of
 from kinetics_serve.api.scoring import scorer_model, scorer_of
-from kinetics_serve.api.services import Services
+from kinetics_serve.requests.services import Services
 from kinetics_serve.sources.completion import ChatCompletion, TextCompletion
 from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.planner.choose import fitting

@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from kinetics_serve.admission import Load
-from kinetics_serve.api import load
-from kinetics_serve.api.deadline import Deadline
-from kinetics_serve.api.drain import stopping
+from kinetics_serve.requests.admission import Load
+from kinetics_serve.requests import load
+from kinetics_serve.requests.deadline import Deadline
+from kinetics_serve.requests.drain import stopping
 from kinetics_serve.api.offers import Offer, forcing_of, offers_of, plan_of, with_reserves
 from kinetics_serve.api.options import AnswerOption, ConfidenceScorer, KineticsOptions
 from kinetics_serve.api.prompt import Prompt
 from kinetics_serve.api.scoring import scorer_of
-from kinetics_serve.api.services import Services
+from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import ZERO, Cost
 from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.sources.forced import ForcedSource

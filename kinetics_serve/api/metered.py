@@ -10,17 +10,17 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from kinetics_serve.api import load
-from kinetics_serve.api.access import tenant_of
-from kinetics_serve.api.deadline import Deadline
+from kinetics_serve.requests import load
+from kinetics_serve.requests.access import tenant_of
+from kinetics_serve.requests.deadline import Deadline
 from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
-from kinetics_serve.api.disconnect import CancellingStream, telling
-from kinetics_serve.api.errors import ApiError, invalid
+from kinetics_serve.requests.disconnect import CancellingStream, telling
+from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.api.forward import answered_headers, forwarded_headers
 from kinetics_serve.api.meter import Meter
 from kinetics_serve.api.prompt import Prompt, boolean, integer
 from kinetics_serve.api.response_input import chat_body
-from kinetics_serve.api.services import Services
+from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
 from kinetics_serve.sources.completion import ChatCompletion, Completion

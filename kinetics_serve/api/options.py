@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from kinetics_serve.api.errors import ApiError, from_validation, invalid
+from kinetics_serve.requests.errors import ApiError, from_validation, invalid
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.planner.plan import Budget, StrategyName
 from kinetics_serve.scorers.judge import CRITERIA

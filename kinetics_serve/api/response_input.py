@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kinetics_serve.api.errors import invalid
+from kinetics_serve.requests.errors import invalid
 from kinetics_serve.engine.upstream import Json
 
 _STORED = {

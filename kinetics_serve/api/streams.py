@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
-from kinetics_serve.api.errors import ApiError, as_api_error
+from kinetics_serve.requests.errors import ApiError, as_api_error
 from kinetics_serve.api.job import Job
 from kinetics_serve.api.response_output import ResponseOutput
 from kinetics_serve.engine.upstream import Json

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.api.services import Settings
+from kinetics_serve.requests.services import Settings
 
 PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "POST"}
 

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kinetics_serve.api.disconnect import telling
+from kinetics_serve.requests.disconnect import telling
 from kinetics_serve.engine.upstream import EngineLost
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from kinetics_serve.api.errors import ApiError
-from kinetics_serve.api.media import check_media, media_host
+from kinetics_serve.requests.errors import ApiError
+from kinetics_serve.requests.media import check_media, media_host
 from tests.fake_vllm import MODEL, FakeVllm
 
 ALLOWED = frozenset({"media.example.com"})

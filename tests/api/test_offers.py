@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.api.services import Settings
+from kinetics_serve.requests.services import Settings
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy
 from kinetics_serve.engine.sparse import kv_policy
 from kinetics_serve.traces.intervals import Interval

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from kinetics_serve.admission import Limits
-from kinetics_serve.api import load
+from kinetics_serve.requests.admission import Limits
+from kinetics_serve.requests import load
 from kinetics_serve.api.app import create_app
-from kinetics_serve.api.services import Settings
+from kinetics_serve.requests.services import Settings
 from kinetics_serve.cost import Architecture, Price
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.upstream import ModelCard

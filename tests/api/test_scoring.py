@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.api.services import Settings
+from kinetics_serve.requests.services import Settings
 from kinetics_serve.cost import Architecture, Price
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.api.services import Settings
+from kinetics_serve.requests.services import Settings
 from kinetics_serve.engine.upstream import Patience
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving

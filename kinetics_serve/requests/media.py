@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kinetics_serve.api.errors import invalid
+from kinetics_serve.requests.errors import invalid
 from kinetics_serve.engine.upstream import Json
 
 _URL_FIELDS = ("image_url", "audio_url", "video_url", "file_url", "images")

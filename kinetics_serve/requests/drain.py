@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kinetics_serve.api.disconnect import failure_event
-from kinetics_serve.api.errors import RETRY_AFTER_S, ApiError
+from kinetics_serve.requests.disconnect import failure_event
+from kinetics_serve.requests.errors import RETRY_AFTER_S, ApiError
 
 logger = logging.getLogger(__name__)
 

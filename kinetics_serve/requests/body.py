@@ -7,9 +7,9 @@ from typing import Any
 import pydantic_core
 from fastapi import Request
 
-from kinetics_serve.api.errors import ApiError, invalid
-from kinetics_serve.api.media import check_media
-from kinetics_serve.api.services import Settings
+from kinetics_serve.requests.errors import ApiError, invalid
+from kinetics_serve.requests.media import check_media
+from kinetics_serve.requests.services import Settings
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from kinetics_serve.admission import Overloaded
+from kinetics_serve.requests.admission import Overloaded
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge

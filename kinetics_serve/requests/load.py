@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kinetics_serve.admission import Load
+from kinetics_serve.requests.admission import Load
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.runner.run import Terms
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from kinetics_serve.admission import Admission, Limits, Load, Overloaded
-from kinetics_serve.api.deadline import Deadline
-from kinetics_serve.api.drain import Drain
+from kinetics_serve.requests.admission import Admission, Limits, Load, Overloaded
+from kinetics_serve.requests.deadline import Deadline
+from kinetics_serve.requests.drain import Drain
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration

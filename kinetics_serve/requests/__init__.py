@@ -1,0 +1,1 @@
+"""What requests with a budget and without share."""
