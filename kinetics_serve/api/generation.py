@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from kinetics_serve.requests import body as request_body
-from kinetics_serve.api import metered, response_input, streams
+from kinetics_serve.api import metered, streams
+from kinetics_serve.requests.responses import input as response_input
 from kinetics_serve.requests.access import check_model, restricted, tenant_of
 from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
 from kinetics_serve.requests.errors import invalid
@@ -19,7 +20,7 @@ from kinetics_serve.api.forward import forward
 from kinetics_serve.api.job import Job
 from kinetics_serve.api.offers import AUTO_MODEL
 from kinetics_serve.api.options import BUDGET_HEADER, KineticsOptions, options_of
-from kinetics_serve.api.response_output import ResponseOutput
+from kinetics_serve.requests.responses.output import ResponseOutput
 from kinetics_serve.api.scoring import scorer_model
 from kinetics_serve.requests.services import Services
 from kinetics_serve.api.streams import CompletionStream, ResponseStream, Stream

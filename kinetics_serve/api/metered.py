@@ -19,7 +19,7 @@ from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.api.forward import answered_headers, forwarded_headers
 from kinetics_serve.api.meter import Meter
 from kinetics_serve.api.prompt import Prompt, boolean, integer
-from kinetics_serve.api.response_input import chat_body
+from kinetics_serve.requests.responses.input import chat_body
 from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from kinetics_serve.requests.errors import ApiError, as_api_error
 from kinetics_serve.api.job import Job
-from kinetics_serve.api.response_output import ResponseOutput
+from kinetics_serve.requests.responses.output import ResponseOutput
 from kinetics_serve.engine.upstream import Json
 
 PROGRESS_INTERVAL_S = 0.25
