@@ -2,8 +2,8 @@
 
 import pytest
 
-from kinetics_serve.api import meter as api_meter
-from kinetics_serve.api.meter import Meter
+from kinetics_serve.passthrough import meter as api_meter
+from kinetics_serve.passthrough.meter import Meter
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 
 PRICE = Price(Architecture("model", 100, 100, (AttentionLayers(1, 1, 1, 1),)), 0.0)

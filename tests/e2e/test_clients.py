@@ -9,8 +9,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
-from kinetics_serve.api.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
-from kinetics_serve.api.meter import Meter
+from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
+from kinetics_serve.passthrough.meter import Meter
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from tests.e2e.conftest import MODEL, Server
 

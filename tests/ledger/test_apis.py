@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kinetics_serve.api.dialects import UNSHOWN_TOKENS
+from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.ledger.server import FrontEnd, bearer, check_error, leave, settled
 

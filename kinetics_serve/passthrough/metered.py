@@ -13,11 +13,11 @@ from fastapi.responses import Response
 from kinetics_serve.requests import load
 from kinetics_serve.requests.access import tenant_of
 from kinetics_serve.requests.deadline import Deadline
-from kinetics_serve.api.dialects import Completions, Dialect, Messages, Responses
+from kinetics_serve.passthrough.dialects import Completions, Dialect, Messages, Responses
 from kinetics_serve.requests.disconnect import CancellingStream, telling
 from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.api.forward import answered_headers, forwarded_headers
-from kinetics_serve.api.meter import Meter
+from kinetics_serve.passthrough.forward import answered_headers, forwarded_headers
+from kinetics_serve.passthrough.meter import Meter
 from kinetics_serve.api.prompt import Prompt, boolean, integer
 from kinetics_serve.requests.responses.input import chat_body
 from kinetics_serve.requests.services import Services

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Protocol
 
-from kinetics_serve.api.meter import NO_CHOICES, USAGE, Meter
+from kinetics_serve.passthrough.meter import NO_CHOICES, USAGE, Meter
 from kinetics_serve.engine.upstream import Json
 
 UNSHOWN_TOKENS = 64

@@ -1,0 +1,1 @@
+"""A request without a budget: vLLM's own answer, metered where there is a tenant."""
