@@ -11,9 +11,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from kinetics_serve.requests import body as request_body
 from kinetics_serve.requests.access import check_model, restricted, tenant_of
 from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.api.offers import AUTO_MODEL, auto_models, offers_of, plan_of, with_reserves
-from kinetics_serve.api.options import BUDGET_HEADER, options_of
-from kinetics_serve.api.scoring import scorer_model, scorer_of
+from kinetics_serve.budgeted.arms import AUTO_MODEL, auto_models, offers_of, plan_of, with_reserves
+from kinetics_serve.budgeted.options import BUDGET_HEADER, options_of
+from kinetics_serve.budgeted.scoring import scorer_model, scorer_of
 from kinetics_serve.requests.services import Services
 from kinetics_serve.sources.completion import ChatCompletion, TextCompletion
 from kinetics_serve.engine.upstream import EngineUnavailable

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from kinetics_serve.api import schemas, vllm_routes
-from kinetics_serve.api.options import BUDGET_HEADER, MAX_BUDGET
+from kinetics_serve.budgeted.options import BUDGET_HEADER, MAX_BUDGET
 
 Json = dict[str, Any]
 

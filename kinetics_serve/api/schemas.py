@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kinetics_serve.api.options import KineticsOptions
+from kinetics_serve.budgeted.options import KineticsOptions
 
 _MODEL = "SmolLM2-135M-Instruct"
 _BUDGET: dict[str, Any] = {"budget": {"samples": 8}, "strategy": "majority_vote", "answer": {"extractor": "number"}}

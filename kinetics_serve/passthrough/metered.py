@@ -18,7 +18,7 @@ from kinetics_serve.requests.disconnect import CancellingStream, telling
 from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.passthrough.forward import answered_headers, forwarded_headers
 from kinetics_serve.passthrough.meter import Meter
-from kinetics_serve.api.prompt import Prompt, boolean, integer
+from kinetics_serve.budgeted.prompt import Prompt, boolean, integer
 from kinetics_serve.requests.responses.input import chat_body
 from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.api.offers import AUTO_MODEL
+from kinetics_serve.budgeted.arms import AUTO_MODEL
 from kinetics_serve.requests.services import Services
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import Json

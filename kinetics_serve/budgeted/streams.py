@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
 from kinetics_serve.requests.errors import ApiError, as_api_error
-from kinetics_serve.api.job import Job
+from kinetics_serve.budgeted.execution import Job
 from kinetics_serve.requests.responses.output import ResponseOutput
 from kinetics_serve.engine.upstream import Json
 

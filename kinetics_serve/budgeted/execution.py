@@ -10,10 +10,10 @@ from kinetics_serve.requests.admission import Load
 from kinetics_serve.requests import load
 from kinetics_serve.requests.deadline import Deadline
 from kinetics_serve.requests.drain import stopping
-from kinetics_serve.api.offers import Offer, forcing_of, offers_of, plan_of, with_reserves
-from kinetics_serve.api.options import AnswerOption, ConfidenceScorer, KineticsOptions
-from kinetics_serve.api.prompt import Prompt
-from kinetics_serve.api.scoring import scorer_of
+from kinetics_serve.budgeted.arms import Offer, forcing_of, offers_of, plan_of, with_reserves
+from kinetics_serve.budgeted.options import AnswerOption, ConfidenceScorer, KineticsOptions
+from kinetics_serve.budgeted.prompt import Prompt
+from kinetics_serve.budgeted.scoring import scorer_of
 from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import ZERO, Cost
 from kinetics_serve.sources.completion import ChatCompletion, Completion

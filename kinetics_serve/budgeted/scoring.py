@@ -1,8 +1,8 @@
 """The scorer that a request asks for, priced and ready."""
 
 from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.api.options import ConfidenceScorer, HttpScorer, JudgeScorer, KineticsOptions, RewardModelScorer
-from kinetics_serve.api.prompt import Prompt
+from kinetics_serve.budgeted.options import ConfidenceScorer, HttpScorer, JudgeScorer, KineticsOptions, RewardModelScorer
+from kinetics_serve.budgeted.prompt import Prompt
 from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import Price
 from kinetics_serve.sources.completion import ChatCompletion

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.api.options import KineticsOptions
-from kinetics_serve.api.prompt import Prompt, prompt_of
+from kinetics_serve.budgeted.options import KineticsOptions
+from kinetics_serve.budgeted.prompt import Prompt, prompt_of
 from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse

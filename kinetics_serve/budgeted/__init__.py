@@ -1,0 +1,1 @@
+"""A request with a budget, from its options to its bill."""
