@@ -11,7 +11,10 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from kinetics_serve.observability import tracing
 from kinetics_serve.requests.admission import Admission
-from kinetics_serve.api import generation, information, openapi, vllm_routes
+from kinetics_serve.api import openapi
+from kinetics_serve.api.routes import generation
+from kinetics_serve.api.routes import information
+from kinetics_serve.api.routes import engine as vllm_routes
 from kinetics_serve.requests import errors
 from kinetics_serve.requests.access import authenticate
 from kinetics_serve.requests.drain import Drain, DrainMiddleware

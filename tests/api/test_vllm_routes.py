@@ -5,7 +5,7 @@ import time
 import httpx
 import pytest
 
-from kinetics_serve.api.vllm_routes import AUDIO, NOTHING_GENERATED, ONE_FORWARD_PASS
+from kinetics_serve.api.routes.engine import AUDIO, NOTHING_GENERATED, ONE_FORWARD_PASS
 from tests.fake_vllm import MODEL, OTHER_MODEL, FakeVllm
 
 CONTENT = b'{"model": "fake",  "input": ["a", "b"], "prompt": "p", "odd": 1.50}'
