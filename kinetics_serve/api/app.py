@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from kinetics_serve.observability import tracing
 from kinetics_serve.requests.admission import Admission
-from kinetics_serve.api import openapi
+from kinetics_serve.api.schemas.documents import openapi
 from kinetics_serve.api.routes import generation
 from kinetics_serve.api.routes import information
 from kinetics_serve.api.routes import engine as vllm_routes

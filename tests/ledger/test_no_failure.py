@@ -7,7 +7,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.api.openapi import STREAMED
+from kinetics_serve.api.schemas.openapi import STREAMED
 from tests.ledger.server import FrontEnd, bearer
 
 METERED = [

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from kinetics_serve.api import schemas
+from kinetics_serve.api.schemas.documents import documents as schemas
 from kinetics_serve.api.routes import engine as vllm_routes
 from kinetics_serve.budgeted.options import BUDGET_HEADER, MAX_BUDGET
 

@@ -1,0 +1,1 @@
+"""What clients read about requests and answers."""
