@@ -211,8 +211,8 @@ def serve(
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
     # Here and below, so that `--help` does not wait for what only one command needs.
     from kinetics_serve.observability import log
-    from kinetics_serve import serve as server
-    from kinetics_serve import workers as worker_processes
+    from kinetics_serve.server import serve as server
+    from kinetics_serve.server import workers as worker_processes
     from kinetics_serve.requests.admission import Limits
     from kinetics_serve.api.app import create_app
     from kinetics_serve.requests.services import DEFAULT_EFFORTS, Settings

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.requests.services import Settings
-from kinetics_serve.limited_http import LimitedHttp
+from kinetics_serve.server.limited_http import LimitedHttp
 from tests.fake_vllm import FakeVllm, running_fake_vllm
 
 
