@@ -41,7 +41,7 @@ from kinetics_serve.planner.choose import (
 from kinetics_serve.traces.replays import Outcome, Second, replay_all
 from kinetics_serve.runner.run import Terms
 from kinetics_serve.strategies.self_consistency import SelfConsistency
-from kinetics_serve.terminal import chosen_hardware
+from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.traces.traces import Traces, read
 
 HARDWARE = "b200"

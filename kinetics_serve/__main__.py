@@ -1,3 +1,3 @@
-from kinetics_serve.cli import app
+from kinetics_serve.commands.main import app
 
 app()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
+from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
     from kinetics_serve.cost import KVPolicy

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetics_serve.terminal import fail
+from kinetics_serve.commands.terminal import fail
 
 if TYPE_CHECKING:
     from kinetics_serve.planner.plan import Budget

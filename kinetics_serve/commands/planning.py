@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinetics_serve.commands.options import ArchitectureName, TokenizerName, budget_of, open_traces
-from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
+from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
     from kinetics_serve.planner.calibration import Calibration, Law

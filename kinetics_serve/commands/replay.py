@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kinetics_serve.commands.options import ArchitectureName, TokenizerName, TracesFile, budget_of, open_traces
-from kinetics_serve.terminal import HardwareName, chosen_hardware, fail, output
+from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, fail, output
 
 
 def replay(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kinetics_serve.cli import app
+from kinetics_serve.commands.main import app
 from kinetics_serve.traces.traces import Recorder
 from tests.synthetic import synthetic
 
@@ -67,5 +67,5 @@ def test_what_replay_cannot_do_is_said(traces_file: Path, options: tuple[str, ..
 
 
 def test_the_commands_load_neither_torch_nor_vllm_nor_figures() -> None:
-    code = "import sys, kinetics_serve.cli; print([m for m in ('torch', 'vllm', 'matplotlib') if m in sys.modules])"
+    code = "import sys, kinetics_serve.commands.main; print([m for m in ('torch', 'vllm', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

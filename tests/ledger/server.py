@@ -18,7 +18,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from kinetics_serve.cli import app
+from kinetics_serve.commands.main import app
 from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.ledger import keys, tenants
 from kinetics_serve.ledger.database import Database

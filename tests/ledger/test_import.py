@@ -6,7 +6,7 @@ import sys
 
 def test_a_front_end_without_a_ledger_loads_no_sql_and_none_loads_torch_or_vllm() -> None:
     check = (
-        "import sys, kinetics_serve.server.serve, kinetics_serve.cli, kinetics_serve.api.app\n"
+        "import sys, kinetics_serve.server.serve, kinetics_serve.commands.main, kinetics_serve.api.app\n"
         "print('sqlalchemy' in sys.modules)\n"
         "import kinetics_serve.ledger.ledger; print(*({'sqlalchemy', 'torch', 'vllm'} & set(sys.modules)))"
     )

@@ -14,7 +14,7 @@ from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.planning import CalibrationOption, calibrate, frontier, loaded, plan
 from kinetics_serve.commands.replay import replay
 from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
-from kinetics_serve.terminal import HardwareName, chosen_hardware, errors, fail, output
+from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
     from kinetics_serve.ledger.ledger import Ledger
@@ -341,7 +341,7 @@ def cost(
 @app.command()
 def demo() -> None:
     """Ask the bundled model questions at several budgets, and show what each bought."""
-    from kinetics_serve.demo import main
+    from kinetics_serve.commands.demo import main
 
     raise typer.Exit(main())
 
@@ -352,7 +352,7 @@ def calibrate_demo(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions of each task.")] = None,
 ) -> None:
     """Take the bundled model through eval, calibrate, frontier and plan on times tables, in some minutes."""
-    from kinetics_serve.calibrate_demo import main
+    from kinetics_serve.commands.calibrate_demo import main
 
     raise typer.Exit(main(out, limit))
 
