@@ -1,12 +1,49 @@
-"""Triton's kernels run in its interpreter here, on CPU tensors. Whether they do is settled when they are imported."""
+"""A front-end on a real socket, in front of the stand-in for vLLM, and Triton's interpreter."""
 
+import dataclasses
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 
+from kinetics_serve.api.app import create_app
+from kinetics_serve.requests.services import Settings
+from tests.fake_vllm import FakeVllm, running_fake_vllm
+from tests.front_ends import listening, wait_until_ready
+
+# Triton's kernels run in its interpreter here, on CPU tensors. Whether they do is settled when they are imported.
 if find_spec("triton"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         import triton.experimental.gluon  # noqa: F401  the interpreter imports it later otherwise, and it asks too
 
         import sparse_backend.kernels.triton  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
+    with running_fake_vllm(tmp_path_factory.mktemp("stand-in")) as fake:
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def front_end(stand_in: FakeVllm) -> Iterator[str]:
+    with listening(create_app([stand_in.url], 562.5, settings=Settings(keep_alive_s=0.2))) as url:
+        yield url
+
+
+@pytest.fixture
+def url(front_end: str) -> str:
+    """Of the front-end, which an earlier test may have seen its engine fail."""
+    wait_until_ready(front_end)
+    return front_end
+
+
+@pytest.fixture
+def vllm(stand_in: FakeVllm) -> FakeVllm:
+    """The stand-in, as if it had just started."""
+    for field in dataclasses.fields(FakeVllm):
+        if field.name != "url":
+            fresh = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            setattr(stand_in, field.name, fresh)
+    return stand_in

@@ -6,27 +6,27 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from kinetics_serve.api.schemas.documents import documents as schemas
+from kinetics_serve.api.schemas import documents
 from kinetics_serve.api.routes import engine as vllm_routes
 from kinetics_serve.budgeted.options import BUDGET_HEADER, MAX_BUDGET
 
 Json = dict[str, Any]
 
 BODIES: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
-    "/v1/chat/completions": (schemas.ChatCompletionRequest, schemas.CompletionAnswer),
-    "/v1/completions": (schemas.CompletionRequest, schemas.CompletionAnswer),
-    "/v1/responses": (schemas.ResponsesRequest, schemas.ResponseAnswer),
-    "/v1/kinetics/plan": (schemas.ChatCompletionRequest, schemas.PlanAnswer),
-    "/v1/messages": (schemas.MessagesRequest, None),
-    **dict.fromkeys((*vllm_routes.NOTHING_GENERATED, *vllm_routes.ONE_FORWARD_PASS), (schemas.PassedRequest, None)),
+    "/v1/chat/completions": (documents.ChatCompletionRequest, documents.CompletionAnswer),
+    "/v1/completions": (documents.CompletionRequest, documents.CompletionAnswer),
+    "/v1/responses": (documents.ResponsesRequest, documents.ResponseAnswer),
+    "/v1/kinetics/plan": (documents.ChatCompletionRequest, documents.PlanAnswer),
+    "/v1/messages": (documents.MessagesRequest, None),
+    **dict.fromkeys((*vllm_routes.NOTHING_GENERATED, *vllm_routes.ONE_FORWARD_PASS), (documents.PassedRequest, None)),
 }
 """By path: what is sent, and what is answered where that is ours."""
 
 ANSWERS: dict[str, type[BaseModel]] = {
-    "/v1/models": schemas.ModelList,
-    "/v1/models/{name}": schemas.ModelCard,
-    "/v1/kinetics/usage": schemas.UsageAnswer,
-    "/ready": schemas.ReadyAnswer,
+    "/v1/models": documents.ModelList,
+    "/v1/models/{name}": documents.ModelCard,
+    "/v1/kinetics/usage": documents.UsageAnswer,
+    "/ready": documents.ReadyAnswer,
 }
 """By path: what a GET is answered."""
 
@@ -62,7 +62,7 @@ def install(app: FastAPI) -> None:
 def _fill_in(document: Json) -> None:
     pairs = BODIES.values()
     models: set[type[BaseModel]] = {model for pair in pairs for model in pair if model}
-    models |= {schemas.PassedFile, schemas.ErrorAnswer, *ANSWERS.values()}
+    models |= {documents.PassedFile, documents.ErrorAnswer, *ANSWERS.values()}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_PLACE)
     for definition in definitions["$defs"].values():
@@ -86,8 +86,8 @@ def _fill_in(document: Json) -> None:
         document["paths"][path]["get"]["responses"]["200"]["content"] = _content("application/json", answered)
     document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     for path in vllm_routes.AUDIO:
-        document["paths"][path]["post"]["requestBody"] = _body("multipart/form-data", schemas.PassedFile)
-    error = _content("application/json", schemas.ErrorAnswer)
+        document["paths"][path]["post"]["requestBody"] = _body("multipart/form-data", documents.PassedFile)
+    error = _content("application/json", documents.ErrorAnswer)
     for methods in document["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)

@@ -139,7 +139,7 @@ def test_workers_share_one_embedded_engine_which_ends_with_them(tmp_path: Path) 
     port = free_port()
     command = ["--model", str(folder), "--workers", "2", "--port", str(port), "--hardware", "b200"]
     path = os.pathsep.join(
-        [str(tmp_path / "stand-in"), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        [str(tmp_path / "stand-in"), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     )
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(

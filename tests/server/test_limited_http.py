@@ -17,7 +17,7 @@ from kinetics_serve.requests import body as request_body
 from kinetics_serve.requests import errors
 from kinetics_serve.requests.services import Settings
 from kinetics_serve.server.limited_http import MAX_HEADER_BYTES, LimitedHttp
-from tests.api.conftest import running
+from tests.front_ends import running
 
 ended = threading.Event()
 """Of an answer that has no end of its own."""
