@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attention_speed import SHAPES, machine
+from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import Architecture, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.engine.sparse import kv_policy
-from kinetics_serve.commands.terminal import chosen_hardware
 
 CONTEXTS = (256, 1024, 3072)
 BATCHES = (1, 4, 8)

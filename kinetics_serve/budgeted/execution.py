@@ -6,28 +6,28 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from kinetics_serve.requests.admission import Load
-from kinetics_serve.requests import load
-from kinetics_serve.requests.deadline import Deadline
-from kinetics_serve.requests.drain import stopping
+from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.budgeted.arms import Offer, forcing_of, offers_of, plan_of, with_reserves
 from kinetics_serve.budgeted.options import AnswerOption, ConfidenceScorer, KineticsOptions
 from kinetics_serve.budgeted.prompt import Prompt
 from kinetics_serve.budgeted.scoring import scorer_of
-from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import ZERO, Cost
-from kinetics_serve.sources.completion import ChatCompletion, Completion
-from kinetics_serve.sources.forced import ForcedSource
-from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.plan import Plan
-from kinetics_serve.answers.groups import AnswerGroups
+from kinetics_serve.requests import load
+from kinetics_serve.requests.admission import Load
+from kinetics_serve.requests.deadline import Deadline
+from kinetics_serve.requests.drain import stopping
+from kinetics_serve.requests.services import Services
 from kinetics_serve.runner.live import Source, drive
 from kinetics_serve.runner.run import Ended, Run, Terms
-from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.scorers.scorer import Scorer
-from kinetics_serve.answers.extract import extractor
+from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.sources.forced import ForcedSource
+from kinetics_serve.sources.live import LiveSource
+from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.strategies.state import Sample, Status
 from kinetics_serve.strategies.votes import tally

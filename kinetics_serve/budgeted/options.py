@@ -13,14 +13,14 @@ from pydantic import (
     model_validator,
 )
 
-from kinetics_serve.requests.errors import ApiError, from_validation, invalid
+from kinetics_serve.answers.equivalence import EquivalenceKind
+from kinetics_serve.answers.extract import PatternError, extractor
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.planner.plan import Budget, StrategyName
+from kinetics_serve.requests.errors import ApiError, from_validation, invalid
 from kinetics_serve.scorers.judge import CRITERIA
 from kinetics_serve.scorers.reward_model import Api
 from kinetics_serve.scorers.verifier import host_of
-from kinetics_serve.answers.extract import PatternError, extractor
-from kinetics_serve.answers.equivalence import EquivalenceKind
 
 BUDGET_HEADER = "x-kinetics-budget"
 MAX_BUDGET = 1e30

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from kinetics_serve.engine.upstream import Json, Upstream
 from kinetics_serve.requests.errors import invalid
 from kinetics_serve.sources.completion import MAX_TOP_LOGPROBS, ChatCompletion, Completion
-from kinetics_serve.engine.upstream import Json, Upstream
 
 _OURS = (
     "kinetics",

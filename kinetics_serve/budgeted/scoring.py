@@ -1,17 +1,23 @@
 """The scorer that a request asks for, priced and ready."""
 
-from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.budgeted.options import ConfidenceScorer, HttpScorer, JudgeScorer, KineticsOptions, RewardModelScorer
+from kinetics_serve.budgeted.options import (
+    ConfidenceScorer,
+    HttpScorer,
+    JudgeScorer,
+    KineticsOptions,
+    RewardModelScorer,
+)
 from kinetics_serve.budgeted.prompt import Prompt
-from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import Price
-from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.engine.pool import ModelNotFound, ServedModel
 from kinetics_serve.engine.upstream import Json, Upstream
+from kinetics_serve.requests.errors import ApiError, invalid
+from kinetics_serve.requests.services import Services
 from kinetics_serve.scorers.judge import GENERATED_TOKENS, Judge, judge_messages
 from kinetics_serve.scorers.reward_model import RewardModel, question
 from kinetics_serve.scorers.scorer import MARGIN_TOKENS, Scorer, ScorerPrompt
 from kinetics_serve.scorers.verifier import Verifier, host_of
+from kinetics_serve.sources.completion import ChatCompletion
 
 
 async def scorer_of(options: KineticsOptions, prompt: Prompt, served: ServedModel, services: Services) -> Scorer | None:

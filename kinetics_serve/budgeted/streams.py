@@ -5,10 +5,10 @@ import json
 from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
-from kinetics_serve.requests.errors import ApiError, as_api_error
 from kinetics_serve.budgeted.execution import Job
-from kinetics_serve.requests.responses.output import ResponseOutput
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.requests.errors import ApiError, as_api_error
+from kinetics_serve.requests.responses.output import ResponseOutput
 
 PROGRESS_INTERVAL_S = 0.25
 KEEP_ALIVE = ": keep-alive\n\n"

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
+from kinetics_serve.commands.demo import NotStarted, console, serving
 from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.planning import calibrate, frontier, load
-from kinetics_serve.commands.demo import NotStarted, console, serving
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import AccuracyOutOfReach, at_recorded_lengths, choose_for_accuracy
 from kinetics_serve.planner.figures import kv_label

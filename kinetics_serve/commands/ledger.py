@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.table import Table
 
-from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
 from kinetics_serve.commands.terminal import errors, fail, output
+from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
 
 if TYPE_CHECKING:  # so that `--help` loads no SQL
     from kinetics_serve.ledger.ledger import Ledger

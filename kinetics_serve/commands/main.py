@@ -13,8 +13,8 @@ from kinetics_serve.commands import ledger as ledger_commands
 from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.planning import CalibrationOption, calibrate, frontier, loaded, plan
 from kinetics_serve.commands.replay import replay
-from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
+from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
 
 if TYPE_CHECKING:
     from kinetics_serve.ledger.ledger import Ledger
@@ -210,16 +210,16 @@ def serve(
 ) -> None:
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
     # Here and below, so that `--help` does not wait for what only one command needs.
-    from kinetics_serve.observability import log
-    from kinetics_serve.server import serve as server
-    from kinetics_serve.server import workers as worker_processes
-    from kinetics_serve.requests.admission import Limits
     from kinetics_serve.api.app import create_app
-    from kinetics_serve.requests.services import DEFAULT_EFFORTS, Settings
     from kinetics_serve.engine import sparse
     from kinetics_serve.engine.embedded import bundled_model
     from kinetics_serve.engine.embedded.supervise import EngineError, Supervisor
     from kinetics_serve.engine.upstream import Patience
+    from kinetics_serve.observability import log
+    from kinetics_serve.requests.admission import Limits
+    from kinetics_serve.requests.services import DEFAULT_EFFORTS, Settings
+    from kinetics_serve.server import serve as server
+    from kinetics_serve.server import workers as worker_processes
 
     if model is not None and upstream:
         raise fail("--model starts an embedded engine and --upstream uses running ones: give one of them")

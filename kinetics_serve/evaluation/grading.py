@@ -3,10 +3,10 @@
 import asyncio
 import os
 
+from kinetics_serve.answers.equivalence import quickly_equal
+from kinetics_serve.answers.groups import MathEqual
 from kinetics_serve.evaluation.sandbox import passes
 from kinetics_serve.evaluation.tasks import Grader, Problem
-from kinetics_serve.answers.groups import MathEqual
-from kinetics_serve.answers.equivalence import quickly_equal
 
 
 class Grading:

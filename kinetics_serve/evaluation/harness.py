@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.answers.equivalence import EquivalenceKind
+from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.cost import KVPolicy
-from kinetics_serve.sources.completion import ChatCompletion
-from kinetics_serve.sources.live import SEED_RANGE, WHOLE
 from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
 from kinetics_serve.evaluation.grading import Grading
 from kinetics_serve.evaluation.tasks import Problem, Task
-from kinetics_serve.answers.groups import AnswerGroups
-from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.sources.completion import ChatCompletion
+from kinetics_serve.sources.live import SEED_RANGE, WHOLE
 from kinetics_serve.strategies.confidence import window_tokens
-from kinetics_serve.answers.equivalence import EquivalenceKind
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces.traces import Recorder, Trial
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from kinetics_serve.cost import Architecture, KVPolicy
-from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.planner.plan import StrategyName
+from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.traces.traces import architecture_of
 
 VERSION = 1

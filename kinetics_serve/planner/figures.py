@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kinetics_serve.cost import KVPolicy
-from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint, pareto
+from kinetics_serve.traces.intervals import Interval
 
 FORMATS = ("png", "svg")
 COLUMNS = (

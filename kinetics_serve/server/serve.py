@@ -12,9 +12,9 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
+from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.requests.drain import Drain
 from kinetics_serve.requests.services import Services
-from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.server.limited_http import LimitedHttp
 
 DRAIN_TIMEOUT_S = 30.0

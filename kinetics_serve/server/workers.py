@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from kinetics_serve.requests.drain import GRACE_S
 from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.observability.metrics import METRICS_FOLDER
+from kinetics_serve.requests.drain import GRACE_S
 
 logger = logging.getLogger(__name__)
 

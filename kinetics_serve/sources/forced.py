@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from kinetics_serve.answers.extract import Extractor
+from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.cost import ZERO, Cost, KVPolicy, Price
-from kinetics_serve.sources.completion import ChatCompletion, Completion
-from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
-from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
-from kinetics_serve.answers.extract import Extractor
+from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.strategies.state import Sample, Status
 
 CUE = "\n\nThe final answer is"

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy
-from kinetics_serve.answers.extract import after_thinking, auto
 from kinetics_serve.answers.equivalence import quickly_equal
+from kinetics_serve.answers.extract import after_thinking, auto
+from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy
 from kinetics_serve.strategies.state import Status
 
 Json = dict[str, Any]

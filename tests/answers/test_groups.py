@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.answers.groups import AnswerGroups
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.requests.services import Settings
 from kinetics_serve.engine.upstream import Patience
+from kinetics_serve.requests.services import Settings
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving
 

@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.requests.services import Settings
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy
 from kinetics_serve.engine.sparse import kv_policy
-from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.planner.calibration import Calibration, ServedPoint, Stage
+from kinetics_serve.requests.services import Settings
+from kinetics_serve.traces.intervals import Interval
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, FakeVllm, running_fake_vllm
 
 ARCHITECTURE = Architecture.from_config(CONFIG, "fake")

@@ -15,10 +15,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.requests.services import Settings
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import Calibration
+from kinetics_serve.requests.services import Settings
 from tests.openapi_document import document_of, undescribed
 from tests.synthetic import synthetic
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.requests.services import Settings
 from kinetics_serve.cost import Architecture, Price
+from kinetics_serve.requests.services import Settings
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 
 SCORERS: dict[str, dict[str, Any]] = {

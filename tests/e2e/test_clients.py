@@ -9,9 +9,9 @@ from langchain_core.messages import AIMessageChunk
 from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
+from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
 from kinetics_serve.passthrough.meter import Meter
-from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from tests.e2e.conftest import MODEL, Server
 
 QUESTION = "What is 7 times 8?"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
 from kinetics_serve.passthrough.meter import Meter
-from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 
 PRICE = Price(Architecture("model", 100, 100, (AttentionLayers(1, 1, 1, 1),)), 0.0)
 MOST = 10**6

@@ -2,9 +2,9 @@
 
 import pytest
 
+from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from kinetics_serve.passthrough import meter as api_meter
 from kinetics_serve.passthrough.meter import Meter
-from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 
 PRICE = Price(Architecture("model", 100, 100, (AttentionLayers(1, 1, 1, 1),)), 0.0)
 EVENT = b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":10,"completion_tokens":3}}\n\n'

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinetics_serve.cost import DENSE, Price
-from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.planner.calibration import Calibration, ServedPoint
 from kinetics_serve.planner.choose import AccuracyOutOfReach, choose_for_accuracy, choose_for_budget
 from kinetics_serve.runner.run import Terms
+from kinetics_serve.traces.intervals import Interval
 from tests.synthetic import ARCHITECTURE
 
 

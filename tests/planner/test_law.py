@@ -1,9 +1,9 @@
 import pytest
 
 from kinetics_serve.cost import DENSE, KVPolicy
-from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.planner.calibration import FixedPoint, pareto
 from kinetics_serve.planner.law import laws
+from kinetics_serve.traces.intervals import Interval
 
 
 def point(cost: float, coverage: float, tokens: float, budget: int | None) -> FixedPoint:

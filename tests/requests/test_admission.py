@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinetics_serve.requests.admission import CAPACITY, Admission, DrainRate, FairQueue, Limits, Load, Overloaded, Ticket
+from kinetics_serve.requests.admission import (
+    CAPACITY,
+    Admission,
+    DrainRate,
+    FairQueue,
+    Limits,
+    Load,
+    Overloaded,
+    Ticket,
+)
 
 costs = st.integers(1, CAPACITY)
 events = st.lists(st.tuples(st.sampled_from(["offer", "leave", "finish"]), st.sampled_from("abc"), costs), max_size=60)

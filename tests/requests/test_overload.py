@@ -7,13 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from kinetics_serve.requests.admission import Limits
-from kinetics_serve.requests import load
 from kinetics_serve.api.app import create_app
-from kinetics_serve.requests.services import Settings
 from kinetics_serve.cost import Architecture, Price
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.upstream import ModelCard
+from kinetics_serve.requests import load
+from kinetics_serve.requests.admission import Limits
+from kinetics_serve.requests.services import Settings
 from kinetics_serve.runner.run import Terms
 from tests.fake_vllm import CONFIG, CONTEXT, MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving

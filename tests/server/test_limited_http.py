@@ -12,10 +12,10 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from kinetics_serve.server import limited_http
 from kinetics_serve.requests import body as request_body
 from kinetics_serve.requests import errors
 from kinetics_serve.requests.services import Settings
+from kinetics_serve.server import limited_http
 from kinetics_serve.server.limited_http import MAX_HEADER_BYTES, LimitedHttp
 from tests.front_ends import running
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kinetics_serve.cost import Cost, Price
 from kinetics_serve.runner.live import drive
 from kinetics_serve.runner.run import Ended, Run, Terms
-from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.scorers.scorer import Score, ScorerPrompt
+from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.state import Sample, Status
 from tests.synthetic import ARCHITECTURE

@@ -10,25 +10,25 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from kinetics_serve.requests import body as request_body
 from kinetics_serve.budgeted import streams
-from kinetics_serve.passthrough import metered
-from kinetics_serve.requests.responses import input as response_input
-from kinetics_serve.requests.access import check_model, restricted, tenant_of
-from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
-from kinetics_serve.requests.errors import invalid
-from kinetics_serve.passthrough.forward import forward
-from kinetics_serve.budgeted.execution import Job
 from kinetics_serve.budgeted.arms import AUTO_MODEL
+from kinetics_serve.budgeted.execution import Job
 from kinetics_serve.budgeted.options import BUDGET_HEADER, KineticsOptions, options_of
-from kinetics_serve.requests.responses.output import ResponseOutput
 from kinetics_serve.budgeted.scoring import scorer_model
-from kinetics_serve.requests.services import Services
 from kinetics_serve.budgeted.streams import CompletionStream, ResponseStream, Stream
-from kinetics_serve.sources.completion import ChatCompletion, Completion, TextCompletion
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
+from kinetics_serve.passthrough import metered
+from kinetics_serve.passthrough.forward import forward
+from kinetics_serve.requests import body as request_body
+from kinetics_serve.requests.access import check_model, restricted, tenant_of
+from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
+from kinetics_serve.requests.errors import invalid
+from kinetics_serve.requests.responses import input as response_input
+from kinetics_serve.requests.responses.output import ResponseOutput
+from kinetics_serve.requests.services import Services
+from kinetics_serve.sources.completion import ChatCompletion, Completion, TextCompletion
 
 router = APIRouter()
 
