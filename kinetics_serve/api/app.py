@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from kinetics_serve.observability import tracing
-from kinetics_serve.requests.admission import Admission
-from kinetics_serve.api.schemas.documents import openapi
-from kinetics_serve.api.routes import generation
-from kinetics_serve.api.routes import information
+from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.api.routes import engine as vllm_routes
-from kinetics_serve.requests import errors
-from kinetics_serve.requests.access import authenticate
-from kinetics_serve.requests.drain import Drain, DrainMiddleware
-from kinetics_serve.requests.services import Services, Settings
+from kinetics_serve.api.routes import generation, information
+from kinetics_serve.api.schemas import openapi
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Patience, Upstream, new_client
+from kinetics_serve.observability import tracing
 from kinetics_serve.observability.log import AccessLog
 from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.observability.request_id import RequestIds
-from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.requests import errors
+from kinetics_serve.requests.access import authenticate
+from kinetics_serve.requests.admission import Admission
+from kinetics_serve.requests.drain import Drain, DrainMiddleware
+from kinetics_serve.requests.services import Services, Settings
 
 if TYPE_CHECKING:
     from kinetics_serve.ledger.ledger import Ledger

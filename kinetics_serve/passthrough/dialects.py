@@ -4,8 +4,8 @@ import json
 import re
 from typing import Protocol
 
-from kinetics_serve.passthrough.meter import NO_CHOICES, USAGE, Meter
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.passthrough.meter import NO_CHOICES, USAGE, Meter
 
 UNSHOWN_TOKENS = 64
 """More than are generated without a word of them in a stream: the markers around reasoning, the white space beside

@@ -8,13 +8,13 @@ from aiohttp import ClientResponse
 from fastapi import Request
 from fastapi.responses import Response
 
+from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.upstream import EngineUnavailable
+from kinetics_serve.observability.metrics import PassedThrough
 from kinetics_serve.requests import load
 from kinetics_serve.requests.access import tenant_of
 from kinetics_serve.requests.disconnect import CancellingStream, telling
 from kinetics_serve.requests.services import Services
-from kinetics_serve.engine.route import Route
-from kinetics_serve.engine.upstream import EngineUnavailable
-from kinetics_serve.observability.metrics import PassedThrough
 
 FORWARDED_HEADERS = ("accept", "accept-encoding", "content-type", "x-request-id")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}

@@ -10,26 +10,26 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from kinetics_serve.requests import load
-from kinetics_serve.requests.access import tenant_of
-from kinetics_serve.requests.deadline import Deadline
-from kinetics_serve.passthrough.dialects import Completions, Dialect, Messages, Responses
-from kinetics_serve.requests.disconnect import CancellingStream, telling
-from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.passthrough.forward import answered_headers, forwarded_headers
-from kinetics_serve.passthrough.meter import Meter
 from kinetics_serve.budgeted.prompt import Prompt, boolean, integer
-from kinetics_serve.requests.responses.input import chat_body
-from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
-from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.observability.metrics import PASS_THROUGH, PassedThrough
+from kinetics_serve.passthrough.dialects import Completions, Dialect, Messages, Responses
+from kinetics_serve.passthrough.forward import answered_headers, forwarded_headers
+from kinetics_serve.passthrough.meter import Meter
+from kinetics_serve.requests import load
+from kinetics_serve.requests.access import tenant_of
+from kinetics_serve.requests.deadline import Deadline
+from kinetics_serve.requests.disconnect import CancellingStream, telling
+from kinetics_serve.requests.errors import ApiError, invalid
+from kinetics_serve.requests.responses.input import chat_body
+from kinetics_serve.requests.services import Services
+from kinetics_serve.sources.completion import ChatCompletion, Completion
 
 DEFAULT_COMPLETION_TOKENS = 16
 """What vLLM generates for /v1/completions where max_tokens is left out."""

@@ -6,12 +6,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.budgeted.arms import AUTO_MODEL
-from kinetics_serve.requests.services import Services
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
+from kinetics_serve.requests.errors import ApiError, invalid
+from kinetics_serve.requests.services import Services
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, where the server keeps a ledger.")
 _header = APIKeyHeader(name="x-api-key", auto_error=False, description="The same, as Anthropic's clients send it.")

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from kinetics_serve.requests.admission import Overloaded
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.engine.upstream import EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
 from kinetics_serve.planner.choose import AccuracyOutOfReach
 from kinetics_serve.planner.plan import BudgetTooSmall
+from kinetics_serve.requests.admission import Overloaded
 from kinetics_serve.scorers.scorer import ScorerFailed
 
 logger = logging.getLogger(__name__)

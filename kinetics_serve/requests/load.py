@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kinetics_serve.requests.admission import Load
 from kinetics_serve.engine.pool import ServedModel
+from kinetics_serve.requests.admission import Load
 from kinetics_serve.runner.run import Terms
 
 TYPICAL_TOKENS = 2048

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kinetics_serve.requests.errors import invalid
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.requests.errors import invalid
 
 _URL_FIELDS = ("image_url", "audio_url", "video_url", "file_url", "images")
 """Where content parts have a URL, or a list of them, or an object with one. Anthropic's have it in `source`."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from kinetics_serve.requests.admission import Admission, Limits, Load, Overloaded
-from kinetics_serve.requests.deadline import Deadline
-from kinetics_serve.requests.drain import Drain
+from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
-from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.requests.admission import Admission, Limits, Load, Overloaded
+from kinetics_serve.requests.deadline import Deadline
+from kinetics_serve.requests.drain import Drain
 
 if TYPE_CHECKING:  # a front-end without a ledger loads no SQL
     from kinetics_serve.ledger.ledger import Ledger

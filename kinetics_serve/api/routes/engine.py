@@ -9,12 +9,12 @@ import re
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from kinetics_serve.requests import body as request_body
 from kinetics_serve.passthrough import metered
+from kinetics_serve.passthrough.forward import forward
+from kinetics_serve.requests import body as request_body
 from kinetics_serve.requests.access import restricted, tenant_of
 from kinetics_serve.requests.disconnect import while_request_connected
 from kinetics_serve.requests.errors import ApiError
-from kinetics_serve.passthrough.forward import forward
 from kinetics_serve.requests.services import Services
 
 router = APIRouter()

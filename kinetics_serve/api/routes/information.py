@@ -8,18 +8,18 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from kinetics_serve.requests import body as request_body
-from kinetics_serve.requests.access import check_model, restricted, tenant_of
-from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.budgeted.arms import AUTO_MODEL, auto_models, offers_of, plan_of, with_reserves
 from kinetics_serve.budgeted.options import BUDGET_HEADER, options_of
 from kinetics_serve.budgeted.scoring import scorer_model, scorer_of
-from kinetics_serve.requests.services import Services
-from kinetics_serve.sources.completion import ChatCompletion, TextCompletion
 from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.planner.choose import fitting
 from kinetics_serve.planner.plan import minimum
 from kinetics_serve.planner.report import GUIDANCE, choice_report, prospects
+from kinetics_serve.requests import body as request_body
+from kinetics_serve.requests.access import check_model, restricted, tenant_of
+from kinetics_serve.requests.errors import ApiError, invalid
+from kinetics_serve.requests.services import Services
+from kinetics_serve.sources.completion import ChatCompletion, TextCompletion
 
 AUTO_CARD = {"id": AUTO_MODEL, "object": "model", "created": 0, "owned_by": "kinetics-serve"}
 

@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from kinetics_serve.api.schemas import documents
 from kinetics_serve.api.routes import engine as vllm_routes
+from kinetics_serve.api.schemas import documents
 from kinetics_serve.budgeted.options import BUDGET_HEADER, MAX_BUDGET
 
 Json = dict[str, Any]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kinetics_serve.requests.errors import invalid
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.requests.errors import invalid
 
 _STORED = {
     "previous_response_id": "send the whole conversation in input",
