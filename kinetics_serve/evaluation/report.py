@@ -4,27 +4,30 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kinetics_serve.cost import Price
-from kinetics_serve.planner.calibrate import Arm, fixed_point, powers_of_two
+from kinetics_serve.planner.calibrate import fixed_point, powers_of_two
 from kinetics_serve.planner.calibration import FixedPoint
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces.intervals import Interval, bootstrap
+from kinetics_serve.traces.replays import Recording
 from kinetics_serve.traces.traces import Traces
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """at: pass@k (`coverage`), maj@k (`majority`) and the eFLOPs of k samples, for k in powers of two. tokens: of a
-    sample. truncated: the share of samples that were cut off, by max_tokens or for repeating themselves.
-    """
+    """What a recording says of its model on its task."""
 
     task: str
     model: str
     questions: int
     trials: int
     at: tuple[FixedPoint, ...]
+    """pass@k (`coverage`), maj@k (`majority`) and the eFLOPs of k samples, for k in powers of two."""
     tokens: Interval
+    """Of a sample."""
     truncated: float
+    """The share of samples that were cut off, by max_tokens or for repeating themselves."""
     intensity: float
+    """FLOPs per byte."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -33,14 +36,14 @@ class Report:
 def report(traces: Traces, intensity: float, repeats: int = 50) -> Report:
     """intensity: FLOPs per byte. repeats: random draws of k trials behind maj@k and eFLOPs, for each question."""
     assert traces.metadata.architecture is not None
-    arm = Arm(traces, Price(traces.metadata.architecture, intensity))
+    recording = Recording.whole(traces, Price(traces.metadata.architecture, intensity))
     trials = [trial for question in traces.questions for trial in question.trials]
     return Report(
         traces.metadata.task,
         traces.metadata.model,
         len(traces.questions),
         traces.trials,
-        tuple(fixed_point(arm, repeats, samples=k, cap=traces.longest) for k in powers_of_two(traces.trials)),
+        tuple(fixed_point(recording, repeats, samples=k, cap=traces.longest) for k in powers_of_two(traces.trials)),
         bootstrap([[float(trial.tokens) for trial in question.trials] for question in traces.questions]),
         sum(trial.status is Status.TRUNCATED for trial in trials) / len(trials),
         intensity,

@@ -84,18 +84,17 @@ class Metrics:
         self.waiting.set(waiting)
         self.load.set(load)
 
-    def settled(self, run: Run, model: str) -> None:
+    def settled(self, run: Run) -> None:
         """Books a request's samples and money. Call once a request, when nothing of it runs any more."""
-        labels = {"model": model, "strategy": run.policy.name}
-        price = run.terms.price
+        labels = labels_of(run)
         self.eflops.labels(**labels, component="compute").inc(run.cost.compute_flops)
-        self.eflops.labels(**labels, component="memory").inc(run.cost.memory_bytes * price.intensity)
+        self.eflops.labels(**labels, component="memory").inc(run.cost.memory_bytes * run.arms[0].price.intensity)
         self.saved.labels(**labels, reason="sparse_attention").inc(run.sparse_eflops)
         self.saved.labels(**labels, reason="shared_prefix").inc(run.shared_prefix_eflops)
         self.saved.labels(**labels, reason="early_stop").inc(_early_stop_eflops(run))
         for sample in run.samples:
             self.samples.labels(**labels, outcome=sample.status.value).inc()
-        self.tokens.labels(**labels, kind="prompt").inc(run.terms.prompt_tokens)
+        self.tokens.labels(**labels, kind="prompt").inc(run.arms[0].prompt_tokens)
         self.tokens.labels(**labels, kind="cached_prompt").inc(sum(run.cached_tokens.values()))
         self.tokens.labels(**labels, kind="completion").inc(sum(sample.tokens for sample in run.samples))
         self.utilization.labels(**labels).observe(run.account.spent / run.account.budget)
@@ -116,6 +115,11 @@ class Metrics:
         return Histogram(name, text, _LABELS, buckets=buckets, registry=self.registry)
 
 
+def labels_of(run: Run) -> dict[str, str]:
+    """A request is counted for its first arm's model, whichever answers in the end."""
+    return {"model": run.arms[0].model, "strategy": run.policy.name}
+
+
 def _early_stop_eflops(run: Run) -> float:
     """What a vote that went on after the consensus would have cost more: further samples like those it had,
     as far as budget and max_samples went.
@@ -124,7 +128,7 @@ def _early_stop_eflops(run: Run) -> float:
         return 0.0
     ended = [sample for sample in run.samples if sample.status is not Status.CANCELLED]
     mean = run.account.spent / len(ended)
-    further = sum(terms.max_samples for terms in run.arms) - len(ended)
+    further = sum(arm.max_samples for arm in run.arms) - len(ended)
     return min(run.account.available, further * mean)
 
 

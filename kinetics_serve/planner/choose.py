@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import stdev
+from typing import Generic, TypeVar
 
 from kinetics_serve.cost import KVPolicy, Price
-from kinetics_serve.planner.calibration import Calibration, ServedPoint, Stage
-from kinetics_serve.planner.plan import Plan, policy_of
-from kinetics_serve.runner.run import Terms
-from kinetics_serve.strategies.cascade import Cascade
-from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.planner.calibration import CalibratedArm, Calibration, ServedPoint
+from kinetics_serve.strategies.arm import Arm
+from kinetics_serve.strategies.spec import policy_of
 from kinetics_serve.strategies.state import Policy
 
 MIN_PAIRS = 2
@@ -18,9 +17,11 @@ MIN_PAIRS = 2
 
 PLAIN_VOTES = ("self_consistency", "majority_vote", "race")
 
-TermsOf = Callable[[Stage], Terms | None]
-"""The terms of a request run as a stage says, with no more samples than it, of its max_tokens; None where it can't be
-run so.
+ArmT = TypeVar("ArmT", bound=Arm)
+
+ArmOf = Callable[[CalibratedArm], ArmT | None]
+"""A request's own arm for a calibrated one: with no more samples than that, of its max_tokens, priced for the request's
+prompt; None where the request can't run so.
 """
 
 
@@ -38,35 +39,23 @@ class AccuracyOutOfReach(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A calibrated way of spending, for one prompt.
-
-    terms: of each of its stages. budget: eFLOPs to reserve for it. expected: eFLOPs that it spends on average, by the
-    calibration's share.
-    """
+class Choice(Generic[ArmT]):
+    """A calibrated way of spending, for one prompt."""
 
     point: ServedPoint
-    terms: tuple[Terms, ...]
+    arms: tuple[ArmT, ...]
     budget: int
+    """eFLOPs to reserve for it."""
     expected: float
+    """eFLOPs that it spends on average, by the calibration's share."""
 
-    def plan(self, eflops: int) -> Plan:
-        """To be run with a budget of `eflops`, at least `budget`."""
-        first, *others = self.terms
-        return Plan(policy_at(self.point, first), first, eflops, self, tuple(others))
-
-
-def policy_at(point: ServedPoint, terms: Terms) -> Policy:
-    """The policy that a point was measured with."""
-    if point.strategy != "cascade":
-        return policy_of(
-            point.strategy, terms, 0, point.stop_confidence, greedy=False, deciding_votes=point.deciding_votes
-        )
-    vote = MajorityVote(point.stop_confidence)
-    return Cascade((vote, vote), point.escalate_below)
+    @property
+    def policy(self) -> Policy:
+        """The one that the point was measured with."""
+        return policy_of(self.point.strategy, self.point.options)
 
 
-def choose_for_budget(calibration: Calibration, eflops: int, terms_of: TermsOf) -> Choice | None:
+def choose_for_budget(calibration: Calibration, eflops: int, arm_of: ArmOf[ArmT]) -> Choice[ArmT] | None:
     """The choice for a budget in eFLOPs: what is expected to be most accurate, by more than luck.
 
     The highest of many measured accuracies is the luckiest too. So the plain way of spending the budget, a majority
@@ -74,10 +63,10 @@ def choose_for_budget(calibration: Calibration, eflops: int, terms_of: TermsOf) 
     than the standard error of the difference. Where points can't be compared in pairs: the highest accuracy, the
     cheaper one among equals.
     """
-    within = [choice for choice in _choices(calibration, terms_of) if choice.budget <= eflops]
+    within = [choice for choice in _choices(calibration, arm_of) if choice.budget <= eflops]
     plain = max(
         (choice for choice in within if choice.point.strategy == "majority_vote"),
-        key=lambda choice: (choice.point.max_tokens, choice.budget, choice.point.stop_confidence),
+        key=lambda choice: (choice.point.arm.max_tokens, choice.budget, choice.point.options.get("stop_confidence", 0.0)),
         default=None,
     )
     if plain is None or any(len(choice.point.by_question) < MIN_PAIRS for choice in within):
@@ -85,24 +74,24 @@ def choose_for_budget(calibration: Calibration, eflops: int, terms_of: TermsOf) 
     return max(within, key=lambda choice: (_edge(choice.point, plain.point), choice is plain, -choice.expected))
 
 
-def choose_for_accuracy(calibration: Calibration, accuracy: float, terms_of: TermsOf) -> Choice:
+def choose_for_accuracy(calibration: Calibration, accuracy: float, arm_of: ArmOf[ArmT]) -> Choice[ArmT]:
     """The choice that is expected to spend least among those expected to be so accurate (0 to 1), by more than luck.
 
     The cheapest of many that seem accurate enough is the luckiest too. So the cheapest plain vote that reached it with
     samples of full length stands, unless a cheaper choice reached it even less the standard error of the difference
     between the two on the same questions. Raises AccuracyOutOfReach.
     """
-    choices = list(_choices(calibration, terms_of))
+    choices = list(_choices(calibration, arm_of))
     enough = [choice for choice in choices if choice.point.accuracy.mean >= accuracy]
     if not enough:
         raise AccuracyOutOfReach(accuracy, max((choice.point.accuracy.mean for choice in choices), default=None))
     full: dict[tuple[str, KVPolicy], int] = {}
     for choice in choices:
-        arm = choice.point.model, choice.point.kv
-        full[arm] = max(choice.point.max_tokens, full.get(arm, 0))
+        arm = choice.point.arm
+        full[arm.key] = max(arm.max_tokens, full.get(arm.key, 0))
     votes = [choice for choice in enough if choice.point.strategy in PLAIN_VOTES]
     plain = min(
-        [each for each in votes if each.point.max_tokens == full[each.point.model, each.point.kv]],
+        [each for each in votes if each.point.arm.max_tokens == full[each.point.arm.key]],
         key=_thrift,
         default=None,
     )
@@ -112,7 +101,7 @@ def choose_for_accuracy(calibration: Calibration, accuracy: float, terms_of: Ter
     return min(sure, key=_thrift)
 
 
-def _thrift(choice: Choice) -> tuple[float, float]:
+def _thrift(choice: Choice[ArmT]) -> tuple[float, float]:
     return choice.expected, -choice.point.accuracy.mean
 
 
@@ -134,45 +123,45 @@ def _error(point: ServedPoint, plain: ServedPoint) -> float:
     return stdev(differences) / sqrt(len(differences))
 
 
-def fitting(offers: Mapping[tuple[str, KVPolicy], Terms]) -> TermsOf:
-    """For a request that may run on these models and KV policies: stages no longer than the request allows, priced as
-    the request's own.
-    """
+def fitting(arms: Mapping[tuple[str, KVPolicy], ArmT]) -> ArmOf[ArmT]:
+    """For a request that may run on these arms, by their keys: no longer samples than it allows."""
 
-    def terms_of(stage: Stage) -> Terms | None:
-        terms = offers.get((stage.model, stage.kv))
-        if terms is None or stage.max_tokens > terms.max_tokens:
+    def arm_of(calibrated: CalibratedArm) -> ArmT | None:
+        arm = arms.get(calibrated.key)
+        if arm is None or calibrated.max_tokens > arm.max_tokens:
             return None
-        return replace(terms, max_tokens=stage.max_tokens, max_samples=min(terms.max_samples, stage.max_samples))
+        samples = min(arm.max_samples, calibrated.max_samples)
+        return replace(arm, max_tokens=calibrated.max_tokens, max_samples=samples)
 
-    return terms_of
+    return arm_of
 
 
 def at_recorded_lengths(
     calibration: Calibration, prompt_tokens: int, model: str | None = None, max_tokens: int | None = None
-) -> TermsOf:
+) -> ArmOf[Arm]:
     """For a prompt of so many tokens on any of the calibration's models, or on one, with samples no longer than
     max_tokens.
     """
 
-    def terms_of(stage: Stage) -> Terms | None:
-        if model not in (None, stage.model) or (max_tokens is not None and stage.max_tokens > max_tokens):
+    def arm_of(calibrated: CalibratedArm) -> Arm | None:
+        name, longest = calibrated.model, calibrated.max_tokens
+        if model not in (None, name) or (max_tokens is not None and longest > max_tokens):
             return None
-        price = Price(calibration.architectures[stage.model], calibration.intensity)
-        return Terms(price, prompt_tokens, stage.max_tokens, stage.max_samples, stage.kv)
+        price = Price(calibration.architectures[name], calibration.intensity)
+        return Arm(name, calibrated.kv, price, prompt_tokens, longest, calibrated.max_samples)
 
-    return terms_of
+    return arm_of
 
 
-def _choices(calibration: Calibration, terms_of: TermsOf) -> Iterator[Choice]:
+def _choices(calibration: Calibration, arm_of: ArmOf[ArmT]) -> Iterator[Choice[ArmT]]:
     for point in calibration.served:
-        found = [terms_of(stage) for stage in point.stages]
-        terms = tuple([each for each in found if each is not None])
-        if len(terms) < len(found) or point.samples_worth > terms[0].max_samples:
+        found = [arm_of(calibrated) for calibrated in point.arms]
+        arms = tuple([arm for arm in found if arm is not None])
+        if len(arms) < len(found) or point.samples_worth > arms[0].max_samples:
             continue
-        budget = int(point.samples_worth * terms[0].worst_case(terms[0].max_tokens))
-        if point.second is not None:
-            if terms[1].max_samples < point.second.max_samples:
-                continue
-            budget += point.second.max_samples * terms[1].worst_case(terms[1].max_tokens)
-        yield Choice(point, terms, budget, budget * point.spent.mean / point.budget)
+        later = list(zip(arms, point.arms, strict=True))[1:]
+        if any(arm.max_samples < calibrated.max_samples for arm, calibrated in later):
+            continue
+        budget = int(point.samples_worth * arms[0].full_length)
+        budget += sum([arm.max_samples * arm.full_length for arm, _ in later])
+        yield Choice(point, arms, budget, budget * point.spent.mean / point.budget)

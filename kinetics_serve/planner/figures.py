@@ -57,7 +57,8 @@ def _write_table(calibration: Calibration, path: Path) -> Path:
             table.writerow(["pass@N", *arm, *_ends(point.eflops), *_ends(point.coverage), on])
             table.writerow(["majority@N", *arm, *_ends(point.eflops), *_ends(point.majority), 0])
         for way in calibration.served:
-            arm = (way.model, kv_label(way.kv), way.strategy, way.stop_confidence, way.samples, way.max_tokens)
+            stop = way.options.get("stop_confidence", "")
+            arm = (way.arm.model, kv_label(way.arm.kv), way.strategy, stop, way.samples, way.arm.max_tokens)
             table.writerow(["served", *arm, *_ends(way.spent), *_ends(way.accuracy), int(id(way) in served)])
     return path
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from math import log2
-from statistics import fmean
+from statistics import correlation, linear_regression
 
 from kinetics_serve.planner.calibration import FixedPoint, Law, pareto
 
@@ -38,9 +38,5 @@ def _law(model: str, sparse: bool, points: Sequence[FixedPoint]) -> Law | None:
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """The least-squares slope and its R²; 1 where y does not vary, which a flat line fits."""
-    x_mean, y_mean = fmean(x), fmean(y)
-    spread = sum((a - x_mean) ** 2 for a in x)
-    together = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-    total = sum((b - y_mean) ** 2 for b in y)
-    slope = together / spread
-    return slope, slope * together / total if total else 1.0
+    flat = min(y) == max(y)
+    return linear_regression(x, y).slope, 1.0 if flat else correlation(x, y) ** 2

@@ -1,110 +1,56 @@
-"""From a stated budget to a policy and its terms."""
+"""From a stated budget to a policy and the arms it runs on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import Any, Generic
 
-from kinetics_serve.runner.run import Run, Terms
-from kinetics_serve.strategies.auto import Auto
-from kinetics_serve.strategies.best_of_n import BestOfN
-from kinetics_serve.strategies.consensus import Consensus
-from kinetics_serve.strategies.deepconf import DeepConf
-from kinetics_serve.strategies.majority_vote import MajorityVote
-from kinetics_serve.strategies.race import Race
-from kinetics_serve.strategies.self_consistency import SelfConsistency
-from kinetics_serve.strategies.single import Single
-from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy
-
-if TYPE_CHECKING:
-    from kinetics_serve.planner.choose import Choice
-
-StrategyName = Literal[
-    "auto", "single", "best_of_n", "majority_vote", "race", "consensus", "weighted_vote", "deepconf", "self_consistency"
-]
-BudgetUnit = Literal["eflops", "tokens", "samples"]
-
-
-class BudgetTooSmall(Exception):
-    """The budget does not cover one sample of MIN_SAMPLE_TOKENS. `minimum`: eFLOPs that would."""
-
-    def __init__(self, budget: int, minimum: int, prompt_tokens: int) -> None:
-        super().__init__(
-            f"a budget of {budget:.4g} eFLOPs does not cover one sample of {MIN_SAMPLE_TOKENS} tokens for this "
-            f"prompt of {prompt_tokens} tokens: state at least {minimum} eFLOPs"
-        )
-        self.minimum = minimum
+from kinetics_serve.planner.budget import Budget, BudgetTooSmall, minimum
+from kinetics_serve.planner.choose import ArmT, Choice
+from kinetics_serve.strategies.auto import auto
+from kinetics_serve.strategies.spec import AUTO, policy_of
+from kinetics_serve.strategies.state import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """An amount in a unit: eFLOPs, generated tokens, or samples of full length with dense attention."""
-
-    unit: BudgetUnit
-    amount: float
-
-    def eflops(self, terms: Terms) -> int:
-        """The budget in whole eFLOPs, prompt included. A token costs its share of a sample of full length."""
-        if self.unit == "eflops":
-            return int(self.amount)
-        amount = Fraction(self.amount)  # exact: 10 samples' worth is ten samples
-        if self.unit == "samples":
-            return int(amount * terms.dense_worst_case(terms.max_tokens))
-        if amount < terms.max_tokens:
-            return terms.dense_worst_case(int(amount))
-        return int(amount / terms.max_tokens * terms.dense_worst_case(terms.max_tokens))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to run: a policy, what holds for each of its samples, and the budget in eFLOPs.
-
-    choice: where a calibration decided, what it expects. others: the terms of a cascade's further stages.
-    """
+class Plan(Generic[ArmT]):
+    """What to run: a policy, the arms of its samples, and the budget in eFLOPs."""
 
     policy: Policy
-    terms: Terms
+    arms: tuple[ArmT, ...]
     budget: int
-    choice: "Choice | None" = None
-    others: tuple[Terms, ...] = ()
+    choice: Choice[ArmT] | None = None
+    """Where a calibration decided: what it expects."""
 
     @property
     def full_length_samples(self) -> int:
-        """Samples of max_tokens that the budget covers in the worst case."""
-        return min(self.terms.max_samples, self.budget // self.terms.worst_case(self.terms.max_tokens))
+        """Samples of max_tokens on the first arm that the budget covers in the worst case."""
+        arm = self.arms[0]
+        return min(arm.max_samples, self.budget // arm.full_length)
+
+    @classmethod
+    def of(cls, choice: Choice[ArmT], eflops: int) -> "Plan[ArmT]":
+        """A choice of a calibration's, to be run with a budget of at least what it reserves."""
+        return cls(choice.policy, choice.arms, eflops, choice)
 
 
-def minimum(terms: Terms) -> int:
-    """The least budget, in eFLOPs, that is worth accepting."""
-    return terms.worst_case(min(MIN_SAMPLE_TOKENS, terms.max_tokens))
-
-
-def plan(strategy: StrategyName, budget: Budget, terms: Terms, stop_confidence: float, greedy: bool) -> Plan:
-    """The plan for a budget. greedy: decoding without randomness. Raises BudgetTooSmall."""
-    eflops = budget.eflops(terms)
-    if eflops < minimum(terms):
-        raise BudgetTooSmall(eflops, minimum(terms), terms.prompt_tokens)
-    return Plan(policy_of(strategy, terms, eflops, stop_confidence, greedy), terms, eflops)
-
-
-def policy_of(
-    strategy: StrategyName,
-    terms: Terms,
-    eflops: int,
-    stop_confidence: float,
+def plan(
+    strategy: str,
+    budget: Budget,
+    arm: ArmT,
+    *,
+    stop_confidence: float | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
     greedy: bool = False,
-    deciding_votes: int | None = None,
-) -> Policy:
-    """The policy of that name; for `auto`, the one that suits the budget. deciding_votes: of a race."""
-    if strategy == "auto":
-        return Auto(stop_confidence, greedy).choose(Run(Single(), terms, eflops).state)
-    policies: dict[str, Policy] = {
-        "single": Single(),
-        "best_of_n": BestOfN(),
-        "majority_vote": MajorityVote(stop_confidence),
-        "race": Race(stop_confidence, deciding_votes),
-        "consensus": Consensus(stop_confidence),
-        "weighted_vote": Consensus(stop_confidence, "confidence"),
-        "deepconf": DeepConf(stop_confidence),
-        "self_consistency": SelfConsistency(),
-    }
-    return policies[strategy]
+) -> Plan[ArmT]:
+    """The plan for a budget on one arm, without a calibration.
+
+    stop_confidence, options: of the strategy, see `policy_of`, whose errors this raises too. greedy: decoding without
+    randomness. Raises BudgetTooSmall.
+    """
+    eflops = budget.eflops(arm)
+    if eflops < minimum(arm):
+        raise BudgetTooSmall(eflops, minimum(arm), arm.prompt_tokens)
+    if strategy == AUTO:
+        strategy = auto(arm, eflops, greedy)
+    return Plan(policy_of(strategy, options, stop_confidence), (arm,), eflops)

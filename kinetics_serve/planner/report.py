@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kinetics_serve.planner.calibration import Calibration
-from kinetics_serve.planner.choose import Choice, TermsOf, choose_for_budget
+from kinetics_serve.planner.choose import ArmOf, ArmT, Choice, choose_for_budget
 from kinetics_serve.planner.law import PAPER_KV_GROWTH, PAPER_TOKENS_GROWTH
 
 GUIDANCE: dict[str, Any] = {
@@ -18,44 +18,39 @@ GUIDANCE: dict[str, Any] = {
 }
 
 
-def choice_report(calibration: Calibration, choice: Choice) -> dict[str, Any]:
+def choice_report(calibration: Calibration, choice: Choice[ArmT]) -> dict[str, Any]:
     """The plan, what it should bring, with its interval, and what it should cost."""
     point = choice.point
-    second = point.second
-    cascade = (
-        {
-            "escalate_below": point.escalate_below,
-            "second_model": second.model,
-            "second_kv_budget": "dense" if second.kv.budget is None else second.kv.budget,
-            "second_max_tokens": second.max_tokens,
-            "second_max_samples": second.max_samples,
+    second: dict[str, Any] = {}
+    for arm in point.arms[1:]:
+        second = {
+            "second_model": arm.model,
+            "second_kv_budget": arm.kv.budget or "dense",
+            "second_max_tokens": arm.max_tokens,
+            "second_max_samples": arm.max_samples,
         }
-        if second is not None
-        else {}
-    )
     return {
         "basis": "calibration",
         "assumptions": [
             f"questions like the {calibration.questions} of {calibration.task} that were recorded, graded as there",
             "the highest of many measured accuracies is a little lucky: expect the interval's lower half",
         ],
-        "model": point.model,
-        "kv_budget": "dense" if point.kv.budget is None else point.kv.budget,
+        "model": point.arm.model,
+        "kv_budget": point.arm.kv.budget or "dense",
         "strategy": point.strategy,
-        "stop_confidence": point.stop_confidence,
-        "deciding_votes": point.deciding_votes,
-        "max_tokens": point.max_tokens,
-        "max_samples": point.max_samples,
+        **point.options,
+        "max_tokens": point.arm.max_tokens,
+        "max_samples": point.arm.max_samples,
         "budget_eflops": choice.budget,
         "expected_eflops": choice.expected,
         "expected_accuracy": asdict(point.accuracy),
-        **cascade,
+        **second,
     }
 
 
-def prospects(calibration: Calibration, eflops: int, terms_of: TermsOf) -> dict[str, Any]:
+def prospects(calibration: Calibration, eflops: int, arm_of: ArmOf[ArmT]) -> dict[str, Any]:
     """The expected accuracy of half and of twice a budget; None where it buys nothing calibrated."""
-    half, twice = (choose_for_budget(calibration, budget, terms_of) for budget in (eflops // 2, eflops * 2))
+    half, twice = (choose_for_budget(calibration, budget, arm_of) for budget in (eflops // 2, eflops * 2))
     return {
         "half_budget_accuracy": asdict(half.point.accuracy) if half is not None else None,
         "twice_budget_accuracy": asdict(twice.point.accuracy) if twice is not None else None,

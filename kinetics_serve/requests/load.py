@@ -5,7 +5,7 @@ from typing import Any
 
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.requests.admission import Load
-from kinetics_serve.runner.run import Terms
+from kinetics_serve.strategies.arm import Arm
 
 TYPICAL_TOKENS = 2048
 """A sample is expected to end by then: few use up a long context, which is all that many requests state."""
@@ -15,10 +15,10 @@ BYTES_PER_TOKEN = 4
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
-def budgeted(terms: Terms, budget: int) -> Load:
+def budgeted(arm: Arm, budget: int) -> Load:
     """As many samples as the budget, in eFLOPs, is expected to cover."""
-    each = terms.worst_case(min(terms.max_tokens, TYPICAL_TOKENS))
-    samples = max(1, min(terms.max_samples, budget // each))
+    each = arm.worst_case(min(arm.max_tokens, TYPICAL_TOKENS))
+    samples = max(1, min(arm.max_samples, budget // each))
     return Load(samples, min(budget, samples * each))
 
 

@@ -15,8 +15,8 @@ class Source(Protocol):
     """Where samples come from.
 
     The generator yields 0 when the sample has been accepted, from where on it costs, then the number of tokens so
-    far as they come, then the most that its score will cost, where something scores it, then how the sample ended. It
-    raises when the server refuses or fails. Closing it must stop the sample's generation.
+    far as they come, then the most that forcing or scoring its answer will cost, where that is done, then how the
+    sample ended. It raises when the server refuses or fails. Closing it must stop the sample's generation.
     """
 
     def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]: ...
@@ -61,7 +61,7 @@ async def drive(
 
     def progressed(index: int, event: int | Cost) -> None:
         if isinstance(event, Cost):
-            run.scoring(index, event)
+            run.extra(index, event)
         elif event == 0:
             run.opened(index)
         else:

@@ -13,15 +13,16 @@ from kinetics_serve.strategies.state import Finish, Sample, Status
 from kinetics_serve.traces.traces import Trial
 
 
-def replay(run: Run, trials: Sequence[Trial], cached_tokens: int = 0, *others: Sequence[Trial]) -> Finish:
-    """Runs the policy to its end: sample i of the run is `trials[i]`. Returns what it finished with.
+def replay(run: Run, trials: Sequence[Sequence[Trial]], cached_tokens: Sequence[int] | None = None) -> Finish:
+    """Runs the policy to its end. Returns what it finished with.
 
-    trials: at least as many as the terms' max_samples, recorded with at least the terms' max_tokens. others: the
-    trials of the run's further arms, where sample i of an arm is the i-th of them. cached_tokens: the prompt tokens
-    that every sample but an arm's first finds in the prefix cache.
+    trials: of each arm, at least as many as its max_samples, recorded with at least its max_tokens: its samples take
+    theirs in turn. cached_tokens: of each arm, the prompt tokens that every sample but its first finds in the prefix
+    cache; none where that is left out.
     """
+    cached = cached_tokens or [0] * len(run.arms)
     step = 0
-    fresh = [iter(each) for each in (trials, *others)]
+    fresh = [iter(each) for each in trials]
     tried: dict[int, tuple[Trial, int]] = {}
     began: dict[int, int] = {}
     ends: dict[int, int] = {}
@@ -63,7 +64,7 @@ def replay(run: Run, trials: Sequence[Trial], cached_tokens: int = 0, *others: S
         launched: list[Sample] = []
         for index in ending:
             sample = run.samples[index]
-            run.ended(index, _end(sample, *tried[index], cached_tokens if index != firsts[sample.arm][0] else 0))
+            run.ended(index, _end(sample, *tried[index], cached[sample.arm] if index != firsts[sample.arm][0] else 0))
             del began[index], ends[index]
             launched += run.decide()
         if run.finish is None:

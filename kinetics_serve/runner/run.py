@@ -4,119 +4,53 @@ Synchronous and without I/O, so that what is served is what is simulated.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from kinetics_serve.cost import DENSE, ZERO, Cost, KVPolicy, Price, SharedPrompt
+from kinetics_serve.cost import DENSE, ZERO, Cost, SharedPrompt
 from kinetics_serve.runner.account import Account, OverBudget
-from kinetics_serve.strategies.state import Arm, Finish, Launch, Policy, Sample, State, Status, StopReason
+from kinetics_serve.strategies.arm import Arm
+from kinetics_serve.strategies.state import Finish, Launch, Policy, Sample, State, Status, StopReason
 from kinetics_serve.strategies.votes import Tally
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for every sample of a request. `max_tokens` is a sample's cap, in tokens.
-
-    scoring: the most that scoring a sample of so many tokens costs, where something but its confidence scores it.
-    """
-
-    price: Price
-    prompt_tokens: int
-    max_tokens: int
-    max_samples: int
-    kv: KVPolicy = DENSE
-    scoring: Callable[[int], Cost] | None = None
-    _alone: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _samples: dict[tuple[int, int], Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _settled: dict[tuple[int, int, int], tuple[Cost, int]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-
-    def worst_case(self, max_tokens: int) -> int:
-        """eFLOPs to reserve for a sample: nothing cached, nothing shared, max_tokens generated, and then scored."""
-        if self.scoring is None:
-            return self.alone(max_tokens)
-        return self.eflops(self.sample(max_tokens) + self.scoring(max_tokens))
-
-    def alone(self, tokens: int) -> int:
-        """eFLOPs of a sample of so many tokens with nothing cached, nothing shared, and no score."""
-        known = self._alone.get(tokens)
-        if known is None:
-            known = self._alone[tokens] = self.eflops(self.sample(tokens))
-        return known
-
-    def sample(self, tokens: int, cached_tokens: int = 0) -> Cost:
-        """A sample of so many tokens that shares nothing with others. Policies and replays ask again and again."""
-        known = self._samples.get((tokens, cached_tokens))
-        if known is None:
-            known = self.price.sample(self.prompt_tokens, tokens, self.kv, cached_tokens)
-            self._samples[tokens, cached_tokens] = known
-        return known
-
-    def settled(self, tokens: int, cached_tokens: int, prompt_steps: int) -> tuple[Cost, int]:
-        """A sample that is charged for `prompt_steps` of its reads of the prompt, see Price.settle; also in eFLOPs."""
-        known = self._settled.get((tokens, cached_tokens, prompt_steps))
-        if known is None:
-            others_pay = self.price.reads_others_pay(self.prompt_tokens, tokens, self.kv, prompt_steps)
-            cost = self.sample(tokens, cached_tokens) - others_pay
-            known = self._settled[tokens, cached_tokens, prompt_steps] = cost, self.eflops(cost)
-        return known
-
-    def dense_worst_case(self, max_tokens: int) -> int:
-        """The same with dense attention: what a budget stated in samples or tokens is counted in."""
-        return self.eflops(self.price.sample(self.prompt_tokens, max_tokens))
-
-    def eflops(self, cost: Cost) -> int:
-        return ceil(self.price.eflops(cost))
-
-
 class Ended(NamedTuple):
-    """How a sample ended, by whoever ran it.
-
-    cached_tokens: the prompt tokens that the server reported as found in its prefix cache. scoring: what its score
-    cost. See Sample for the rest.
-    """
+    """How a sample ended, by whoever ran it. See Sample for what is not explained."""
 
     status: Status
     tokens: int
     cached_tokens: int = 0
+    """Of the prompt: what the server reported as found in its prefix cache."""
     answer: str | None = None
     score: float = 0.0
     empty: bool = True
-    scoring: Cost = ZERO
+    extra: Cost = ZERO
+    """What forcing its answer and scoring it cost."""
     lowest: float = 0.0
 
 
 class Run:
-    """A policy at work on one request.
+    """A policy at work on one request, whose samples run on `arms`."""
 
-    arms: the terms of every model and KV budget that its samples may run on; a policy that knows no arms uses the
-    first, `terms`.
-    """
-
-    def __init__(self, policy: Policy, terms: Terms, budget: int, *others: Terms) -> None:
+    def __init__(self, policy: Policy, arms: Sequence[Arm], budget: int) -> None:
         self.policy = policy
-        self.terms = terms
-        self.arms = (terms, *others)
+        self.arms = tuple(arms)
         self.account = Account(budget)
-        self.scoring_cost = ZERO
+        self.extra_cost = ZERO
         self.shared_prefix_eflops = 0
         self.sparse_eflops = 0
         self.cached_tokens: dict[int, int] = {}
         self.samples: list[Sample] = []
         self.finish: Finish | None = None
         self._running = 0
+        self._launched = [0] * len(self.arms)
         self._tally = Tally()
         self._prompts = [SharedPrompt(arm.kv.dense_steps(arm.prompt_tokens)) for arm in self.arms]
-        self._arms = tuple(Arm(arm.worst_case, arm.max_samples, arm.max_tokens) for arm in self.arms) if others else ()
-        self._price = terms.worst_case if terms.scoring is not None else terms.alone
         self._costs: list[Cost] = []
         self._starts: dict[int, int] = {}
-        self._scoring: dict[int, Cost] = {}
+        self._extra: dict[int, Cost] = {}
 
     @property
     def cost(self) -> Cost:
@@ -126,15 +60,12 @@ class Run:
     @property
     def state(self) -> State:
         return State(
-            samples=tuple(self.samples),
-            available=self.account.available,
-            recoverable=self.account.reserved,
-            price=self._price,
-            max_samples=self.terms.max_samples,
-            max_tokens=self.terms.max_tokens,
-            running=self._running,
-            votes=self._tally.votes,
-            arms=self._arms,
+            tuple(self.samples),
+            self.account.available,
+            self.account.reserved,
+            self.arms,
+            self._running,
+            self._tally.votes,
         )
 
     def decide(self) -> list[Sample]:
@@ -165,14 +96,16 @@ class Run:
         self._prompts[sample.arm].advance(self._starts[index], tokens)
         self.samples[index] = sample._replace(tokens=tokens, empty=False)
 
-    def scoring(self, index: int, cost: Cost) -> None:
-        """The sample is being scored, which costs so much at most: its charge, should the request end meanwhile."""
-        self._scoring[index] = cost
+    def extra(self, index: int, cost: Cost) -> None:
+        """The sample's answer is being forced, or scored, which costs so much at most: its charge, should the request
+        end meanwhile.
+        """
+        self._extra[index] = cost
 
     def ended(self, index: int, end: Ended) -> None:
         """The sample is over: charges what it cost and frees the rest of its reservation."""
-        if end.scoring != ZERO or self._scoring:
-            self._scoring[index] = end.scoring
+        if end.extra != ZERO or self._extra:
+            self._extra[index] = end.extra
         sample = self.samples[index]
         reported = end.status is not Status.STOPPED
         self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for_siblings(sample))
@@ -197,19 +130,19 @@ class Run:
                 self._running -= 1
 
     def _launch(self, launch: Launch) -> list[Sample]:
-        terms = self.arms[launch.arm]
-        if launch.count < 1 or not 1 <= launch.max_tokens <= terms.max_tokens:
+        arm = self.arms[launch.arm]
+        if launch.count < 1 or not 1 <= launch.max_tokens <= arm.max_tokens:
             raise ValueError(f"{self.policy.name} asked for an impossible launch: {launch}")
-        so_far = len(self.samples) if not self._arms else sum(each.arm == launch.arm for each in self.samples)
-        if launch.count > terms.max_samples - so_far:
+        if launch.count > arm.max_samples - self._launched[launch.arm]:
             raise ValueError(f"{self.policy.name} asked for more than max_samples: {launch}")
         launched = []
         for _ in range(launch.count):
             sample = Sample(len(self.samples), launch.max_tokens, floor=launch.floor, arm=launch.arm)
-            self.account.reserve(sample.index, terms.worst_case(launch.max_tokens))
+            self.account.reserve(sample.index, arm.worst_case(launch.max_tokens))
             self.samples.append(sample)
-            self._running += 1
             launched.append(sample)
+        self._running += launch.count
+        self._launched[launch.arm] += launch.count
         return launched
 
     def _cached_for_siblings(self, sample: Sample) -> int:
@@ -228,17 +161,17 @@ class Run:
         if index not in self._starts:  # never accepted
             self.account.settle(index, 0)
             return
-        arm = self.samples[index].arm
-        terms = self.arms[arm]
-        cached_tokens = max(0, min(cached_tokens, terms.prompt_tokens))
-        steps = self._prompts[arm].settle(self._starts.pop(index), tokens)
-        cost, eflops = terms.settled(tokens, cached_tokens, steps)
-        self.shared_prefix_eflops += terms.alone(tokens) - eflops
-        scoring = self._scoring.pop(index, None)
-        if scoring is not None:
-            cost += scoring
-            eflops = terms.eflops(cost)
-            self.scoring_cost += scoring
+        number = self.samples[index].arm
+        arm = self.arms[number]
+        cached_tokens = max(0, min(cached_tokens, arm.prompt_tokens))
+        steps = self._prompts[number].settle(self._starts.pop(index), tokens)
+        cost, eflops = arm.settled(tokens, cached_tokens, steps)
+        self.shared_prefix_eflops += arm.alone(tokens) - eflops
+        extra = self._extra.pop(index, None)
+        if extra is not None:
+            cost += extra
+            eflops = arm.eflops(cost)
+            self.extra_cost += extra
         try:
             self.account.settle(index, eflops)
         except OverBudget as error:  # only a server that generates more than it was asked for gets here
@@ -246,5 +179,5 @@ class Run:
             self.account.settle(index, self.account.reservation(index))
         self._costs.append(cost)
         self.cached_tokens[index] = cached_tokens
-        if terms.kv != DENSE:
-            self.sparse_eflops += max(0, terms.dense_worst_case(tokens) - terms.alone(tokens))
+        if arm.kv != DENSE:
+            self.sparse_eflops += max(0, arm.dense(tokens) - arm.alone(tokens))

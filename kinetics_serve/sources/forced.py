@@ -93,7 +93,7 @@ class ForcedSource:
         status = Status.FINISHED if label is not None else Status.TRUNCATED
         cost = self._forcing.settle(end.tokens, usage)
         self.cost += cost
-        return end._replace(status=status, answer=label, scoring=cost)
+        return end._replace(status=status, answer=label, extra=cost)
 
 
 def forced_body(body: Json, completion: Completion) -> Json:

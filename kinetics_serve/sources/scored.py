@@ -31,7 +31,7 @@ class ScoredSource:
                     yield event._replace(score=0.0)
                 else:
                     # Until it is known, should the request end meanwhile; after what forcing the answer took.
-                    yield event.scoring + self._scorer.worst_case(event.tokens)
+                    yield event.extra + self._scorer.worst_case(event.tokens)
                     text = after_thinking(self._text(sample.index))
                     score = await self._scorer.score(text, event.answer, event.tokens)
-                    yield event._replace(score=score.value, scoring=event.scoring + score.cost)
+                    yield event._replace(score=score.value, extra=event.extra + score.cost)

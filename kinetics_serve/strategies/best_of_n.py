@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kinetics_serve.strategies.choice import affordable_launch, best
+from kinetics_serve.strategies.spec import StrategySpec, one_trial
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 
 
@@ -20,3 +21,6 @@ class BestOfN:
 
     def conclude(self, state: State, reason: StopReason) -> Finish:
         return Finish(best(state.samples), reason)
+
+
+SPEC = StrategySpec("best_of_n", lambda options: BestOfN(), by_score=True, trials=one_trial)

@@ -1,7 +1,12 @@
 """A cheap model first, a dearer one where the cheap one's samples disagree."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from pydantic import Field
+
+from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.spec import StrategySpec, VoteOptions
 from kinetics_serve.strategies.state import (
     MIN_SAMPLE_TOKENS,
     Action,
@@ -55,19 +60,28 @@ class Cascade:
         if arm + 1 == len(self.stages):
             return False
         following = view(state, arm + 1)
-        return bool(following.samples) or following.longest_affordable() >= min(MIN_SAMPLE_TOKENS, following.max_tokens)
+        return bool(following.samples) or following.longest_affordable() >= min(MIN_SAMPLE_TOKENS, following.arm.max_tokens)
 
 
 def view(state: State, arm: int) -> State:
-    """The state as it is for one arm: its own samples, votes and prices, and the money of all."""
+    """The state as it is for one arm: its own samples and votes, and the money of all."""
     samples = tuple([sample for sample in state.samples if sample.arm == arm])
-    terms = state.arms[arm]
     return state._replace(
         samples=samples,
-        price=terms.price,
-        max_samples=terms.max_samples,
-        max_tokens=terms.max_tokens,
+        arms=state.arms[arm : arm + 1],
         running=sum(sample.status is Status.RUNNING for sample in samples),
         votes=tally(samples),
-        arms=(),
     )
+
+
+class CascadeOptions(VoteOptions):
+    escalate_below: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.8
+    """The first model's confidence in its answer below which the second is asked."""
+
+
+SPEC = StrategySpec(
+    "cascade",
+    lambda options: Cascade((MajorityVote(options.stop_confidence),) * 2, options.escalate_below),
+    CascadeOptions,
+    arms=2,
+)

@@ -27,9 +27,9 @@ def affordable_launch(state: State, want: int) -> Launch | None:
     The shorter one must be long enough to be of use: the first of all takes what it gets, a later one must have
     room for the longest answer seen so far.
     """
-    count = min(want, state.affordable(state.max_tokens))
+    count = min(want, state.affordable(state.arm.max_tokens))
     if count > 0:
-        return Launch(count, state.max_tokens)
+        return Launch(count, state.arm.max_tokens)
     if state.running or want <= 0 or state.samples_left <= 0:
         return None
     finished = [sample.tokens for sample in state.with_status(Status.FINISHED)]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from kinetics_serve.strategies.choice import affordable_launch, best
 from kinetics_serve.strategies.posterior import lead_posterior, more_votes_needed
+from kinetics_serve.strategies.spec import StrategySpec, VoteOptions, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 
 Weights = Literal["equal", "confidence"]
@@ -39,7 +40,7 @@ class Consensus:
         counts = tuple([count for _, count in votes])
         if counts and lead_posterior(counts) >= self.stop_confidence:
             return self.conclude(state, "consensus")
-        needed = more_votes_needed(counts, self.stop_confidence, state.max_samples, coming=state.running)
+        needed = more_votes_needed(counts, self.stop_confidence, state.arm.max_samples, coming=state.running)
         launch = affordable_launch(state, min(needed - state.running, state.samples_left))
         if launch is not None:
             return launch
@@ -81,3 +82,15 @@ def weighted_votes(voters: tuple[tuple[str, float], ...]) -> list[tuple[str, flo
     share = count / sum(raw.values()) / STEP
     ranked = sorted([(-weight, answer) for answer, weight in raw.items()])
     return [(answer, round(-weight * share) * STEP) for weight, answer in ranked]
+
+
+SPEC = StrategySpec(
+    "consensus", lambda options: Consensus(options.stop_confidence), VoteOptions, trials=stop_confidences
+)
+WEIGHTED_SPEC = StrategySpec(
+    "weighted_vote",
+    lambda options: Consensus(options.stop_confidence, "confidence"),
+    VoteOptions,
+    by_score=True,
+    trials=stop_confidences,
+)

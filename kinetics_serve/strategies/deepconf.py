@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from kinetics_serve.strategies.consensus import Consensus
+from kinetics_serve.strategies.spec import StrategySpec, VoteOptions, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, Launch, State, Status, StopReason, Wait
 
 KEEP = 0.9
@@ -37,3 +38,13 @@ class DeepConf:
 
     def conclude(self, state: State, reason: StopReason) -> Finish:
         return Consensus(self.stop_confidence, "confidence").conclude(state, reason)
+
+
+SPEC = StrategySpec(
+    "deepconf",
+    lambda options: DeepConf(options.stop_confidence),
+    VoteOptions,
+    by_score=True,
+    trials=stop_confidences,
+    by_group_confidence=True,
+)

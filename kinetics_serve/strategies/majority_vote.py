@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kinetics_serve.strategies.choice import affordable_launch, best
+from kinetics_serve.strategies.spec import StrategySpec, VoteOptions, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 from kinetics_serve.strategies.votes import lead_confidence, votes_needed
 
@@ -27,7 +28,7 @@ class MajorityVote:
             return self.conclude(state, "consensus")
         if leader > runner_up and leader > runner_up + self._votes_to_come(state) > runner_up:
             return self.conclude(state, "consensus")
-        needed = votes_needed(leader, runner_up, self.stop_confidence, state.max_samples)
+        needed = votes_needed(leader, runner_up, self.stop_confidence, state.arm.max_samples)
         launch = affordable_launch(state, min(needed - state.running, state.samples_left))
         if launch is not None:
             return launch
@@ -51,5 +52,10 @@ class MajorityVote:
     @staticmethod
     def _votes_to_come(state: State) -> int:
         """A bound on the votes still to come: what runs, and what all that is left could buy at one token each."""
-        buyable = (state.available + state.recoverable) // state.price(1)
+        buyable = (state.available + state.recoverable) // state.arm.worst_case(1)
         return state.running + min(state.samples_left, buyable)
+
+
+SPEC = StrategySpec(
+    "majority_vote", lambda options: MajorityVote(options.stop_confidence), VoteOptions, trials=stop_confidences
+)

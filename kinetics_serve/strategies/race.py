@@ -1,10 +1,18 @@
 """Voting on the samples that finish first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from kinetics_serve.strategies.choice import affordable_launch
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.spec import STOP_CONFIDENCES, StrategySpec, VoteOptions, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
+
+ALWAYS_SURE = 2
+"""A race that so many votes decide ends before its stop confidence could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +46,22 @@ class Race:
 
     def conclude(self, state: State, reason: StopReason) -> Finish:
         return MajorityVote(self.stop_confidence).conclude(state, reason)
+
+
+class RaceOptions(VoteOptions):
+    deciding_votes: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """So many votes end it, agreed or not; null leaves it to agreement alone."""
+
+
+def _trials(worth: int) -> list[Mapping[str, Any]]:
+    trials = list(stop_confidences(worth))
+    powers = {2**power for power in range((worth - 1).bit_length())}
+    for votes in sorted(powers | {worth - 1}) if worth > 1 else ():
+        sure = STOP_CONFIDENCES if votes > ALWAYS_SURE else STOP_CONFIDENCES[-1:]
+        trials += [{"stop_confidence": confidence, "deciding_votes": votes} for confidence in sure]
+    return trials
+
+
+SPEC = StrategySpec(
+    "race", lambda options: Race(options.stop_confidence, options.deciding_votes), RaceOptions, trials=_trials
+)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kinetics_serve.strategies.choice import affordable_launch
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.spec import StrategySpec, one_trial
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 
 
@@ -28,3 +29,6 @@ class SelfConsistency:
 
     def conclude(self, state: State, reason: StopReason) -> Finish:
         return MajorityVote().conclude(state, reason)
+
+
+SPEC = StrategySpec("self_consistency", lambda options: SelfConsistency(), trials=one_trial)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kinetics_serve.strategies.choice import affordable_launch, best
+from kinetics_serve.strategies.spec import StrategySpec
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 
 
@@ -21,3 +22,10 @@ class Single:
 
     def conclude(self, state: State, reason: StopReason) -> Finish:
         return Finish(best(state.samples), reason)
+
+
+def _once(worth: int) -> list[dict[str, object]]:
+    return [{}] if worth == 1 else []
+
+
+SPEC = StrategySpec("single", lambda options: Single(), trials=_once)

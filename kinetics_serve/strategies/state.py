@@ -1,9 +1,11 @@
 """What a policy sees of one request, and what it can do about it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
+
+from kinetics_serve.strategies.arm import Arm
 
 MIN_SAMPLE_TOKENS = 16
 """A sample shorter than this can hardly hold an answer, so none is launched with less."""
@@ -12,37 +14,36 @@ StopReason = Literal["consensus", "budget", "max_samples", "deadline", "single"]
 
 
 class Status(StrEnum):
-    """Where a sample stands. `TRUNCATED`: cut off by its max_tokens. `STOPPED`: given up by its policy's floor. Neither
-    has an answer or a vote.
-    """
+    """Where a sample stands. Only a finished one has an answer, and a vote."""
 
     RUNNING = "running"
     FINISHED = "finished"
     TRUNCATED = "truncated"
+    """Cut off by its max_tokens."""
     STOPPED = "stopped"
+    """Given up by its policy's floor."""
     CANCELLED = "cancelled"
 
 
 class Sample(NamedTuple):  # this, Vote and State: a replay makes thousands a second, and frozen dataclasses are slow
-    """One sample of the request's prompt.
-
-    answer: the label of the equivalence class that its answer fell into; None where none could be extracted.
-    score: higher is better; comparable within one request only.
-    empty: it generated no text but white space.
-    lowest: its lowest group confidence, in nats (see strategies.confidence). floor: the one at which it is stopped.
-    arm: which of the request's models and KV budgets made it, see State.arms.
-    """
+    """One sample of the request's prompt."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     max_tokens: int
     status: Status = Status.RUNNING
     tokens: int = 0
     answer: str | None = None
+    """The label of the equivalence class that its answer fell into; None where none could be extracted."""
     score: float = 0.0
+    """Higher is better; comparable within one request only."""
     empty: bool = True
+    """It generated no text but white space."""
     lowest: float = 0.0
+    """Its lowest group confidence, in nats, see strategies.confidence."""
     floor: float | None = None
+    """The lowest group confidence below which it is stopped."""
     arm: int = 0
+    """The index in State.arms of what it runs on."""
 
 
 class Vote(NamedTuple):
@@ -53,50 +54,42 @@ class Vote(NamedTuple):
     weight: float
 
 
-class Arm(NamedTuple):
-    """A model with a KV budget: what its samples cost, and how many and how long they may be."""
-
-    price: Callable[[int], int]
-    max_samples: int
-    max_tokens: int
-
-
 class State(NamedTuple):
-    """One request: its samples so far and what is left to spend.
-
-    available: eFLOPs neither spent nor reserved. price: the worst case, in eFLOPs, of one more sample of so
-    many tokens. recoverable: eFLOPs reserved by running samples, part of which may come back. running: how many
-    samples run. votes: see votes.tally. Both follow from the samples; the runner keeps count, for speed.
-    arms: where the request has several models to choose from; price, max_samples and max_tokens are the first's.
-    """
+    """One request: its samples so far and what is left to spend."""
 
     samples: tuple[Sample, ...]
     available: int
+    """eFLOPs neither spent nor reserved."""
     recoverable: int
-    price: Callable[[int], int]
-    max_samples: int
-    max_tokens: int
+    """eFLOPs reserved by running samples, part of which may come back."""
+    arms: tuple[Arm, ...]
+    """What samples may run on. Most requests have one; a policy that knows of no others uses the first."""
     running: int
+    """How many samples run. This and the votes follow from the samples; the runner keeps count, for speed."""
     votes: tuple[Vote, ...]
-    arms: tuple[Arm, ...] = ()
+    """See votes.tally."""
+
+    @property
+    def arm(self) -> Arm:
+        return self.arms[0]
 
     def with_status(self, *statuses: Status) -> Iterator[Sample]:
         return (sample for sample in self.samples if sample.status in statuses)
 
     @property
     def samples_left(self) -> int:
-        return self.max_samples - len(self.samples)
+        return self.arm.max_samples - len(self.samples)
 
     def affordable(self, max_tokens: int) -> int:
         """How many more samples of `max_tokens` may start now."""
-        return max(0, min(self.samples_left, self.available // self.price(max_tokens)))
+        return max(0, min(self.samples_left, self.available // self.arm.worst_case(max_tokens)))
 
     def longest_affordable(self) -> int:
         """The largest max_tokens that one more sample can have now, in tokens; 0 if not even one token."""
-        low, high = 0, self.max_tokens
+        low, high = 0, self.arm.max_tokens
         while low < high:
             middle = (low + high + 1) // 2
-            if self.price(middle) <= self.available:
+            if self.arm.worst_case(middle) <= self.available:
                 low = middle
             else:
                 high = middle - 1
@@ -105,15 +98,14 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start `count` samples of at most `max_tokens` each. The runner reserves their worst case first.
-
-    floor: stop each as soon as its group confidence falls below this many nats. arm: the model that they run on.
-    """
+    """Start `count` samples of at most `max_tokens` each. The runner reserves their worst case first."""
 
     count: int
     max_tokens: int
     floor: float | None = None
+    """Stop each as soon as its lowest group confidence falls below so many nats."""
     arm: int = 0
+    """The index in State.arms of what they run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +115,13 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Answer with sample `winner` (None: nothing usable was generated) and cancel what still runs.
-
-    confidence: the probability, between 0 and 1, that the policy gives its answer; None where it has no
-    estimate of one.
-    """
+    """Answer with sample `winner` and cancel what still runs."""
 
     winner: int | None
+    """None: nothing usable was generated."""
     reason: StopReason
     confidence: float | None = None
+    """The probability, between 0 and 1, that the policy gives its answer; None where it has no estimate of one."""
 
 
 Action = Launch | Wait | Finish

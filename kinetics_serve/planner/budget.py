@@ -1,0 +1,45 @@
+"""A budget as it is stated, in whole eFLOPs."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from kinetics_serve.strategies.arm import Arm
+from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS
+
+BudgetUnit = Literal["eflops", "tokens", "samples"]
+
+
+class BudgetTooSmall(Exception):
+    """The budget does not cover one sample of MIN_SAMPLE_TOKENS. `minimum`: eFLOPs that would."""
+
+    def __init__(self, budget: int, minimum: int, prompt_tokens: int) -> None:
+        super().__init__(
+            f"a budget of {budget:.4g} eFLOPs does not cover one sample of {MIN_SAMPLE_TOKENS} tokens for this "
+            f"prompt of {prompt_tokens} tokens: state at least {minimum} eFLOPs"
+        )
+        self.minimum = minimum
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An amount in a unit: eFLOPs, generated tokens, or samples of full length with dense attention."""
+
+    unit: BudgetUnit
+    amount: float
+
+    def eflops(self, arm: Arm) -> int:
+        """The budget in whole eFLOPs, prompt included. A token costs its share of a sample of full length."""
+        if self.unit == "eflops":
+            return int(self.amount)
+        amount = Fraction(self.amount)  # exact: 10 samples' worth is ten samples
+        if self.unit == "samples":
+            return int(amount * arm.dense(arm.max_tokens))
+        if amount < arm.max_tokens:
+            return arm.dense(int(amount))
+        return int(amount / arm.max_tokens * arm.dense(arm.max_tokens))
+
+
+def minimum(arm: Arm) -> int:
+    """The least budget, in eFLOPs, that is worth accepting."""
+    return arm.worst_case(min(MIN_SAMPLE_TOKENS, arm.max_tokens))
