@@ -3,25 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.budgeted.options import KineticsOptions
 from kinetics_serve.budgeted.prompt import Prompt, prompt_of
-from kinetics_serve.requests.services import Services
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
-from kinetics_serve.sources.completion import ChatCompletion, Completion
-from kinetics_serve.sources.forced import Forcing, scoring_of
-from kinetics_serve.engine.pool import Pool
+from kinetics_serve.engine.pool import AUTO_MODEL, Pool
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget, fitting
 from kinetics_serve.planner.plan import Plan, plan
+from kinetics_serve.requests.errors import ApiError, invalid
+from kinetics_serve.requests.services import Services
 from kinetics_serve.runner.run import Terms
 from kinetics_serve.scorers.scorer import Scorer
-
-AUTO_MODEL = "kinetics-auto"
-"""The model of a request that leaves the choice of one to the calibration."""
+from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.sources.forced import Forcing, scoring_of
 
 
 @dataclass(frozen=True, slots=True)

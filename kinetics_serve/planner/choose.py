@@ -6,6 +6,7 @@ from math import sqrt
 from statistics import stdev
 
 from kinetics_serve.cost import KVPolicy, Price
+from kinetics_serve.errors import KineticsError
 from kinetics_serve.planner.calibration import Calibration, ServedPoint, Stage
 from kinetics_serve.planner.plan import Plan, policy_of
 from kinetics_serve.runner.run import Terms
@@ -24,8 +25,12 @@ run so.
 """
 
 
-class AccuracyOutOfReach(Exception):
+class AccuracyOutOfReach(KineticsError):
     """No calibrated way of spending is expected to be so accurate. `most`: what the most accurate one is."""
+
+    status = 400
+    code = "invalid_request"
+    param = "kinetics.budget.accuracy"
 
     def __init__(self, accuracy: float, most: float | None) -> None:
         promise = (

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
+from kinetics_serve.errors import KineticsError
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.auto import Auto
 from kinetics_serve.strategies.best_of_n import BestOfN
@@ -24,8 +25,12 @@ StrategyName = Literal[
 BudgetUnit = Literal["eflops", "tokens", "samples"]
 
 
-class BudgetTooSmall(Exception):
+class BudgetTooSmall(KineticsError):
     """The budget does not cover one sample of MIN_SAMPLE_TOKENS. `minimum`: eFLOPs that would."""
+
+    status = 400
+    code = "budget_too_small"
+    param = "kinetics.budget"
 
     def __init__(self, budget: int, minimum: int, prompt_tokens: int) -> None:
         super().__init__(

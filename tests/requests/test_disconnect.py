@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kinetics_serve.requests.disconnect import telling
 from kinetics_serve.engine.upstream import EngineLost
+from kinetics_serve.requests.disconnect import telling
 
 
 async def broken() -> AsyncIterator[bytes]:
