@@ -63,7 +63,7 @@ def create_app(
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
             )
-            admission = Admission(chosen.limits, metrics.queued)
+            admission = Admission(chosen.capacity, metrics.queued)
             app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, drain, ledger)
             watching = asyncio.create_task(pool.watch())
             try:

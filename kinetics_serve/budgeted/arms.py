@@ -8,6 +8,7 @@ from kinetics_serve.budgeted.prompt import Prompt, prompt_of
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
 from kinetics_serve.engine.pool import Pool
+from kinetics_serve.engine.pool import AUTO_MODEL, Pool
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.calibration import Calibration

@@ -1,7 +1,6 @@
 """A budgeted request's job, run for its client: in turn, against its tenant's quotas, and streamed if asked for."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -18,7 +17,6 @@ from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.requests.access import check_model, tenant_of
 from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
-from kinetics_serve.requests.errors import invalid
 from kinetics_serve.requests.services import Services
 from kinetics_serve.sources.completion import Completion
 
@@ -28,7 +26,6 @@ after so many keep-alive intervals, as proxies give up on a server that says not
 
 
 async def job_of(request: Request, body: Json, options: KineticsOptions, completion: type[Completion]) -> Job:
-    _check_finite(body)
     tenant = tenant_of(request)
     judge = scorer_model(options)
     if judge is not None:
@@ -89,11 +86,3 @@ async def answer_in_a_stream(request: Request, job: Job, tenant: Tenant | None, 
         raise
     events = streams.events(stream, work, changed, job.reports_progress, keep_alive_s)
     return CancellingStream(events, stop, media_type="text/event-stream")
-
-
-def _check_finite(body: Json) -> None:
-    """JSON has no infinity, but a number such as 1e400 reads as one."""
-    try:
-        json.dumps(body, allow_nan=False)
-    except ValueError:
-        raise invalid("the body has a number beyond what a double holds") from None

@@ -216,7 +216,7 @@ def serve(
     from kinetics_serve.engine.embedded.supervise import EngineError, Supervisor
     from kinetics_serve.engine.upstream import Patience
     from kinetics_serve.observability import log
-    from kinetics_serve.requests.admission import Limits
+    from kinetics_serve.requests.admission import Capacity
     from kinetics_serve.requests.services import DEFAULT_EFFORTS, Settings
     from kinetics_serve.server import serve as server
     from kinetics_serve.server import workers as worker_processes
@@ -242,7 +242,7 @@ def serve(
         max_body_mb << 20,
         loaded(calibration),
         chosen_verifiers(verifier or []),
-        limits=Limits(
+        capacity=Capacity(
             ceil(servers * max_inflight_samples),
             servers * max_inflight_seconds * profile.flops,
             ceil(max_queue / workers),

@@ -11,14 +11,23 @@ from typing import Any
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy, Price, UnsupportedArchitecture, load_architecture
 from kinetics_serve.engine.routing import choose, prefix_of
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, ModelCard, Upstream
+from kinetics_serve.errors import KineticsError
 
 logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 
 
-class ModelNotFound(Exception):
+AUTO_MODEL = "kinetics-auto"
+"""Served by no engine: the model of a request that leaves the choice of one to the calibration."""
+
+
+class ModelNotFound(KineticsError):
     """No server that is up serves a model of that name."""
+
+    status = 404
+    code = "model_not_found"
+    param = "model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import orjson
 
 from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.engine.patient_reader import PatientReader
+from kinetics_serve.errors import RETRY_AFTER_S, KineticsError
 from kinetics_serve.observability.request_id import HEADER as REQUEST_ID
 from kinetics_serve.observability.request_id import request_id
 
@@ -39,8 +40,13 @@ KEEPALIVE = [
 Json = dict[str, Any]
 
 
-class EngineUnavailable(Exception):
+class EngineUnavailable(KineticsError):
     """No answer from the server, or one that broke off. Another try may succeed."""
+
+    status = 503
+    code = "engine_unavailable"
+    retry_after_s: int | None = RETRY_AFTER_S
+    advice = "; try again in a few seconds"
 
 
 class EngineLost(EngineUnavailable):
@@ -48,15 +54,22 @@ class EngineLost(EngineUnavailable):
 
 
 class EngineOverloaded(EngineUnavailable):
-    """The server answered 429. `retry_after_s`: what it asks for, None where it doesn't say."""
+    """The server answered 429. retry_after_s: what it asks for, None where it doesn't say."""
+
+    status = 429
+    code = "overloaded"
+    advice = "; try again later"
 
     def __init__(self, message: str, retry_after_s: int | None) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
-class EngineRejected(Exception):
+class EngineRejected(KineticsError):
     """The server refused the request as it is: `status` is its 4xx, `message` its own words."""
+
+    code = "invalid_request"
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -66,6 +79,11 @@ class EngineRejected(Exception):
 
 class EngineSilent(EngineUnavailable):
     """The server took longer than it may."""
+
+    status = 504
+    code = "engine_timeout"
+    retry_after_s = None
+    advice = ", so it was given up"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The database behind the ledger: how to reach it, its transactions, its schema."""
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 30
@@ -123,4 +126,5 @@ async def _translated() -> AsyncIterator[None]:
     except IntegrityError:
         raise
     except (DBAPIError, PoolTimeout, OSError) as error:  # a refused connection is an OSError, unwrapped
+        logger.error("the ledger: %s", error)
         raise LedgerUnavailable("the ledger's database gives no answer") from error

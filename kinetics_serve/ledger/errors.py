@@ -1,16 +1,24 @@
 """Why the ledger says no. Imports no SQL, so that a front-end without a ledger does not load any."""
 
+from kinetics_serve.errors import RETRY_AFTER_S, KineticsError
 
-class QuotaExceeded(Exception):
-    """The tenant's quota does not cover the request now. `retry_after_s`: the soonest moment at which it can."""
+
+class QuotaExceeded(KineticsError):
+    """The tenant's quota does not cover the request now. retry_after_s: the soonest moment at which it can."""
+
+    status = 429
+    code = "quota_exceeded"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(f"{message}; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 
-class RequestTooLarge(Exception):
+class RequestTooLarge(KineticsError):
     """More eFLOPs than the tenant may ever reserve for one request. `maximum`: eFLOPs that it may."""
+
+    status = 400
+    code = "invalid_request"
 
     def __init__(self, tenant: str, eflops: int, maximum: int, which: str) -> None:
         super().__init__(
@@ -20,8 +28,13 @@ class RequestTooLarge(Exception):
         self.maximum = maximum
 
 
-class LedgerUnavailable(Exception):
+class LedgerUnavailable(KineticsError):
     """The database gives no answer. Another try may succeed."""
+
+    status = 503
+    code = "ledger_unavailable"
+    retry_after_s = RETRY_AFTER_S
+    advice = "; try again in a few seconds"
 
 
 class LedgerMisuse(Exception):

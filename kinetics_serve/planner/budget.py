@@ -4,14 +4,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from kinetics_serve.errors import KineticsError
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS
 
 BudgetUnit = Literal["eflops", "tokens", "samples"]
 
 
-class BudgetTooSmall(Exception):
+class BudgetTooSmall(KineticsError):
     """The budget does not cover one sample of MIN_SAMPLE_TOKENS. `minimum`: eFLOPs that would."""
+
+    status = 400
+    code = "budget_too_small"
+    param = "kinetics.budget"
 
     def __init__(self, budget: int, minimum: int, prompt_tokens: int) -> None:
         super().__init__(

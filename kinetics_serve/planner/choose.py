@@ -7,6 +7,7 @@ from statistics import stdev
 from typing import Generic, TypeVar
 
 from kinetics_serve.cost import KVPolicy, Price
+from kinetics_serve.errors import KineticsError
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, ServedPoint
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.spec import policy_of
@@ -25,8 +26,12 @@ prompt; None where the request can't run so.
 """
 
 
-class AccuracyOutOfReach(Exception):
+class AccuracyOutOfReach(KineticsError):
     """No calibrated way of spending is expected to be so accurate. `most`: what the most accurate one is."""
+
+    status = 400
+    code = "invalid_request"
+    param = "kinetics.budget.accuracy"
 
     def __init__(self, accuracy: float, most: float | None) -> None:
         promise = (

@@ -6,8 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from kinetics_serve.budgeted.arms import AUTO_MODEL
-from kinetics_serve.engine.pool import ModelNotFound
+from kinetics_serve.engine.pool import AUTO_MODEL, ModelNotFound
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.requests.errors import ApiError, invalid

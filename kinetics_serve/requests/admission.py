@@ -8,60 +8,77 @@ from dataclasses import dataclass, field
 from math import ceil, exp
 from time import monotonic
 
-CAPACITY = 10**6
-"""All that may be in flight, in parts: whole numbers, so that sums are exact."""
+from kinetics_serve.errors import KineticsError
+
+PARTS = 10**6
+"""Of the capacity, all of which may be in flight: whole numbers, so that sums are exact."""
 
 RATE_WINDOW_S = 30.0
 UNKNOWN_RETRY_AFTER_S = 5
 LONGEST_RETRY_AFTER_S = 600
 
 
-class Overloaded(Exception):
-    """The queue is full, or the request's deadline passed in it. `retry_after_s`: when it may fit."""
+class Overloaded(KineticsError):
+    """The queue is full, or the request's deadline passed in it. retry_after_s: when it may fit."""
+
+    status = 429
+    code = "overloaded"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.advice = f"; try again in {retry_after_s} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a request is expected to keep busy. eflops: None for a model without a price."""
+    """What a request is expected to keep busy."""
 
     samples: int
+
     eflops: float | None = None
+    """None for a model without a price."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """samples, eflops: what may be in flight together; eflops None is no limit. waiting: requests in the queue."""
+class Capacity:
+    """How much the engines take."""
 
     samples: int = 256
+    """May be in flight together."""
+
     eflops: float | None = None
+    """May be in flight together; None is no limit."""
+
     waiting: int = 1024
+    """Requests in the queue."""
 
     def cost(self, load: Load) -> int:
-        """Parts of the capacity, of samples or of eFLOPs, whichever is scarcer; all of it for what asks for more."""
+        """PARTS of the capacity, of samples or of eFLOPs, whichever is scarcer; all of it for what asks for more."""
         share = load.samples / self.samples
         if self.eflops is not None and load.eflops is not None:
             share = max(share, load.eflops / self.eflops)
-        return max(1, ceil(min(1.0, share) * CAPACITY))
+        return max(1, ceil(min(1.0, share) * PARTS))
 
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A request's place. cost: parts of the capacity, 1 to all of it. running: it was admitted and has not ended."""
+    """A request's place."""
 
     tenant: str
+
     cost: int
+    """PARTS of the capacity, 1 to all of it."""
+
     running: bool = False
+    """It was admitted and has not ended."""
 
 
 @dataclass(slots=True)
 class _Tenant:
-    """turn: the virtual time at which its next request is due, that is, what it has been given so far."""
-
     turn: int = 0
+    """The virtual time at which its next request is due, that is, what it has been given so far."""
+
     waiting: deque[Ticket] = field(default_factory=deque)
 
 
@@ -95,7 +112,7 @@ class FairQueue:
     def admit(self) -> list[Ticket]:
         """Takes those out of the queue that run from now on."""
         admitted = []
-        while (ticket := self.head) is not None and self.in_flight + ticket.cost <= CAPACITY:
+        while (ticket := self.head) is not None and self.in_flight + ticket.cost <= PARTS:
             tenant = self._tenants[ticket.tenant]
             tenant.waiting.popleft()
             self.waiting -= 1
@@ -127,11 +144,11 @@ class FairQueue:
         return sum(ticket.cost for tenant in self._tenants.values() for ticket in tenant.waiting)
 
     def _fits(self, ticket: Ticket) -> bool:
-        return self.head is ticket and self.in_flight + ticket.cost <= CAPACITY
+        return self.head is ticket and self.in_flight + ticket.cost <= PARTS
 
 
 class DrainRate:
-    """Parts of the capacity that come free per second while something runs, over the last RATE_WINDOW_S of that."""
+    """PARTS of the capacity that come free per second while something runs, over the last RATE_WINDOW_S of that."""
 
     def __init__(self) -> None:
         self._freed = 0.0
@@ -157,10 +174,12 @@ class DrainRate:
 class Admission:
     """The queue of an app. on_change: called with the requests that wait and the share of the capacity in flight."""
 
-    def __init__(self, limits: Limits, on_change: Callable[[int, float], None] = lambda waiting, load: None) -> None:
-        self.limits = limits
+    def __init__(
+        self, capacity: Capacity, on_change: Callable[[int, float], None] = lambda waiting, load: None
+    ) -> None:
+        self.capacity = capacity
         self._on_change = on_change
-        self._queue = FairQueue(limits.waiting)
+        self._queue = FairQueue(capacity.waiting)
         self._rate = DrainRate()
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
 
@@ -171,7 +190,7 @@ class Admission:
         within_s: how long it can wait. A request that is cancelled meanwhile leaves the queue.
         """
         arrived = monotonic()
-        ticket = Ticket(tenant, self.limits.cost(load))
+        ticket = Ticket(tenant, self.capacity.cost(load))
         turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
         surplus = self._queue.offer(ticket)
         if surplus is not None and not (lost := self._turns.pop(surplus)).done():
@@ -201,13 +220,13 @@ class Admission:
             turn = self._turns.pop(ticket)
             if not turn.done():
                 turn.set_result(None)
-        self._on_change(self._queue.waiting, self._queue.in_flight / CAPACITY)
+        self._on_change(self._queue.waiting, self._queue.in_flight / PARTS)
 
     def _free(self, ticket: Ticket) -> None:
         self._rate.advance(monotonic(), busy=True, freed=ticket.cost)
         self._queue.finish(ticket)
 
     def _overloaded(self, reason: str, ticket: Ticket) -> Overloaded:
-        ahead = self._queue.in_flight + self._queue.waiting_cost + ticket.cost - CAPACITY
+        ahead = self._queue.in_flight + self._queue.waiting_cost + ticket.cost - PARTS
         message = f"{reason}: {self._queue.waiting} requests wait for the engines"
         return Overloaded(message, self._rate.seconds_for(max(0, ahead)))

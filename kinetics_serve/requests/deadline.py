@@ -11,10 +11,13 @@ from kinetics_serve.engine.upstream import EngineSilent
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """limit_s: seconds from the request's arrival, which is when this is made; None is no limit."""
+    """A request arrives when this is made."""
 
     limit_s: float | None
+    """Seconds from its arrival; None is no limit."""
+
     arrived: float = field(default_factory=time.monotonic)
+    """On the monotonic clock."""
 
     @property
     def remaining_s(self) -> float | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kinetics_serve.errors import RETRY_AFTER_S
 from kinetics_serve.requests.disconnect import failure_event
-from kinetics_serve.requests.errors import RETRY_AFTER_S, ApiError
+from kinetics_serve.requests.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +20,16 @@ GRACE_S = 5.0
 
 @dataclass(eq=False, slots=True)
 class Drain:
-    """started: nothing new is taken. over: what still runs ends now, with its best answer so far if it has one."""
+    """How far a server is in stopping."""
 
     started: bool = False
+    """Nothing new is taken."""
+
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    """What still runs ends now, with its best answer so far if it has one."""
+
     requests: set["asyncio.Task[object]"] = field(default_factory=set)
+    """What runs."""
 
     async def run(self, timeout_s: float, hurry: asyncio.Event) -> None:
         """Returns when no request runs any more: after timeout_s, or once `hurry` is set, they are made to end."""

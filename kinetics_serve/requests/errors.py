@@ -10,25 +10,16 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from kinetics_serve.engine.pool import ModelNotFound
-from kinetics_serve.engine.upstream import EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
-from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
-from kinetics_serve.planner.choose import AccuracyOutOfReach
-from kinetics_serve.planner.plan import BudgetTooSmall
-from kinetics_serve.requests.admission import Overloaded
-from kinetics_serve.scorers.scorer import ScorerFailed
+from kinetics_serve.errors import KineticsError
 
 logger = logging.getLogger(__name__)
-
-RETRY_AFTER_S = 5
-"""Seconds after which a restarted engine may be back."""
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left: nobody reads it but the access log."""
 
 
-class ApiError(Exception):
-    """An error with its status and place in the envelope. `param`: the request's field at fault, dotted."""
+class ApiError(KineticsError):
+    """An error with its place in OpenAI's envelope, and the headers that go with it."""
 
     def __init__(
         self,
@@ -73,35 +64,10 @@ def as_api_error(error: Exception) -> ApiError:
     """The client's view of any exception."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, BudgetTooSmall):
-        return ApiError(400, "budget_too_small", str(error), "kinetics.budget")
-    if isinstance(error, AccuracyOutOfReach):
-        return ApiError(400, "invalid_request", str(error), "kinetics.budget.accuracy")
-    if isinstance(error, ModelNotFound):
-        return ApiError(404, "model_not_found", str(error), "model")
-    if isinstance(error, EngineRejected):
-        return ApiError(error.status, "invalid_request", error.message)
-    if isinstance(error, Overloaded):
-        message = f"{error}; try again in {error.retry_after_s} s"
-        return ApiError(429, "overloaded", message, headers={"retry-after": str(error.retry_after_s)})
-    if isinstance(error, EngineOverloaded):
-        seconds = error.retry_after_s if error.retry_after_s is not None else RETRY_AFTER_S
-        return ApiError(429, "overloaded", f"{error}; try again later", headers={"retry-after": str(seconds)})
-    if isinstance(error, EngineSilent):
-        return ApiError(504, "engine_timeout", f"{error}, so it was given up")
-    if isinstance(error, EngineUnavailable):
-        message = f"{error}; try again in a few seconds"
-        return ApiError(503, "engine_unavailable", message, headers={"retry-after": str(RETRY_AFTER_S)})
-    if isinstance(error, ScorerFailed):
-        return ApiError(502, "scorer_failed", str(error), "kinetics.scorer")
-    if isinstance(error, RequestTooLarge):
-        return invalid(str(error))
-    if isinstance(error, QuotaExceeded):
-        return ApiError(429, "quota_exceeded", str(error), headers={"retry-after": str(error.retry_after_s)})
-    if isinstance(error, LedgerUnavailable):
-        logger.error("the ledger: %s", error.__cause__)
-        message = f"{error}; try again in a few seconds"
-        return ApiError(503, "ledger_unavailable", message, headers={"retry-after": str(RETRY_AFTER_S)})
+    if isinstance(error, KineticsError):
+        after = error.retry_after_s
+        headers = None if after is None else {"retry-after": str(after)}
+        return ApiError(error.status, error.code, f"{error}{error.advice}", error.param, headers)
     logger.error("unexpected error", exc_info=error)
     return ApiError(500, "internal_error", "internal error; the server's log has the details")
 
@@ -126,9 +92,7 @@ def install(app: FastAPI) -> None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
-    request = (BudgetTooSmall, AccuracyOutOfReach, ModelNotFound, EngineRejected, EngineUnavailable, ScorerFailed)
-    ledger = (Overloaded, RequestTooLarge, QuotaExceeded, LedgerUnavailable)
-    for kind in (ApiError, *request, *ledger, Exception):
+    for kind in (KineticsError, Exception):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, handle_http)
     app.add_exception_handler(RequestValidationError, handle_validation)

@@ -11,7 +11,7 @@ from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
-from kinetics_serve.requests.admission import Admission, Limits, Load, Overloaded
+from kinetics_serve.requests.admission import Admission, Capacity, Load, Overloaded
 from kinetics_serve.requests.deadline import Deadline
 from kinetics_serve.requests.drain import Drain
 
@@ -29,38 +29,62 @@ DEFAULT_BODY_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an administrator sets.
-
-    efforts: samples' worth per `reasoning_effort`. calibration: what plans follow. verifier_hosts: `host:port` of the
-    programs that requests may name as their scorer. keep_alive_s: seconds of silence after which a stream sends a
-    comment. limits: what may run at once, and wait. max_deadline_s: seconds after which a request with a budget gets
-    its best answer so far, and another whose answer has not begun is given up. body_timeout_s: seconds in which a
-    request has to arrive. media_hosts: hosts that vLLM may fetch media from for a client. cors_origins: web pages that
-    may call this server from a browser.
-    """
+    """What an administrator sets."""
 
     efforts: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_EFFORTS))
+    """Samples' worth per `reasoning_effort`."""
+
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    """Of a request."""
+
     calibration: Calibration | None = None
+    """What plans follow."""
+
     verifier_hosts: frozenset[str] = frozenset()
+    """`host:port` of the programs that requests may name as their scorer."""
+
     keep_alive_s: float = DEFAULT_KEEP_ALIVE_S
-    limits: Limits = field(default_factory=Limits)
+    """Seconds of silence after which a stream sends a comment."""
+
+    capacity: Capacity = field(default_factory=Capacity)
+    """What may run at once, and wait."""
+
     max_deadline_s: float | None = None
+    """Seconds after which a request with a budget gets its best answer so far, and another whose answer has not begun
+    is given up."""
+
     body_timeout_s: float = DEFAULT_BODY_TIMEOUT_S
+    """Seconds in which a request has to arrive."""
+
     media_hosts: frozenset[str] = frozenset()
+    """Hosts that vLLM may fetch media from for a client."""
+
     cors_origins: tuple[str, ...] = ()
+    """Web pages that may call this server from a browser."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """What an app has once, for all of its requests."""
+
     settings: Settings
+
     pool: Pool
+    """The engines."""
+
     metrics: Metrics
+
     math_pool: MathPool
+    """Decides which answers are equal, in processes of its own."""
+
     client: aiohttp.ClientSession
+    """For servers that are not engines: verifiers."""
+
     admission: Admission
     drain: Drain
+
     ledger: "Ledger | None" = None
+    """None where everybody may do everything."""
 
     @asynccontextmanager
     async def admitted(self, tenant: "Tenant | None", load: Load, deadline: Deadline) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kinetics_serve.cost import ZERO, Cost, Price
+from kinetics_serve.errors import KineticsError
 
 TOKENS_PER_TOKEN = 2
 """A sample's text may have so many of the scorer's tokens for each of its own: their vocabularies may differ."""
@@ -12,8 +13,12 @@ MARGIN_TOKENS = 16
 """And so many more, where its text meets the scorer's prompt."""
 
 
-class ScorerFailed(Exception):
+class ScorerFailed(KineticsError):
     """No score could be had; the message says from whom and why."""
+
+    status = 502
+    code = "scorer_failed"
+    param = "kinetics.scorer"
 
 
 class Score(NamedTuple):

@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinetics_serve.requests.admission import (
-    CAPACITY,
-    Admission,
-    DrainRate,
-    FairQueue,
-    Limits,
-    Load,
-    Overloaded,
-    Ticket,
-)
+from kinetics_serve.requests.admission import PARTS, Admission, Capacity, DrainRate, FairQueue, Load, Overloaded, Ticket
 
-costs = st.integers(1, CAPACITY)
+costs = st.integers(1, PARTS)
 events = st.lists(st.tuples(st.sampled_from(["offer", "leave", "finish"]), st.sampled_from("abc"), costs), max_size=60)
 
 
@@ -46,11 +37,11 @@ def test_what_runs_fits_nobody_idles_and_each_tenants_requests_keep_their_order(
         for ticket in queue.admit():
             assert waiting[ticket.tenant].pop(0) is ticket
             running.append(ticket)
-        assert queue.in_flight == sum(ticket.cost for ticket in running) <= CAPACITY
+        assert queue.in_flight == sum(ticket.cost for ticket in running) <= PARTS
         assert queue.waiting == sum(map(len, waiting.values())) <= max_waiting
         assert all(ticket.running for ticket in running)
         head = queue.head
-        assert head is None or queue.in_flight + head.cost > CAPACITY
+        assert head is None or queue.in_flight + head.cost > PARTS
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), costs), min_size=1, max_size=40))
@@ -67,18 +58,18 @@ def test_everybody_gets_a_turn(requests: list[tuple[str, int]]) -> None:
     assert served == len(requests)
 
 
-@given(st.dictionaries(st.sampled_from("abcd"), st.integers(CAPACITY // 50, CAPACITY // 2), min_size=2), st.randoms())
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(PARTS // 50, PARTS // 2), min_size=2), st.randoms())
 @settings(deadline=None, max_examples=50)
 def test_tenants_that_wait_get_the_same_but_for_one_request(sizes: dict[str, int], random: Random) -> None:
     """However large a tenant's requests are, and in whatever order they came."""
     queue = FairQueue(10**6)
-    arrivals = [name for name, size in sizes.items() for _ in range(4 * CAPACITY // size)]
+    arrivals = [name for name, size in sizes.items() for _ in range(4 * PARTS // size)]
     random.shuffle(arrivals)
     for name in arrivals:
         queue.offer(Ticket(name, sizes[name]))
     got = dict.fromkeys(sizes, 0)
     running: list[Ticket] = []
-    while max(got.values()) < 3 * CAPACITY:
+    while max(got.values()) < 3 * PARTS:
         for ticket in queue.admit():
             got[ticket.tenant] += ticket.cost
             running.append(ticket)
@@ -88,14 +79,14 @@ def test_tenants_that_wait_get_the_same_but_for_one_request(sizes: dict[str, int
 
 def test_one_tenants_flood_costs_another_nothing_but_its_share() -> None:
     queue = FairQueue(100)
-    flood = [Ticket("flood", CAPACITY) for _ in range(101)]
+    flood = [Ticket("flood", PARTS) for _ in range(101)]
     for ticket in flood[:100]:
         assert queue.offer(ticket) is None
         queue.admit()
     assert queue.offer(flood[100]) is None  # 100 wait, one runs
     queue.admit()
     assert queue.offer(Ticket("flood", 1)) is not None
-    quiet = Ticket("quiet", CAPACITY)
+    quiet = Ticket("quiet", PARTS)
     assert queue.offer(quiet) is flood[100]  # the flood makes room
     queue.finish(flood[0])
     assert queue.admit() == [quiet]
@@ -103,13 +94,13 @@ def test_one_tenants_flood_costs_another_nothing_but_its_share() -> None:
 
 def test_a_tenant_that_was_away_does_not_get_what_it_never_asked_for() -> None:
     queue = FairQueue(1000)
-    busy = [Ticket("busy", CAPACITY) for _ in range(50)]
+    busy = [Ticket("busy", PARTS) for _ in range(50)]
     for ticket in busy[:40]:
         queue.offer(ticket)
         queue.finish(queue.admit()[0])
     for number in range(5):
         queue.offer(busy[40 + number])
-        queue.offer(Ticket("back", CAPACITY))
+        queue.offer(Ticket("back", PARTS))
     order = []
     while admitted := queue.admit():
         order += [ticket.tenant for ticket in admitted]
@@ -128,23 +119,23 @@ def test_a_tenant_that_was_away_does_not_get_what_it_never_asked_for() -> None:
     ],
 )
 def test_a_request_takes_what_is_scarcer(load: Load, share: float) -> None:
-    assert Limits(samples=256, eflops=1e13).cost(load) == share * CAPACITY
+    assert Capacity(samples=256, eflops=1e13).cost(load) == share * PARTS
 
 
 def test_the_drain_rate_is_that_of_busy_time() -> None:
     rate = DrainRate()
     for second in range(1, 101):
-        rate.advance(float(second), busy=True, freed=CAPACITY // 10)
-    assert rate.seconds_for(CAPACITY) == pytest.approx(10, abs=1)
+        rate.advance(float(second), busy=True, freed=PARTS // 10)
+    assert rate.seconds_for(PARTS) == pytest.approx(10, abs=1)
     rate.advance(10_000.0, busy=False)
-    assert rate.seconds_for(CAPACITY) == pytest.approx(10, abs=1)
+    assert rate.seconds_for(PARTS) == pytest.approx(10, abs=1)
     for second in range(10_001, 10_101):
-        rate.advance(float(second), busy=True, freed=CAPACITY // 100)
-    assert rate.seconds_for(CAPACITY) == pytest.approx(80, abs=25)
+        rate.advance(float(second), busy=True, freed=PARTS // 100)
+    assert rate.seconds_for(PARTS) == pytest.approx(80, abs=25)
 
 
 async def test_requests_wait_for_their_turn_and_say_how_long() -> None:
-    admission = Admission(Limits(samples=2))
+    admission = Admission(Capacity(samples=2))
     running = most = 0
 
     async def request() -> float:
@@ -163,7 +154,7 @@ async def test_requests_wait_for_their_turn_and_say_how_long() -> None:
 
 async def test_a_full_queue_says_when_there_may_be_room() -> None:
     changes: list[tuple[int, float]] = []
-    admission = Admission(Limits(samples=1, waiting=2), lambda waiting, load: changes.append((waiting, load)))
+    admission = Admission(Capacity(samples=1, waiting=2), lambda waiting, load: changes.append((waiting, load)))
 
     async def request() -> None:
         async with admission.slot("a", Load(1)):
@@ -185,7 +176,7 @@ async def test_a_full_queue_says_when_there_may_be_room() -> None:
 
 
 async def test_a_deadline_that_passes_in_the_queue_is_an_overload() -> None:
-    admission = Admission(Limits(samples=1))
+    admission = Admission(Capacity(samples=1))
     async with admission.slot("a", Load(1)):
         with pytest.raises(Overloaded, match=r"within its deadline of 0\.05 s"):
             async with admission.slot("a", Load(1), within_s=0.05):
@@ -199,7 +190,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_an_overload() -> None:
 def test_requests_that_are_given_up_at_any_moment_leave_nothing_behind(plans: list[tuple[int, int, bool]]) -> None:
     async def scenario() -> None:
         last: list[tuple[int, float]] = []
-        admission = Admission(Limits(samples=4, waiting=5), lambda waiting, load: last.append((waiting, load)))
+        admission = Admission(Capacity(samples=4, waiting=5), lambda waiting, load: last.append((waiting, load)))
 
         async def request(steps: int, samples: int) -> None:
             async with admission.slot("ab"[samples % 2], Load(samples)):

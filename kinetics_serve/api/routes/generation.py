@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from kinetics_serve.budgeted import serve
-from kinetics_serve.budgeted.arms import AUTO_MODEL
 from kinetics_serve.budgeted.options import BUDGET_HEADER, KineticsOptions, options_of
 from kinetics_serve.budgeted.streams import CompletionStream, ResponseStream
+from kinetics_serve.engine.pool import AUTO_MODEL
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.passthrough import metered

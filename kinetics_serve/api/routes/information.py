@@ -8,9 +8,10 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from kinetics_serve.budgeted.arms import AUTO_MODEL, auto_models, offers_of, plan_of, with_reserves
+from kinetics_serve.budgeted.arms import auto_models, offers_of, plan_of, with_reserves
 from kinetics_serve.budgeted.options import BUDGET_HEADER, options_of
 from kinetics_serve.budgeted.scoring import scorer_model, scorer_of
+from kinetics_serve.engine.pool import AUTO_MODEL
 from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.planner.choose import fitting
 from kinetics_serve.planner.plan import minimum
