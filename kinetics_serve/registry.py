@@ -1,6 +1,7 @@
 """Parts found by name: ours and other packages', each announced by an entry point and imported when first asked for."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -51,9 +52,9 @@ class Registry(Generic[Spec]):
     def _load(self, name: str) -> Spec:
         points = self._found.get(name)
         if points is None:
-            near = get_close_matches(name, self.names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UnknownPart(f"no {self.noun} is called {name!r}: there are {', '.join(self.names) or 'none'}{hint}")
+            there = ", ".join(self.names) or "none"
+            hint = did_you_mean(name, self.names)
+            raise UnknownPart(f"no {self.noun} is called {name!r}: there are {there}{hint}")
         if len(points) > 1:
             packages = " and ".join(sorted(map(_package, points)))
             raise BrokenPart(f"the {self.noun} {name!r} is announced by {packages}: uninstall all but one")
@@ -67,6 +68,12 @@ class Registry(Generic[Spec]):
             given = f"{point.value} is a {type(part).__name__}, not a {self._spec.__name__}"
             raise BrokenPart(f"the {self.noun} {name!r} of {_package(point)} can't be used: {given}")
         return part
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that nobody knows: the nearest one that is known, if any is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _package(point: EntryPoint) -> str:

@@ -1,6 +1,6 @@
 """The `kinetics` object of a request: what a client may say about its budget."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import (
     BaseModel,
@@ -15,20 +15,30 @@ from pydantic import (
 
 from kinetics_serve.answers.equivalence import EquivalenceKind
 from kinetics_serve.answers.extract import PatternError, extractor
+from kinetics_serve.answers.equivalence import EquivalenceKind
+from kinetics_serve.answers.extract import PatternError, extractor
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
-from kinetics_serve.planner.plan import Budget, StrategyName
+from kinetics_serve.planner.budget import Budget
 from kinetics_serve.requests.errors import ApiError, from_validation, invalid
-from kinetics_serve.scorers.judge import CRITERIA
-from kinetics_serve.scorers.reward_model import Api
-from kinetics_serve.scorers.verifier import host_of
+from kinetics_serve.registry import did_you_mean
+from kinetics_serve.scorers.confidence import ConfidenceScorer
+from kinetics_serve.scorers.spec import CONFIDENCE, SCORERS, ScorerOptions
+from kinetics_serve.strategies.spec import AUTO, STRATEGIES, policy_of
 
 BUDGET_HEADER = "x-kinetics-budget"
 MAX_BUDGET = 1e30
 """eFLOPs. More than any machine does in a lifetime, and far from where doubles end."""
 
 MAX_SAMPLES = 1024
-MAX_VERIFIER_TIMEOUT_S = 300.0
 MAX_FORCE_TOKENS = 256
+
+_SPECS = [spec for spec in map(STRATEGIES.get, STRATEGIES.names) if spec.arms == 1]
+
+STRATEGY_NAMES = [AUTO, *(spec.name for spec in _SPECS)]
+"""What a client may name."""
+
+BY_SCORE = [spec.name for spec in _SPECS if spec.by_score]
+"""The strategies that score decides: the others would pay a scorer for nothing."""
 
 Positive = Annotated[float, Field(gt=0, le=MAX_BUDGET, allow_inf_nan=False, strict=True)]
 Probability = Annotated[float, Field(gt=0, le=1, strict=True)]
@@ -55,17 +65,13 @@ class BudgetOption(Strict):
         return self
 
     def budget(self) -> Budget:
-        """In eFLOPs, tokens or samples. Raises ApiError for a budget by accuracy: only a calibration can price it."""
+        """In eFLOPs, tokens or samples: what is not stated by accuracy."""
         if self.eflops is not None:
             return Budget("eflops", self.eflops)
         if self.tokens is not None:
             return Budget("tokens", self.tokens)
-        if self.samples is not None:
-            return Budget("samples", self.samples)
-        raise invalid(
-            "a budget by accuracy needs a calibration, and this server has none: state eflops, tokens or samples",
-            "kinetics.budget.accuracy",
-        )
+        assert self.samples is not None
+        return Budget("samples", self.samples)
 
 
 class AnswerOption(Strict):
@@ -95,64 +101,23 @@ class AnswerOption(Strict):
         return self
 
 
-class ConfidenceScorer(Strict):
-    """The model's confidence, over the whole sample or its least confident stretch. Costs nothing."""
-
-    kind: Literal["confidence"] = "confidence"
-    statistic: Literal["mean", "worst_window"] = "mean"
+def _scorer_kind(value: Any) -> Any:
+    return value.get("kind", CONFIDENCE) if isinstance(value, dict) else getattr(value, "kind", None)
 
 
-class RewardModelScorer(Strict):
-    """A reward model that one of the upstreams serves, by vLLM's route of that name."""
-
-    kind: Literal["reward_model"]
-    model: str = Field(examples=["Skywork-Reward-V2-Qwen3-0.6B"])
-    api: Api = "classify"
-
-
-class JudgeScorer(Strict):
-    """A language model grades the answer; by default, the one that gave it."""
-
-    kind: Literal["judge"]
-    model: str | None = Field(default=None, examples=["Qwen3-8B"])
-    criteria: Annotated[str, Field(min_length=1, max_length=4000)] = CRITERIA
-
-
-class HttpScorer(Strict):
-    """A program at a URL whose host the server's administrator allows."""
-
-    kind: Literal["http"]
-    url: str = Field(examples=["https://verifier.example/score"])
-    timeout_s: Annotated[float, Field(gt=0, le=MAX_VERIFIER_TIMEOUT_S, strict=True)] = 10.0
-
-    @field_validator("url")
-    @classmethod
-    def leads_somewhere(cls, value: str) -> str:
-        host_of(value)
-        return value
-
-
-def _kind(value: Any) -> Any:
-    return value.get("kind", "confidence") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
-ScorerOption = Annotated[
-    Annotated[ConfidenceScorer, Tag("confidence")]
-    | Annotated[RewardModelScorer, Tag("reward_model")]
-    | Annotated[JudgeScorer, Tag("judge")]
-    | Annotated[HttpScorer, Tag("http")],
-    Discriminator(_kind),
-]
-
-SCORED: tuple[StrategyName, ...] = ("best_of_n", "weighted_vote", "deepconf")
-"""The strategies that score decides: the others would pay a scorer for nothing."""
+if TYPE_CHECKING:
+    ScorerOption = ScorerOptions
+else:  # the options of every scorer that a package announces
+    _scorers = tuple(Annotated[SCORERS.get(name).options, Tag(name)] for name in SCORERS.names)
+    ScorerOption = Annotated[Union[_scorers], Discriminator(_scorer_kind)]  # noqa: UP007  of a tuple
 
 
 class KineticsOptions(Strict):
     """Everything but the budget has a default."""
 
     budget: BudgetOption | None = None
-    strategy: StrategyName = "auto"
+    strategy: Annotated[str, Field(json_schema_extra={"enum": STRATEGY_NAMES})] = AUTO
+    strategy_options: Annotated[dict[str, Any], Field(examples=[{"stop_confidence": 0.9}])] = {}
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] = 32
     kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=MIN_KV_BUDGET, strict=True)] = "auto"
     answer: AnswerOption = AnswerOption()
@@ -164,12 +129,31 @@ class KineticsOptions(Strict):
     include_samples: Annotated[bool, Field(strict=True)] = False
     progress: Annotated[bool, Field(strict=True)] = True
 
+    @field_validator("strategy")
+    @classmethod
+    def known_strategy(cls, value: str) -> str:
+        if value not in STRATEGY_NAMES:
+            raise ValueError(f"no strategy is called so: there are {', '.join(STRATEGY_NAMES)}{did_you_mean(value, STRATEGY_NAMES)}")
+        return value
+
+    @model_validator(mode="after")
+    def options_suit_the_strategy(self) -> Self:
+        if self.strategy == AUTO:
+            if self.strategy_options:
+                raise ValueError("strategy_options are of a strategy: name one")
+            return self
+        try:
+            policy_of(self.strategy, self.strategy_options, self.stop_confidence)
+        except ValidationError as error:
+            raise ValueError(f"of strategy_options, {from_validation(error)}") from None
+        return self
+
     @model_validator(mode="after")
     def score_decides(self) -> Self:
-        if self.scorer.kind != "confidence" and self.strategy not in SCORED:
+        if self.scorer.kind != CONFIDENCE and self.strategy not in BY_SCORE:
             raise ValueError(
                 f"the scorer {self.scorer.kind!r} costs, and the strategy {self.strategy!r} does not choose by scores: "
-                f"state a strategy of {', '.join(SCORED)}"
+                f"state a strategy of {', '.join(BY_SCORE)}"
             )
         return self
 

@@ -28,6 +28,10 @@ class Ended(NamedTuple):
     empty: bool = True
     extra: Cost = ZERO
     """What forcing its answer and scoring it cost."""
+    forced: Cost = ZERO
+    """What of that forcing its answer cost."""
+    forced_tokens: int = 0
+    """Generated to force its answer."""
     lowest: float = 0.0
 
 
@@ -39,6 +43,8 @@ class Run:
         self.arms = tuple(arms)
         self.account = Account(budget)
         self.extra_cost = ZERO
+        self.forced_cost = ZERO
+        self.forced_tokens = 0
         self.shared_prefix_eflops = 0
         self.sparse_eflops = 0
         self.cached_tokens: dict[int, int] = {}
@@ -56,6 +62,17 @@ class Run:
     def cost(self) -> Cost:
         """Of all samples that have been settled."""
         return sum(self._costs, ZERO)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all samples so far, forced answers included."""
+        return sum([sample.tokens for sample in self.samples]) + self.forced_tokens
+
+    @property
+    def spent_so_far(self) -> int:
+        """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
+        running = [sample for sample in self.samples if sample.status is Status.RUNNING and sample.tokens]
+        return self.account.spent + sum([self.arms[sample.arm].worst_case(sample.tokens) for sample in running])
 
     @property
     def state(self) -> State:
@@ -106,6 +123,8 @@ class Run:
         """The sample is over: charges what it cost and frees the rest of its reservation."""
         if end.extra != ZERO or self._extra:
             self._extra[index] = end.extra
+            self.forced_cost += end.forced
+            self.forced_tokens += end.forced_tokens
         sample = self.samples[index]
         reported = end.status is not Status.STOPPED
         self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for_siblings(sample))

@@ -2,16 +2,27 @@
 
 from dataclasses import dataclass
 from math import exp
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from kinetics_serve.cost import Cost
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, Json, Upstream
 from kinetics_serve.scorers.reward_model import question
 from kinetics_serve.scorers.scorer import Score, ScorerFailed, ScorerPrompt
+from kinetics_serve.scorers.spec import ScorerContext, ScorerOptions, ScorerSpec
 
 GRADES = [str(grade) for grade in range(1, 10)]
 GENERATED_TOKENS = 1
 CRITERIA = "Is the answer correct, and does it do what was asked?"
+
+
+class JudgeScorer(ScorerOptions):
+    """A language model grades the answer; by default, the one that gave it."""
+
+    kind: Literal["judge"]
+    model: str | None = Field(default=None, examples=["Qwen3-8B"])
+    criteria: Annotated[str, Field(min_length=1, max_length=4000)] = CRITERIA
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +92,15 @@ def expected_grade(choice: Json) -> float:
     if total > 0:
         return sum(grade * weight for grade, weight in weights.items()) / total
     return float(GRADES.index(choice["message"]["content"].strip()) + 1)
+
+
+async def _make(options: JudgeScorer, context: ScorerContext) -> Judge:
+    engine = context.engine(options.model or context.model)
+    asked: Json = {"model": engine.model, "messages": judge_messages(context.messages, "", options.criteria)}
+    frame_tokens = await engine.upstream.count_tokens(asked)
+    prompt = ScorerPrompt(engine.price, frame_tokens, GENERATED_TOKENS, engine.context)
+    prompt.check_room(engine.model)
+    return Judge(engine.upstream, engine.model, context.messages, options.criteria, prompt, context.fields)
+
+
+SPEC = ScorerSpec("judge", JudgeScorer, _make)

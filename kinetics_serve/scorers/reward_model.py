@@ -4,24 +4,37 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
+from pydantic import Field
+
 from kinetics_serve.cost import Cost
 from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, Json, Upstream
 from kinetics_serve.scorers.scorer import Score, ScorerFailed, ScorerPrompt
+from kinetics_serve.scorers.spec import ScorerContext, ScorerOptions, ScorerSpec
 
 Api = Literal["classify", "pooling", "score"]
 """vLLM's routes: `classify` for sequence classifiers, `pooling` for reward heads, `score` for cross-encoders."""
 
 
+class RewardModelScorer(ScorerOptions):
+    """A reward model that one of the upstreams serves, by vLLM's route of that name."""
+
+    kind: Literal["reward_model"]
+    model: str = Field(examples=["Skywork-Reward-V2-Qwen3-0.6B"])
+    api: Api = "classify"
+
+
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """messages: the conversation up to the sample. fields: of every request, such as a cache_salt."""
+    """The score is what the model says of the conversation with the sample."""
 
     upstream: Upstream
     model: str
     api: Api
     messages: list[Json]
+    """The conversation up to the sample."""
     prompt: ScorerPrompt
     fields: Json
+    """Of every request, such as a cache_salt."""
 
     def worst_case(self, tokens: int) -> Cost:
         return self.prompt.worst_case(tokens)
@@ -62,3 +75,16 @@ def question(messages: list[Json]) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(str(part.get("text", "")) for part in content)
+
+
+async def _make(options: RewardModelScorer, context: ScorerContext) -> RewardModel:
+    engine = context.engine(options.model)
+    messages = context.messages
+    asked: Json = {"prompt": question(messages)} if options.api == "score" else {"messages": messages}
+    frame_tokens = await engine.upstream.count_tokens({"model": engine.model, **asked})
+    prompt = ScorerPrompt(engine.price, frame_tokens, 0, engine.context)
+    prompt.check_room(engine.model)
+    return RewardModel(engine.upstream, engine.model, options.api, messages, prompt, context.fields)
+
+
+SPEC = ScorerSpec("reward_model", RewardModelScorer, _make)

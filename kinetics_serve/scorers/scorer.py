@@ -21,6 +21,17 @@ class ScorerFailed(KineticsError):
     param = "kinetics.scorer"
 
 
+class ScorerRefused(KineticsError):
+    """A request's scorer can't be used as it is stated. field: which of its fields is at fault."""
+
+    status = 400
+    code = "invalid_request"
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.param = f"kinetics.scorer.{field}" if field else "kinetics.scorer"
+
+
 class Score(NamedTuple):
     """Higher is better. cost: FLOPs and bytes that it took, at most what was announced."""
 
@@ -40,15 +51,15 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScorerPrompt:
-    """What a model that scores reads: frame_tokens of a question and instructions, then a sample's text.
-
-    generated: tokens that it writes. context: the most that it takes, prompt and generated together.
-    """
+    """What a model that scores reads: a question and instructions, then a sample's text."""
 
     price: Price
     frame_tokens: int
+    """Of the question and the instructions."""
     generated: int
+    """Tokens that it writes."""
     context: int
+    """The most tokens that it takes, prompt and generated together."""
 
     def limit(self, tokens: int) -> int:
         """The most tokens of the prompt for a sample of `tokens` tokens; vLLM cuts off what exceeds it."""
@@ -66,3 +77,11 @@ class ScorerPrompt:
         """The cost by what the server reports, which it can't exceed the limit with."""
         prompt = max(1, min(prompt_tokens, self.limit(tokens)))
         return self.price.sample(prompt, self.generated, cached_tokens=max(0, min(cached_tokens, prompt)))
+
+    def check_room(self, model: str) -> None:
+        """Raises ScorerRefused where the question alone fills the context."""
+        if self.frame_tokens + MARGIN_TOKENS + self.generated > self.context:
+            raise ScorerRefused(
+                f"the question has {self.frame_tokens} tokens for the scorer {model!r}, whose context of "
+                f"{self.context} leaves no room for an answer"
+            )

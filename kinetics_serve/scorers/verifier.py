@@ -4,13 +4,16 @@ import asyncio
 import json
 from dataclasses import dataclass
 from math import isfinite
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
+from pydantic import Field, field_validator
 
 from kinetics_serve.cost import ZERO, Cost
 from kinetics_serve.engine.upstream import Json
-from kinetics_serve.scorers.scorer import Score, ScorerFailed
+from kinetics_serve.scorers.scorer import Score, ScorerFailed, ScorerRefused
+from kinetics_serve.scorers.spec import ScorerContext, ScorerOptions, ScorerSpec
 
 TRIES = 3
 FIRST_PAUSE_S = 0.25
@@ -18,16 +21,32 @@ FIRST_PAUSE_S = 0.25
 
 MAX_RESPONSE_BYTES = 64 << 10
 MAX_URL_LENGTH = 8192
+MAX_TIMEOUT_S = 300.0
+
+
+class HttpScorer(ScorerOptions):
+    """A program at a URL whose host the server's administrator allows."""
+
+    kind: Literal["http"]
+    url: str = Field(examples=["https://verifier.example/score"])
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, strict=True)] = 10.0
+
+    @field_validator("url")
+    @classmethod
+    def leads_somewhere(cls, value: str) -> str:
+        host_of(value)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Costs no eFLOPs: what it does is not this server's compute. timeout_s: of each try."""
+    """Costs no eFLOPs: what it does is not this server's compute."""
 
     client: aiohttp.ClientSession
     url: str
     messages: list[Json]
     timeout_s: float
+    """Of each try."""
     first_pause_s: float = FIRST_PAUSE_S
 
     def worst_case(self, tokens: int) -> Cost:
@@ -84,3 +103,18 @@ def _score(url: str, content: bytes) -> float:
     except (ValueError, KeyError, TypeError, OverflowError):
         raise ScorerFailed(f'the verifier {url} must answer with JSON such as {{"score": 0.7}}') from None
     return float(value)
+
+
+async def _make(options: HttpScorer, context: ScorerContext) -> Verifier:
+    host = host_of(options.url)
+    if host not in context.allowed_hosts:
+        there = ", ".join(sorted(context.allowed_hosts)) or "none"
+        raise ScorerRefused(
+            f"the host {host} is not one that this server's administrator allows as a verifier; allowed: {there}. "
+            "They are set with --verifier HOST:PORT",
+            "url",
+        )
+    return Verifier(context.client, options.url, context.messages, options.timeout_s)
+
+
+SPEC = ScorerSpec("http", HttpScorer, _make)

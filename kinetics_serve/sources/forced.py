@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kinetics_serve.answers.extract import Extractor
 from kinetics_serve.answers.groups import AnswerGroups
-from kinetics_serve.cost import ZERO, Cost, KVPolicy, Price
+from kinetics_serve.cost import Cost, KVPolicy, Price
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
 from kinetics_serve.runner.run import Ended
@@ -24,13 +24,14 @@ TOKENS_PER_TOKEN = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Forcing:
-    """What forcing an answer of at most force_tokens costs. context: the most that the model takes."""
+    """What forcing an answer of at most force_tokens costs."""
 
     price: Price
     kv: KVPolicy
     prompt_tokens: int
     force_tokens: int
     context: int
+    """The most tokens that the model takes."""
 
     def limit(self, tokens: int) -> int:
         """The most tokens of the prompt that ends in a sample of `tokens` tokens; vLLM cuts off what exceeds it."""
@@ -50,14 +51,12 @@ class Forcing:
 class ForcedSource:
     """A live source whose cut-off samples get an answer: their thinking is closed, and the model goes on after a cue.
 
-    tokens: generated after cues so far, and what that cost.
+    Budget forcing, as s1 has it (arXiv 2501.19393).
     """
 
     def __init__(
         self, source: LiveSource, route: Route, body: Json, forcing: Forcing, extract: Extractor, groups: AnswerGroups
     ) -> None:
-        self.tokens = 0
-        self.cost = ZERO
         self._source = source
         self._route = route
         self._body = body
@@ -84,7 +83,7 @@ class ForcedSource:
         try:
             choice, usage = response["choices"][0], response["usage"]
             text = (choice.get("message") or {}).get("content") or choice.get("text") or ""
-            self.tokens += int(usage["completion_tokens"])
+            tokens = int(usage["completion_tokens"])
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineUnavailable("the engine's answer is not a completion") from error
         completion.extend(CUE + text)
@@ -92,8 +91,7 @@ class ForcedSource:
         label = await self._groups.label(answer) if answer is not None else None
         status = Status.FINISHED if label is not None else Status.TRUNCATED
         cost = self._forcing.settle(end.tokens, usage)
-        self.cost += cost
-        return end._replace(status=status, answer=label, extra=cost)
+        return end._replace(status=status, answer=label, extra=cost, forced=cost, forced_tokens=tokens)
 
 
 def forced_body(body: Json, completion: Completion) -> Json:
@@ -107,7 +105,7 @@ def forced_body(body: Json, completion: Completion) -> Json:
     return sent | {"prompt": body["prompt"] + said}
 
 
-def scoring_of(*costs: Callable[[int], Cost] | None) -> Callable[[int], Cost] | None:
-    """The sum of what is reserved with a sample beside its own generation."""
+def extra_of(*costs: Callable[[int], Cost] | None) -> Callable[[int], Cost] | None:
+    """The sum of what is reserved with a sample beside its own generation, see Arm.extra."""
     stated = [cost for cost in costs if cost is not None]
     return (lambda tokens: sum([cost(tokens) for cost in stated], Cost())) if stated else None

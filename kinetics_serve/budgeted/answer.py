@@ -1,0 +1,82 @@
+"""A budgeted request's answer, whole or as the chunks of a stream."""
+
+import time
+import uuid
+from typing import Any
+
+from kinetics_serve.budgeted import bill
+from kinetics_serve.budgeted.execution import Execution
+from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.strategies.state import Sample
+
+Json = dict[str, Any]
+
+
+class Answer:
+    """What an execution has to say, in OpenAI's words."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._run = execution.run
+        self._chat = execution.prompt.completion is ChatCompletion
+        self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+
+    @property
+    def model(self) -> str:
+        return self._run.arms[bill.answering_arm(self._run)].model
+
+    def response(self) -> Json:
+        """The answer of a request that is not streamed."""
+        return {
+            "id": self._id,
+            "object": "chat.completion" if self._chat else "text_completion",
+            "created": self._created,
+            "model": self.model,
+            "choices": [self._winner().choice()],
+            "usage": bill.usage(self._run),
+            "kinetics": self._bill(),
+        }
+
+    def progress(self) -> Json:
+        """A chunk that says how far the request is and leaves the text alone."""
+        untouched: Json = {"delta": {}} if self._chat else {"text": ""}
+        empty = {"index": 0, "finish_reason": None} | untouched
+        return self._chunk([empty], kinetics=bill.progress(self._run))
+
+    def chunks(self) -> list[Json]:
+        """The winner as a stream's chunks, the bill on the last that has a choice."""
+        choices = self._winner().deltas()
+        chunks = [self._chunk([choice]) for choice in choices[:-1]]
+        chunks.append(self._chunk(choices[-1:], kinetics=self._bill()))
+        if self._execution.prompt.include_usage:
+            chunks.append(self._chunk([], usage=bill.usage(self._run)))
+        return chunks
+
+    def _bill(self) -> Json:
+        options = self._execution.options
+        text_of = self._text_of if options.include_samples else None
+        return bill.bill(self._run, options.scorer.kind, bool(options.answer.force_tokens), text_of)
+
+    def _text_of(self, sample: Sample) -> str:
+        completion = self._execution.completion_of(sample)
+        return completion.text if completion is not None else ""
+
+    def _winner(self) -> Completion:
+        assert self._run.finish is not None
+        winner = self._run.finish.winner
+        completion = self._execution.completion_of(self._run.samples[winner]) if winner is not None else None
+        if completion is not None:
+            return completion
+        prompt = self._execution.prompt
+        return prompt.completion(prompt.top_logprobs)  # no sample has any text
+
+    def _chunk(self, choices: list[Json], **more: Any) -> Json:
+        return {
+            "id": self._id,
+            "object": "chat.completion.chunk" if self._chat else "text_completion",
+            "created": self._created,
+            "model": self.model,
+            "choices": choices,
+            **more,
+        }

@@ -1,0 +1,110 @@
+"""What a client is told of a run's money, votes and samples: the `kinetics` object, and usage."""
+
+from collections.abc import Callable
+from typing import Any
+
+from kinetics_serve.runner.run import Run
+from kinetics_serve.scorers.spec import CONFIDENCE
+from kinetics_serve.strategies.state import Sample, Status
+from kinetics_serve.strategies.votes import tally
+
+Json = dict[str, Any]
+
+
+def bill(run: Run, scorer: str = CONFIDENCE, forces: bool = False, text_of: Callable[[Sample], str] | None = None) -> Json:
+    """The `kinetics` object of a response, of a run that has finished.
+
+    scorer: the kind that scored its samples. forces: answers of samples that are cut off are asked for. text_of: what
+    a sample says, where the client wants to see every one.
+    """
+    assert run.finish is not None
+    winner = run.finish.winner
+    arm = answering_arm(run)
+    found: Json = {
+        "strategy": run.policy.name,
+        "model": run.arms[arm].model,
+        "kv_budget": run.arms[arm].kv.budget or "dense",
+        "budget_eflops": run.account.budget,
+        "spent_eflops": run.account.spent,
+        "compute_flops": run.cost.compute_flops,
+        "memory_bytes": run.cost.memory_bytes,
+        "arithmetic_intensity": run.arms[arm].price.intensity,
+        "samples_started": len(run.samples),
+        "samples_finished": samples_finished(run),
+        "stop_reason": run.finish.reason,
+        "answer": run.samples[winner].answer if winner is not None else None,
+        "confidence": run.finish.confidence,
+        "votes": votes(run),
+    }
+    if len(run.arms) > 1:
+        found["stages"] = [_stage(run, number) for number in range(len(run.arms))]
+    eflops = run.arms[0].eflops
+    if forces:
+        found["forced"] = {"completion_tokens": run.forced_tokens, "spent_eflops": eflops(run.forced_cost)}
+    if scorer != CONFIDENCE:
+        found["scorer"] = {"kind": scorer, "spent_eflops": eflops(run.extra_cost - run.forced_cost)}
+    if text_of is not None:
+        found["samples"] = [_sample(run, sample, text_of(sample)) for sample in run.samples]
+    return found
+
+
+def progress(run: Run) -> Json:
+    """The `kinetics` object of a run that goes on."""
+    return {
+        "spent_eflops": run.account.spent,
+        "reserved_eflops": run.account.reserved,
+        "budget_eflops": run.account.budget,
+        "samples_started": len(run.samples),
+        "samples_running": run.state.running,
+        "samples_finished": samples_finished(run),
+        "completion_tokens": run.completion_tokens,
+        "votes": votes(run),
+    }
+
+
+def usage(run: Run) -> Json:
+    """OpenAI's usage: the prompt once, and the tokens of all samples."""
+    prompt, completion = run.arms[0].prompt_tokens, run.completion_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": run.cached_tokens.get(0, 0)},
+    }
+
+
+def answering_arm(run: Run) -> int:
+    """Whose answer it is: of several, the first's until the run has ended."""
+    winner = run.finish.winner if run.finish is not None else None
+    return 0 if winner is None else run.samples[winner].arm
+
+
+def votes(run: Run) -> list[Json]:
+    return [{"answer": vote.answer, "count": vote.count, "weight": vote.weight} for vote in tally(run.samples)]
+
+
+def samples_finished(run: Run) -> int:
+    """Samples that ran to their end, be it max_tokens."""
+    return sum([sample.status in (Status.FINISHED, Status.TRUNCATED) for sample in run.samples])
+
+
+def _stage(run: Run, arm: int) -> Json:
+    samples = [sample for sample in run.samples if sample.arm == arm]
+    return {
+        "model": run.arms[arm].model,
+        "kv_budget": run.arms[arm].kv.budget or "dense",
+        "samples_started": len(samples),
+        "completion_tokens": sum(sample.tokens for sample in samples),
+    }
+
+
+def _sample(run: Run, sample: Sample, text: str) -> Json:
+    return {
+        "index": sample.index,
+        "model": run.arms[sample.arm].model,
+        "status": sample.status.value,
+        "tokens": sample.tokens,
+        "answer": sample.answer,
+        "score": sample.score,
+        "text": text,
+    }
