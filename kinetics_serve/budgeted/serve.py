@@ -4,20 +4,20 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from fastapi import Request
 from fastapi.responses import Response
 
 from kinetics_serve.budgeted import streams
 from kinetics_serve.budgeted.execution import Job
-from kinetics_serve.budgeted.options import KineticsOptions
+from kinetics_serve.budgeted.options import BUDGET_HEADER, KineticsOptions, options_of
 from kinetics_serve.budgeted.scoring import scorer_model
 from kinetics_serve.budgeted.streams import Stream
+from kinetics_serve.engine.pool import AUTO_MODEL
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
-from kinetics_serve.ledger.limits import Tenant
-from kinetics_serve.requests.access import check_model, tenant_of
+from kinetics_serve.requests.access import check_model
+from kinetics_serve.requests.call import Call
 from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
-from kinetics_serve.requests.services import Services
+from kinetics_serve.requests.errors import invalid
 from kinetics_serve.sources.completion import Completion
 
 SILENCES_BEFORE_A_STREAM = 3
@@ -25,24 +25,30 @@ SILENCES_BEFORE_A_STREAM = 3
 after so many keep-alive intervals, as proxies give up on a server that says nothing."""
 
 
-async def job_of(request: Request, body: Json, options: KineticsOptions, completion: type[Completion]) -> Job:
-    tenant = tenant_of(request)
+def stated_options(call: Call, effort: object) -> KineticsOptions | None:
+    """What a request says of a budget, None where it has none. effort: its `reasoning_effort`. Raises ApiError."""
+    stated = {"kinetics": call.body.get("kinetics"), "reasoning_effort": effort}
+    options = options_of(stated, call.request.headers.get(BUDGET_HEADER), call.services.settings.efforts)
+    if options is None and call.body.get("model") == AUTO_MODEL:
+        raise invalid(f"{AUTO_MODEL} chooses by the budget: state one, or name a model", "kinetics.budget")
+    return options
+
+
+async def job_of(call: Call, body: Json, options: KineticsOptions, completion: type[Completion]) -> Job:
     judge = scorer_model(options)
     if judge is not None:
-        check_model(tenant, judge)
-    may_use = (lambda model: True) if tenant is None else tenant.may_use
-    create = Job.create(body, options, completion, request.app.state.services, may_use)
-    return await while_request_connected(request, create)
+        check_model(call.tenant, judge)
+    create = Job.create(body, options, completion, call.services, call.may_use)
+    return await while_request_connected(call.request, create)
 
 
-async def run(request: Request, job: Job, tenant: Tenant | None) -> None:
-    await while_request_connected(request, _work(request.app.state.services, job, tenant))
+async def run(call: Call, job: Job) -> None:
+    await while_request_connected(call.request, _work(call, job))
 
 
-async def _work(
-    services: Services, job: Job, tenant: Tenant | None, on_change: Callable[[], None] = lambda: None
-) -> None:
+async def _work(call: Call, job: Job, on_change: Callable[[], None] = lambda: None) -> None:
     """Runs the job when it is its turn: where there is a tenant, against its quotas, and settled when this returns."""
+    services, tenant = call.services, call.tenant
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(services.admitted(tenant, job.load, job.deadline))
         if tenant is not None and services.ledger is not None:
@@ -52,11 +58,10 @@ async def _work(
         await job.work(on_change)
 
 
-async def answer_in_a_stream(request: Request, job: Job, tenant: Tenant | None, stream: Stream) -> Response:
-    services: Services = request.app.state.services
-    keep_alive_s = services.settings.keep_alive_s
+async def answer_in_a_stream(call: Call, job: Job, stream: Stream) -> Response:
+    keep_alive_s = call.services.settings.keep_alive_s
     changed = asyncio.Event()
-    work = asyncio.create_task(_work(services, job, tenant, changed.set))
+    work = asyncio.create_task(_work(call, job, changed.set))
     work.add_done_callback(lambda _: changed.set())
 
     async def begun() -> None:
@@ -80,7 +85,7 @@ async def answer_in_a_stream(request: Request, job: Job, tenant: Tenant | None, 
         await asyncio.gather(work, return_exceptions=True)
 
     try:
-        await while_request_connected(request, begun_or_late())
+        await while_request_connected(call.request, begun_or_late())
     except BaseException:
         await stop()
         raise
