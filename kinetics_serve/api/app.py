@@ -10,8 +10,8 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from kinetics_serve.answers.algebra import MathPool
-from kinetics_serve.api.routes import engine as vllm_routes
-from kinetics_serve.api.routes import generation, information
+from kinetics_serve.api.dependencies import authenticated
+from kinetics_serve.api.routes import completions, engine, messages, models, plan, probes, responses, usage
 from kinetics_serve.api.schemas import openapi
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
@@ -21,7 +21,6 @@ from kinetics_serve.observability.log import AccessLog
 from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.observability.request_id import RequestIds
 from kinetics_serve.requests import errors
-from kinetics_serve.requests.access import authenticate
 from kinetics_serve.requests.admission import Admission
 from kinetics_serve.requests.drain import Drain, DrainMiddleware
 from kinetics_serve.requests.services import Services, Settings
@@ -85,9 +84,9 @@ def create_app(
     )
     app.state.drain = drain
     app.add_middleware(DrainMiddleware, drain=drain)
-    for router in (generation.router, vllm_routes.router, information.router):
-        app.include_router(router, dependencies=[Depends(authenticate)])
-    app.include_router(information.open_router)
+    for family in (completions, responses, messages, engine, models, plan, usage):
+        app.include_router(family.router, dependencies=[Depends(authenticated)])
+    app.include_router(probes.router)
     errors.install(app)
     openapi.install(app)
     traces = tracing.install(app)

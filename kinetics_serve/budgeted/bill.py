@@ -11,7 +11,9 @@ from kinetics_serve.strategies.votes import tally
 Json = dict[str, Any]
 
 
-def bill(run: Run, scorer: str = CONFIDENCE, forces: bool = False, text_of: Callable[[Sample], str] | None = None) -> Json:
+def bill(
+    run: Run, scorer: str = CONFIDENCE, forces: bool = False, text_of: Callable[[Sample], str] | None = None
+) -> Json:
     """The `kinetics` object of a response, of a run that has finished.
 
     scorer: the kind that scored its samples. forces: answers of samples that are cut off are asked for. text_of: what

@@ -15,12 +15,10 @@ from pydantic import (
 
 from kinetics_serve.answers.equivalence import EquivalenceKind
 from kinetics_serve.answers.extract import PatternError, extractor
-from kinetics_serve.answers.equivalence import EquivalenceKind
-from kinetics_serve.answers.extract import PatternError, extractor
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.planner.budget import Budget
-from kinetics_serve.requests.errors import ApiError, from_validation, invalid
 from kinetics_serve.registry import did_you_mean
+from kinetics_serve.requests.errors import ApiError, from_validation, invalid
 from kinetics_serve.scorers.confidence import ConfidenceScorer
 from kinetics_serve.scorers.spec import CONFIDENCE, SCORERS, ScorerOptions
 from kinetics_serve.strategies.spec import AUTO, STRATEGIES, policy_of
@@ -133,7 +131,9 @@ class KineticsOptions(Strict):
     @classmethod
     def known_strategy(cls, value: str) -> str:
         if value not in STRATEGY_NAMES:
-            raise ValueError(f"no strategy is called so: there are {', '.join(STRATEGY_NAMES)}{did_you_mean(value, STRATEGY_NAMES)}")
+            raise ValueError(
+                f"no strategy is called so: there are {', '.join(STRATEGY_NAMES)}{did_you_mean(value, STRATEGY_NAMES)}"
+            )
         return value
 
     @model_validator(mode="after")

@@ -5,6 +5,8 @@ from typing import Any
 
 from kinetics_serve.engine.upstream import Json, Upstream
 from kinetics_serve.requests.errors import invalid
+from kinetics_serve.requests.fields import boolean, integer
+from kinetics_serve.requests.prompt_tokens import count_tokens
 from kinetics_serve.sources.completion import MAX_TOP_LOGPROBS, ChatCompletion, Completion
 
 _OURS = (
@@ -17,18 +19,6 @@ _OURS = (
     "logprobs",
     "top_logprobs",
 )
-_CHAT_TEMPLATE_FIELDS = (
-    "add_generation_prompt",
-    "continue_final_message",
-    "add_special_tokens",
-    "chat_template",
-    "chat_template_kwargs",
-    "tools",
-)
-
-
-_CHAT_TEMPLATE_VARIABLES = ("documents", "reasoning_effort")
-"""Fields that vLLM hands to the chat template, but does not take in `/tokenize` as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +39,7 @@ class Prompt:
 
     async def count_tokens(self, upstream: Upstream) -> int:
         """The tokens of the prompt as the upstream's tokenizer and chat template make them."""
-        body = self.body
-        if self.completion is ChatCompletion:
-            fields = {key: body[key] for key in _CHAT_TEMPLATE_FIELDS if body.get(key) is not None}
-            variables = {key: body[key] for key in _CHAT_TEMPLATE_VARIABLES if body.get(key) is not None}
-            if not isinstance(body.get("chat_template_kwargs") or {}, dict):
-                raise invalid("chat_template_kwargs must be an object", "chat_template_kwargs")
-            if variables:
-                fields["chat_template_kwargs"] = variables | (body.get("chat_template_kwargs") or {})
-            return await upstream.count_tokens({"model": body["model"], "messages": body["messages"], **fields})
-        if isinstance(body["prompt"], list):
-            return len(body["prompt"])
-        special = {"add_special_tokens": body["add_special_tokens"]} if "add_special_tokens" in body else {}
-        return await upstream.count_tokens({"model": body["model"], "prompt": body["prompt"], **special})
+        return await count_tokens(upstream, self.completion, self.body)
 
 
 def prompt_of(body: Json, completion: type[Completion], model: str) -> Prompt:
@@ -135,21 +113,3 @@ def _text_prompt(prompt: Any) -> str | list[int]:
     if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
         return prompt
     raise invalid("prompt must be one text or one list of token ids: with a budget, send prompts one by one", "prompt")
-
-
-def integer(body: Json, field: str, least: int, most: int) -> int | None:
-    """A field of the body; None where it is left out. Raises ApiError for anything but such a number."""
-    value = body.get(field)
-    if value is None:
-        return None
-    if type(value) is not int or not least <= value <= most:
-        raise invalid(f"{field} must be a whole number from {least} to {most}, given: {value!r:.100}", field)
-    return value
-
-
-def boolean(body: Json, field: str) -> bool:
-    """The same for a truth value, false where it is left out."""
-    value = body.get(field)
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    raise invalid(f"{field} must be true or false, given: {value!r:.100}", field)

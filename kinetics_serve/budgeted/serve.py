@@ -1,23 +1,23 @@
-"""A budgeted request's job, run for its client: in turn, against its tenant's quotas, and streamed if asked for."""
+"""A budgeted request, from its call to its answer: in turn, against its tenant's quotas, and streamed if asked for."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from fastapi import Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from kinetics_serve.budgeted import streams
-from kinetics_serve.budgeted.execution import Job
-from kinetics_serve.budgeted.options import KineticsOptions
-from kinetics_serve.budgeted.scoring import scorer_model
+from kinetics_serve.budgeted.answer import Answer
+from kinetics_serve.budgeted.execution import Execution
+from kinetics_serve.budgeted.options import BUDGET_HEADER, KineticsOptions, options_of
+from kinetics_serve.budgeted.prepare import prepare
 from kinetics_serve.budgeted.streams import Stream
+from kinetics_serve.engine.pool import AUTO_MODEL
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
-from kinetics_serve.ledger.limits import Tenant
-from kinetics_serve.requests.access import check_model, tenant_of
+from kinetics_serve.requests.call import Call
 from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
-from kinetics_serve.requests.services import Services
+from kinetics_serve.requests.errors import invalid
 from kinetics_serve.sources.completion import Completion
 
 SILENCES_BEFORE_A_STREAM = 3
@@ -25,42 +25,59 @@ SILENCES_BEFORE_A_STREAM = 3
 after so many keep-alive intervals, as proxies give up on a server that says nothing."""
 
 
-async def job_of(request: Request, body: Json, options: KineticsOptions, completion: type[Completion]) -> Job:
-    tenant = tenant_of(request)
-    judge = scorer_model(options)
-    if judge is not None:
-        check_model(tenant, judge)
-    may_use = (lambda model: True) if tenant is None else tenant.may_use
-    create = Job.create(body, options, completion, request.app.state.services, may_use)
-    return await while_request_connected(request, create)
+def stated_options(call: Call, effort: object) -> KineticsOptions | None:
+    """What a request says of a budget, None where it has none. effort: its `reasoning_effort`. Raises ApiError."""
+    stated = {"kinetics": call.body.get("kinetics"), "reasoning_effort": effort}
+    options = options_of(stated, call.request.headers.get(BUDGET_HEADER), call.services.settings.efforts)
+    if options is None and call.body.get("model") == AUTO_MODEL:
+        raise invalid(f"{AUTO_MODEL} chooses by the budget: state one, or name a model", "kinetics.budget")
+    return options
 
 
-async def run(request: Request, job: Job, tenant: Tenant | None) -> None:
-    await while_request_connected(request, _work(request.app.state.services, job, tenant))
+async def respond(
+    call: Call,
+    body: Json,
+    options: KineticsOptions,
+    completion: type[Completion],
+    stream_of: Callable[[Answer], Stream],
+) -> Response:
+    """The answer, in the words of `stream_of`. body: the call's, as a chat completion or completion."""
+    execution = await while_request_connected(call.request, _planned(call, body, options, completion))
+    stream = stream_of(Answer(execution))
+    if execution.prompt.stream:
+        return await _streamed(call, execution, stream)
+    await while_request_connected(call.request, _run(call, execution))
+    return JSONResponse(stream.whole())
 
 
-async def _work(
-    services: Services, job: Job, tenant: Tenant | None, on_change: Callable[[], None] = lambda: None
-) -> None:
-    """Runs the job when it is its turn: where there is a tenant, against its quotas, and settled when this returns."""
+async def _planned(call: Call, body: Json, options: KineticsOptions, completion: type[Completion]) -> Execution:
+    services = call.services
+    deadline = services.deadline(options.deadline_s)
+    async with deadline.awaiting_engine():  # which counts the prompt's tokens
+        prepared = await prepare(body, options, completion, call.tenant, services)
+    return Execution(prepared, services, deadline)
+
+
+async def _run(call: Call, execution: Execution, on_change: Callable[[], None] = lambda: None) -> None:
+    """Works when it is its turn: where there is a tenant, against its quotas, and settled when this returns."""
+    services, tenant, run = call.services, call.tenant, execution.run
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(services.admitted(tenant, job.load, job.deadline))
+        await stack.enter_async_context(services.admitted(tenant, execution.load, execution.deadline))
         if tenant is not None and services.ledger is not None:
-            budget = job.run.account.budget
-            charge = Charge(services.ledger, tenant, job.model, job.strategy, budget, job.spent_so_far)
+            model, strategy = run.arms[0].model, run.policy.name
+            charge = Charge(services.ledger, tenant, model, strategy, run.account.budget, run.spent_so_far)
             await stack.enter_async_context(charge)
-        await job.work(on_change)
+        await execution.work(on_change)
 
 
-async def answer_in_a_stream(request: Request, job: Job, tenant: Tenant | None, stream: Stream) -> Response:
-    services: Services = request.app.state.services
-    keep_alive_s = services.settings.keep_alive_s
+async def _streamed(call: Call, execution: Execution, stream: Stream) -> Response:
+    keep_alive_s = call.services.settings.keep_alive_s
     changed = asyncio.Event()
-    work = asyncio.create_task(_work(services, job, tenant, changed.set))
+    work = asyncio.create_task(_run(call, execution, changed.set))
     work.add_done_callback(lambda _: changed.set())
 
     async def begun() -> None:
-        while not (job.started or work.done()):
+        while not (execution.started or work.done()):
             await changed.wait()
             changed.clear()
         if work.done():
@@ -80,9 +97,9 @@ async def answer_in_a_stream(request: Request, job: Job, tenant: Tenant | None, 
         await asyncio.gather(work, return_exceptions=True)
 
     try:
-        await while_request_connected(request, begun_or_late())
+        await while_request_connected(call.request, begun_or_late())
     except BaseException:
         await stop()
         raise
-    events = streams.events(stream, work, changed, job.reports_progress, keep_alive_s)
+    events = streams.events(stream, work, changed, execution.options.progress, keep_alive_s)
     return CancellingStream(events, stop, media_type="text/event-stream")

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
-from kinetics_serve.budgeted.execution import Job
+from kinetics_serve.budgeted.answer import Answer
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.requests.errors import ApiError, as_api_error
 from kinetics_serve.requests.responses.output import ResponseOutput
@@ -16,7 +16,9 @@ KEEP_ALIVE = ": keep-alive\n\n"
 
 
 class Stream(Protocol):
-    """The events of a budgeted stream, in one API's words."""
+    """An answer in one API's words: whole, or as the events of a stream."""
+
+    def whole(self) -> Json: ...
 
     def opening(self) -> Iterable[str]: ...
 
@@ -30,17 +32,20 @@ class Stream(Protocol):
 class CompletionStream:
     """Chat completions and completions: chunks, and `[DONE]`."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def whole(self) -> Json:
+        return self._answer.response()
 
     def opening(self) -> Iterable[str]:
         return ()
 
     def progress(self) -> str:
-        return _event(self._job.progress())
+        return _event(self._answer.progress())
 
     def ending(self) -> Iterable[str]:
-        yield from map(_event, self._job.chunks())
+        yield from map(_event, self._answer.chunks())
         yield "data: [DONE]\n\n"
 
     def failure(self, error: ApiError) -> Iterable[str]:
@@ -50,18 +55,21 @@ class CompletionStream:
 class ResponseStream:
     """The Responses API: events with a type and a number."""
 
-    def __init__(self, job: Job, output: ResponseOutput) -> None:
-        self._job = job
+    def __init__(self, answer: Answer, output: ResponseOutput) -> None:
+        self._answer = answer
         self._output = output
+
+    def whole(self) -> Json:
+        return self._output.response(self._answer.response())
 
     def opening(self) -> Iterable[str]:
         return map(_named_event, self._output.opening())
 
     def progress(self) -> str:
-        return _named_event(self._output.progress(self._job.progress()["kinetics"]))
+        return _named_event(self._output.progress(self._answer.progress()["kinetics"]))
 
     def ending(self) -> Iterable[str]:
-        return map(_named_event, self._output.events(self._job.response()))
+        return map(_named_event, self._output.events(self._answer.response()))
 
     def failure(self, error: ApiError) -> Iterable[str]:
         return (_named_event(self._output.failed(error.envelope["error"])),)

@@ -76,6 +76,6 @@ def _plan(calibration: Calibration, accuracy: float, prompt_tokens: int) -> str:
     point = choice.point
     return (
         f"for an accuracy of {accuracy:.0%}: {point.strategy} with {point.samples_worth:g} samples' worth of "
-        f"{point.max_tokens} tokens, KV budget {kv_label(point.kv)}; expected {point.accuracy.mean:.2f} "
+        f"{point.arm.max_tokens} tokens, KV budget {kv_label(point.arm.kv)}; expected {point.accuracy.mean:.2f} "
         f"({point.accuracy.low:.2f} to {point.accuracy.high:.2f}) for {choice.expected:.2e} eFLOPs"
     )

@@ -10,7 +10,7 @@ import typer
 from kinetics_serve.commands.terminal import fail
 
 if TYPE_CHECKING:
-    from kinetics_serve.planner.plan import Budget
+    from kinetics_serve.planner.budget import Budget
     from kinetics_serve.traces.traces import CountTokens, Traces
 
 TracesFile = Annotated[Path, typer.Argument(help="Traces, as `eval` writes them.", exists=True, dir_okay=False)]
@@ -45,7 +45,7 @@ def open_traces(path: Path, architecture: str | None, tokenizer: str | None) -> 
 
 def budget_of(stated: str) -> "Budget":
     """A budget as written on the command line: 4e13, 8samples or 20000tokens."""
-    from kinetics_serve.planner.plan import Budget
+    from kinetics_serve.planner.budget import Budget
 
     parts = _BUDGET.fullmatch(stated.strip())
     try:

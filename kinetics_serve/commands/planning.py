@@ -65,8 +65,8 @@ def frontier(
         raise fail(f"figures need matplotlib ({error}): pip install 'kinetics-serve[planning]'") from None
     for cost, accuracy, point in served_frontier(calibration.served):
         output.print(
-            f"{cost:.3e} eFLOPs  {accuracy:.3f}  {point.model}, KV {kv_label(point.kv)}, {point.strategy}, "
-            f"{point.samples_worth:g} samples' worth of {point.max_tokens} tokens",
+            f"{cost:.3e} eFLOPs  {accuracy:.3f}  {point.arm.model}, KV {kv_label(point.arm.kv)}, {point.strategy}, "
+            f"{point.samples_worth:g} samples' worth of {point.arm.max_tokens} tokens",
             markup=False,
             soft_wrap=True,
         )
@@ -87,8 +87,8 @@ def plan(
     hardware_name: HardwareName = None,
 ) -> None:
     """What a budget buys, or what an accuracy costs, as JSON. Generates nothing."""
+    from kinetics_serve.planner.budget import BudgetTooSmall
     from kinetics_serve.planner.choose import AccuracyOutOfReach
-    from kinetics_serve.planner.plan import BudgetTooSmall
 
     try:
         if calibration_file is not None:
@@ -142,31 +142,32 @@ def _calibrated(
     from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_accuracy, choose_for_budget
     from kinetics_serve.planner.report import choice_report, prospects
 
-    terms_of = at_recorded_lengths(calibration, prompt_tokens, model, max_tokens)
+    arm_of = at_recorded_lengths(calibration, prompt_tokens, model, max_tokens)
     if (budget is None) == (accuracy is None):
         raise fail("state --budget or --accuracy, one of them")
     if accuracy is not None:
-        choice = choose_for_accuracy(calibration, accuracy, terms_of)
+        choice = choose_for_accuracy(calibration, accuracy, arm_of)
         eflops = choice.budget
     else:
         stated = budget_of(budget or "")
         if stated.unit != "eflops":
             raise fail("with a calibration, state the budget in eFLOPs: models and lengths are yet to be chosen")
         eflops = int(stated.amount)
-        found = choose_for_budget(calibration, eflops, terms_of)
+        found = choose_for_budget(calibration, eflops, arm_of)
         if found is None:
             raise fail(f"{eflops:.4g} eFLOPs buy nothing that was calibrated: the cheapest plan needs more")
         choice = found
-    return {**choice_report(calibration, choice), **prospects(calibration, eflops, terms_of)}
+    return {**choice_report(calibration, choice), **prospects(calibration, eflops, arm_of)}
 
 
 def _guided(
     budget: str | None, model: str | None, prompt_tokens: int, max_tokens: int, hardware_name: str | None
 ) -> dict[str, Any]:
-    from kinetics_serve.cost import Price, load_architecture
+    from kinetics_serve.cost import DENSE, Price, load_architecture
     from kinetics_serve.planner.plan import plan as plan_without
     from kinetics_serve.planner.report import GUIDANCE
-    from kinetics_serve.runner.run import Terms
+    from kinetics_serve.strategies.arm import Arm
+    from kinetics_serve.strategies.spec import AUTO
 
     if budget is None or model is None:
         raise fail("without a --calibration, state --budget and --model")
@@ -174,8 +175,8 @@ def _guided(
         architecture = load_architecture(model)
     except (OSError, ValueError) as error:
         raise fail(error) from None
-    terms = Terms(Price(architecture, chosen_hardware(hardware_name).intensity), prompt_tokens, max_tokens, 32)
-    chosen = plan_without("auto", budget_of(budget), terms, 0.95, greedy=False)
+    price = Price(architecture, chosen_hardware(hardware_name).intensity)
+    chosen = plan_without(AUTO, budget_of(budget), Arm(model, DENSE, price, prompt_tokens, max_tokens, 32))
     return {
         **GUIDANCE,
         "model": model,

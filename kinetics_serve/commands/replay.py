@@ -27,14 +27,18 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask recorded questions again under a budget: accuracy and spend, with 95 % intervals."""
-    from typing import get_args
-
     from kinetics_serve.cost import Price
-    from kinetics_serve.planner.plan import BudgetTooSmall, StrategyName, plan
-    from kinetics_serve.traces.replays import replay_all
+    from kinetics_serve.planner.budget import BudgetTooSmall
+    from kinetics_serve.planner.plan import plan
+    from kinetics_serve.registry import UnknownPart
+    from kinetics_serve.strategies.spec import AUTO, STRATEGIES
+    from kinetics_serve.traces.replays import Recording, replay_all
 
-    if strategy not in get_args(StrategyName):
-        raise fail(f"unknown strategy {strategy!r}; expected one of {', '.join(get_args(StrategyName))}")
+    if strategy != AUTO:
+        try:
+            STRATEGIES.get(strategy)
+        except UnknownPart as error:
+            raise fail(error) from None
     stated = budget_of(budget)
     traces = open_traces(traces_file, architecture, tokenizer)
     assert traces.metadata.architecture is not None
@@ -44,12 +48,9 @@ def replay(
     started = time.process_time()
     try:
         outcome = replay_all(
-            traces,
-            lambda terms, eflops: plan(strategy, stated, terms, stop_confidence, greedy=False).policy,  # type: ignore[arg-type]
-            stated.eflops,
-            price,
-            max_tokens=max_tokens or traces.longest,
-            max_samples=max_samples,
+            [Recording(traces, price, max_tokens or traces.longest, max_samples)],
+            lambda arms, eflops: plan(strategy, stated, arms[0], stop_confidence=stop_confidence).policy,
+            lambda arms: stated.eflops(arms[0]),
             repeats=repeats,
             seed=seed,
             cache_block=cache_block,

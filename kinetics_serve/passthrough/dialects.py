@@ -5,7 +5,7 @@ import re
 from typing import Protocol
 
 from kinetics_serve.engine.upstream import Json
-from kinetics_serve.passthrough.meter import NO_CHOICES, USAGE, Meter
+from kinetics_serve.passthrough.tab import NO_CHOICES, USAGE, Tab
 
 UNSHOWN_TOKENS = 64
 """More than are generated without a word of them in a stream: the markers around reasoning, the white space beside
@@ -19,10 +19,10 @@ class Dialect(Protocol):
 
     counts_tokens: bool
 
-    def read_answer(self, content: bytes, meter: Meter) -> None:
+    def read_answer(self, content: bytes, tab: Tab) -> None:
         """Takes in a whole answer."""
 
-    def read_event(self, event: bytes, meter: Meter) -> bytes:
+    def read_event(self, event: bytes, tab: Tab) -> bytes:
         """Takes in a stream's event, and returns what of it the client asked for."""
 
     def is_last(self, event: bytes) -> bool:
@@ -38,11 +38,11 @@ class Completions:
         self._usage = bool(options.get("include_usage"))
         self._continuous = self._usage and bool(options.get("continuous_usage_stats"))
 
-    def read_answer(self, content: bytes, meter: Meter) -> None:
-        meter.read_total(content)
+    def read_answer(self, content: bytes, tab: Tab) -> None:
+        tab.read_total(content)
 
-    def read_event(self, event: bytes, meter: Meter) -> bytes:
-        meter.read(event)
+    def read_event(self, event: bytes, tab: Tab) -> bytes:
+        tab.read(event)
         if NO_CHOICES.search(event):
             return event if self._usage else b""
         return event if self._continuous else USAGE.sub(b"", event)
@@ -66,23 +66,23 @@ class _TotalAtTheEnd:
     def __init__(self, body: Json) -> None:
         self._most = _unshown_tokens(body)
 
-    def read_answer(self, content: bytes, meter: Meter) -> None:
-        self._read(_object(content), meter)
+    def read_answer(self, content: bytes, tab: Tab) -> None:
+        self._read(_object(content), tab)
 
-    def read_event(self, event: bytes, meter: Meter) -> bytes:
+    def read_event(self, event: bytes, tab: Tab) -> bytes:
         if self._with_usage.match(event):
             self._most = None
-            self._read(_object(event.partition(b"data:")[2]), meter)
+            self._read(_object(event.partition(b"data:")[2]), tab)
         elif self._most is not None:
             if self._with_text.match(event):
                 self._most += sum(map(len, _TEXT.findall(event)))
-            meter.at_most(self._most)
+            tab.at_most(self._most)
         return event
 
     def is_last(self, event: bytes) -> bool:
         return self._last.match(event) is not None
 
-    def _read(self, answer: Json, meter: Meter) -> None:
+    def _read(self, answer: Json, tab: Tab) -> None:
         raise NotImplementedError
 
 
@@ -90,11 +90,11 @@ class Responses(_TotalAtTheEnd):
     _with_usage = _last = re.compile(rb"event: response\.(completed|incomplete|failed)\n")
     _with_text = re.compile(rb"event: response\.[a-z_.]+\.delta\n")
 
-    def _read(self, answer: Json, meter: Meter) -> None:
+    def _read(self, answer: Json, tab: Tab) -> None:
         usage = answer.get("response", answer).get("usage")
         if usage:
             cached = usage.get("input_tokens_details", {}).get("cached_tokens") or 0
-            meter.total(usage["input_tokens"], usage["output_tokens"], cached)
+            tab.total(usage["input_tokens"], usage["output_tokens"], cached)
 
 
 class Messages(_TotalAtTheEnd):
@@ -104,12 +104,12 @@ class Messages(_TotalAtTheEnd):
     _with_text = re.compile(rb"event: content_block_delta\n")
     _last = re.compile(rb"event: message_stop\n")
 
-    def _read(self, answer: Json, meter: Meter) -> None:
+    def _read(self, answer: Json, tab: Tab) -> None:
         usage = answer.get("usage")
         if usage:
             cached = usage.get("cache_read_input_tokens") or 0
             written = usage.get("cache_creation_input_tokens") or 0
-            meter.total(usage["input_tokens"] + cached + written, usage["output_tokens"], cached)
+            tab.total(usage["input_tokens"] + cached + written, usage["output_tokens"], cached)
 
 
 def _unshown_tokens(body: Json) -> int | None:

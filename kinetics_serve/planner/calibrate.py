@@ -84,9 +84,7 @@ def _sample_eflops(recording: Recording) -> float:
     """The worst case of one sample, on the mean prompt."""
     questions = recording.traces.questions
     prompt = sum(question.prompt_tokens for question in questions) // len(questions)
-    return recording.price.eflops(
-        recording.price.sample(prompt, recording.max_tokens, recording.traces.metadata.kv)
-    )
+    return recording.price.eflops(recording.price.sample(prompt, recording.max_tokens, recording.traces.metadata.kv))
 
 
 def _fixed(recording: Recording, repeats: int) -> Iterator[Measure]:
@@ -105,7 +103,9 @@ def _served(recording: Recording, repeats: int) -> Iterator[Measure]:
             for spec in specs:
                 if groups_recorded or not spec.by_group_confidence:
                     for options in spec.trials(worth):
-                        yield partial(_served_point, recording, repeats, spec=spec, options=options, worth=worth, cap=cap)
+                        yield partial(
+                            _served_point, recording, repeats, spec=spec, options=options, worth=worth, cap=cap
+                        )
 
 
 def powers_of_two(most: int) -> list[int]:

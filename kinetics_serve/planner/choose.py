@@ -71,7 +71,11 @@ def choose_for_budget(calibration: Calibration, eflops: int, arm_of: ArmOf[ArmT]
     within = [choice for choice in _choices(calibration, arm_of) if choice.budget <= eflops]
     plain = max(
         (choice for choice in within if choice.point.strategy == "majority_vote"),
-        key=lambda choice: (choice.point.arm.max_tokens, choice.budget, choice.point.options.get("stop_confidence", 0.0)),
+        key=lambda choice: (
+            choice.point.arm.max_tokens,
+            choice.budget,
+            choice.point.options.get("stop_confidence", 0.0),
+        ),
         default=None,
     )
     if plain is None or any(len(choice.point.by_question) < MIN_PAIRS for choice in within):

@@ -1,47 +1,16 @@
-"""Who asks, and what they may use."""
+"""What who asks may use."""
 
 import hashlib
-from typing import Annotated
-
-from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from kinetics_serve.engine.pool import AUTO_MODEL, ModelNotFound
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
-from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.requests.services import Services
-
-_bearer = HTTPBearer(auto_error=False, description="An API key, where the server keeps a ledger.")
-_header = APIKeyHeader(name="x-api-key", auto_error=False, description="The same, as Anthropic's clients send it.")
+from kinetics_serve.requests.errors import invalid
 
 
-async def authenticate(
-    request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    header: Annotated[str | None, Depends(_header)],
-) -> None:
-    """Notes the key's tenant for `tenant_of`. Raises ApiError 401. Without a ledger, nobody needs a key."""
-    services: Services = request.app.state.services
-    request.state.tenant = None
-    if services.ledger is None:
-        return
-    key = bearer.credentials if bearer is not None else header
-    if key is None:
-        raise _no_key("no API key: send the header Authorization: Bearer KEY, or x-api-key: KEY")
-    request.state.tenant = await services.ledger.owner(key)
-    if request.state.tenant is None:
-        raise _no_key("the API key is not valid: it was mistyped or revoked")
-
-
-def _no_key(message: str) -> ApiError:
-    return ApiError(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
-
-
-def tenant_of(request: Request) -> Tenant | None:
-    """Whose request it is; None where the server keeps no ledger."""
-    tenant: Tenant | None = request.state.tenant
-    return tenant
+def may_use(tenant: Tenant | None, model: str) -> bool:
+    """Where the server keeps no ledger, and so nobody is a tenant: everything."""
+    return tenant is None or tenant.may_use(model)
 
 
 def check_model(tenant: Tenant | None, model: str) -> None:

@@ -68,7 +68,6 @@ class Run:
         """Of all samples so far, forced answers included."""
         return sum([sample.tokens for sample in self.samples]) + self.forced_tokens
 
-    @property
     def spent_so_far(self) -> int:
         """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
         running = [sample for sample in self.samples if sample.status is Status.RUNNING and sample.tokens]

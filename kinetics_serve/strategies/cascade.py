@@ -60,7 +60,9 @@ class Cascade:
         if arm + 1 == len(self.stages):
             return False
         following = view(state, arm + 1)
-        return bool(following.samples) or following.longest_affordable() >= min(MIN_SAMPLE_TOKENS, following.arm.max_tokens)
+        return bool(following.samples) or following.longest_affordable() >= min(
+            MIN_SAMPLE_TOKENS, following.arm.max_tokens
+        )
 
 
 def view(state: State, arm: int) -> State:

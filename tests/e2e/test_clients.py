@@ -11,7 +11,7 @@ from openai import OpenAI
 
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
-from kinetics_serve.passthrough.meter import Meter
+from kinetics_serve.passthrough.tab import Tab
 from tests.e2e.conftest import MODEL, Server
 
 QUESTION = "What is 7 times 8?"
@@ -107,13 +107,13 @@ def test_what_a_stream_has_shown_bounds_what_was_generated(
 ) -> None:
     """A tenant that leaves such a stream early pays for the bound."""
     price = Price(Architecture("model", 1, 1, (AttentionLayers(1, 1, 1, 1),)), 0.0)
-    meter = Meter(price, DENSE, prompts=1, prompt_tokens=PROMPT_TOKENS, n=1, max_tokens=1000)
+    tab = Tab(price, DENSE, prompts=1, prompt_tokens=PROMPT_TOKENS, n=1, max_tokens=1000)
     dialect: Dialect = dialect_of(body)
     answer = httpx.post(server.url + path, json=body | {"stream": True, "temperature": 0}, timeout=120)
     charged = []
     for event in answer.content.split(b"\n\n"):
-        dialect.read_event(event + b"\n\n", meter)
-        charged.append(price.longest(PROMPT_TOKENS, meter.spent(), limit=1000))
+        dialect.read_event(event + b"\n\n", tab)
+        charged.append(price.longest(PROMPT_TOKENS, tab.spent(), limit=1000))
     generated = charged[-1]
     assert 8 < generated <= 24
     assert charged[0] == UNSHOWN_TOKENS

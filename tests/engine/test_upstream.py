@@ -14,6 +14,7 @@ from kinetics_serve.engine.upstream import (
     Upstream,
     new_client,
 )
+from kinetics_serve.errors import RETRY_AFTER_S
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -54,9 +55,11 @@ async def test_a_key_that_a_server_does_not_take_is_no_fault_of_the_clients(fake
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("headers", "wait"), [({"retry-after": "7"}, 7), ({}, None), ({"retry-after": "soon"}, None)])
+@pytest.mark.parametrize(
+    ("headers", "wait"), [({"retry-after": "7"}, 7), ({}, RETRY_AFTER_S), ({"retry-after": "soon"}, RETRY_AFTER_S)]
+)
 async def test_a_server_with_too_much_to_do_says_when_to_come_back(
-    fake: FakeVllm, upstream: Upstream, headers: dict[str, str], wait: int | None
+    fake: FakeVllm, upstream: Upstream, headers: dict[str, str], wait: int
 ) -> None:
     fake.status, fake.headers = 429, headers
     with pytest.raises(EngineOverloaded) as raised:

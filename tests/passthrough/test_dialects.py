@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
-from kinetics_serve.passthrough.meter import Meter
+from kinetics_serve.passthrough.tab import Tab
 
 PRICE = Price(Architecture("model", 100, 100, (AttentionLayers(1, 1, 1, 1),)), 0.0)
 MOST = 10**6
@@ -23,13 +23,13 @@ def messages_delta(kind: str, text: str) -> dict[str, Any]:
     return {"type": "content_block_delta", "index": 0, "delta": {"type": f"{kind}_delta", kind: text}}
 
 
-def meter() -> Meter:
-    return Meter(PRICE, DENSE, prompts=1, prompt_tokens=10, n=1, max_tokens=MOST)
+def tab() -> Tab:
+    return Tab(PRICE, DENSE, prompts=1, prompt_tokens=10, n=1, max_tokens=MOST)
 
 
 def charged(dialect: Dialect, events: list[dict[str, Any]], ascii_only: bool = False) -> int:
     """The completion tokens that a client pays which leaves after these events."""
-    metered = meter()
+    metered = tab()
     for event in events:
         data = json.dumps(event, ensure_ascii=ascii_only, separators=(",", ":") if ascii_only else None)
         content = f"event: {event['type']}\ndata: {data}\n\n".encode()

@@ -18,7 +18,7 @@ HELD_UP_S = 1.0
 """Where a client takes longer to read an event, what the engine generates meanwhile has not been read either."""
 
 
-class Meter:
+class Tab:
     """What one request without a budget has cost so far.
 
     price: None for a model that can't be priced, whose requests count as free. kv: how the engine attends.

@@ -1,0 +1,55 @@
+"""What a budget would buy."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from kinetics_serve.api.dependencies import JsonCall
+from kinetics_serve.budgeted.options import BUDGET_HEADER, options_of
+from kinetics_serve.budgeted.prepare import prepare
+from kinetics_serve.planner.budget import minimum
+from kinetics_serve.planner.report import GUIDANCE, choice_report, prospects
+from kinetics_serve.requests.errors import invalid
+from kinetics_serve.sources.completion import ChatCompletion, TextCompletion
+
+router = APIRouter()
+
+
+@router.post("/v1/kinetics/plan")
+async def plan(call: JsonCall) -> dict[str, Any]:
+    """What a budget would buy for a prompt. Takes the body of a chat completion or completion; generates nothing.
+
+    Without a budget: what one sample costs, and the least budget.
+    """
+    services, body = call.services, call.body
+    if ("messages" in body) == ("prompt" in body):
+        raise invalid("state either messages, as for a chat completion, or prompt, as for a completion")
+    completion = ChatCompletion if "messages" in body else TextCompletion
+    header = call.request.headers.get(BUDGET_HEADER)
+    options = options_of(body, header, services.settings.efforts, budget_needed=False)
+    assert options is not None
+    prepared = await prepare(body, options, completion, call.tenant, services)
+    arm = prepared.arms[0]
+    answer = {
+        "model": arm.model,
+        "kv_budget": arm.kv.budget or "dense",
+        "prompt_tokens": arm.prompt_tokens,
+        "max_tokens": arm.max_tokens,
+        "max_samples": arm.max_samples,
+        "sample_eflops": arm.full_length,
+        "minimum_eflops": minimum(arm),
+        "arithmetic_intensity": arm.price.intensity,
+    }
+    if options.budget is None:
+        return answer
+    chosen = prepared.plan()
+    answer |= {
+        "strategy": chosen.policy.name,
+        "budget_eflops": chosen.budget,
+        "full_length_samples": chosen.full_length_samples,
+    }
+    calibration = services.settings.calibration
+    if calibration is None or chosen.choice is None:
+        return answer | GUIDANCE
+    answer |= choice_report(calibration, chosen.choice) | {"budget_eflops": chosen.budget}
+    return answer | prospects(calibration, chosen.budget, prepared.arm_of)

@@ -1,0 +1,75 @@
+"""The way of a request without a budget to an engine, and of vLLM's own answer back."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from aiohttp import ClientResponse
+from fastapi.responses import Response
+
+from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.upstream import Json
+from kinetics_serve.observability.metrics import PassedThrough
+from kinetics_serve.requests import load
+from kinetics_serve.requests.call import Call
+from kinetics_serve.requests.disconnect import CancellingStream, telling
+
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+"""Headers of an answer that are its connection's."""
+
+
+class Passage:
+    """One request to `path`, made when it arrives. body: what it says. Raises what choosing an engine does."""
+
+    def __init__(self, call: Call, path: str, body: Mapping[str, Any]) -> None:
+        model = body.get("model")
+        self.call = call
+        self.path = path
+        self.body = body
+        self.route = Route(call.services.pool, model if isinstance(model, str) else None, body)
+        self.deadline = call.services.deadline()
+
+    async def admitted(self, stack: AsyncExitStack, *, queued: bool = True) -> PassedThrough:
+        """Until `stack` is left, the request runs, and the metrics know. queued: it waits for its turn before."""
+        services = self.call.services
+        passed = services.metrics.passed_through(self.route.served.name)
+        if queued:
+            expected = load.plain(self.body, len(self.call.content), self.route.served)
+            await stack.enter_async_context(services.admitted(self.call.tenant, expected, self.deadline))
+        return stack.enter_context(passed)
+
+    async def opened(
+        self, stack: AsyncExitStack, content: Json | bytes, headers: Sequence[str], *, streamed: bool, raw: bool = False
+    ) -> tuple[ClientResponse, AsyncGenerator[bytes, None]]:
+        """vLLM's answer, which has begun, and its pieces, until `stack` is left. headers: the client's that go along.
+
+        streamed, raw: see `Upstream.open`.
+        """
+        # aiohttp would ask for a compressed answer on its own account.
+        sent = {"accept-encoding": "identity"} | self._headers(headers)
+        return await stack.enter_async_context(self.route.open(self.path, content, sent, streamed=streamed, raw=raw))
+
+    def _headers(self, names: Sequence[str]) -> dict[str, str]:
+        """Those of the client's headers; not what no header may hold, which aiohttp refuses to send."""
+        given = self.call.request.headers
+        found = {name: given[name] for name in names if name in given}
+        return {name: value for name, value in found.items() if value.isascii() and value.isprintable()}
+
+    def stream(
+        self,
+        response: ClientResponse,
+        pieces: AsyncIterator[bytes],
+        resources: AsyncExitStack,
+        without: Collection[str] = HOP_BY_HOP,
+    ) -> Response:
+        """The answer as it comes, which `resources` hold open. without: headers that are not passed on."""
+        headers = answered_headers(response, without)
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            pieces = telling(self.path, pieces)
+        return CancellingStream(pieces, resources.aclose, status_code=response.status, headers=headers)
+
+
+def answered_headers(response: ClientResponse, without: Collection[str]) -> dict[str, str]:
+    """Those of the engine's answer, but for some, named in lower case."""
+    headers = response.headers
+    return {name: ", ".join(headers.getall(name)) for name in headers if name.lower() not in without}

@@ -1,0 +1,22 @@
+"""Single fields of a request's body, checked."""
+
+from kinetics_serve.engine.upstream import Json
+from kinetics_serve.requests.errors import invalid
+
+
+def integer(body: Json, field: str, least: int, most: int) -> int | None:
+    """A field of the body; None where it is left out. Raises ApiError for anything but such a number."""
+    value = body.get(field)
+    if value is None:
+        return None
+    if type(value) is not int or not least <= value <= most:
+        raise invalid(f"{field} must be a whole number from {least} to {most}, given: {value!r:.100}", field)
+    return value
+
+
+def boolean(body: Json, field: str) -> bool:
+    """The same for a truth value, false where it is left out."""
+    value = body.get(field)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise invalid(f"{field} must be true or false, given: {value!r:.100}", field)
