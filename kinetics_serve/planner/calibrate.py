@@ -10,6 +10,7 @@ from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.paper import coverage
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, ServedPoint
 from kinetics_serve.planner.law import laws
+from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.spec import STRATEGIES, StrategySpec, policy_of
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
@@ -138,9 +139,11 @@ def fixed_point(recording: Recording, repeats: int, *, samples: int, cap: int) -
 
 def _replayed(recording: Recording, policy: Policy, worth: int, repeats: int) -> Outcome:
     """With a budget of so many samples' worth."""
-    return replay_all(
-        [recording], lambda arms, eflops: policy, lambda arms: worth * arms[0].full_length, repeats=repeats
-    )
+    return replay_all([recording], partial(_always, policy), lambda arms: worth * arms[0].full_length, repeats=repeats)
+
+
+def _always(policy: Policy, arms: Sequence[Arm], eflops: int) -> Policy:
+    return policy
 
 
 def _coverage(questions: Sequence[Question], samples: int, cap: int) -> Interval:
@@ -183,8 +186,8 @@ def cascades(first: Recording, second: Recording, repeats: int) -> Iterator[Serv
             policy = policy_of("cascade", options)
             outcome = replay_all(
                 [cheap, dear],
-                lambda arms, eflops, policy=policy: policy,  # type: ignore[misc]
-                lambda arms: cheap.max_samples * arms[0].full_length + samples * arms[1].full_length,
+                partial(_always, policy),
+                lambda arms: sum([arm.max_samples * arm.full_length for arm in arms]),
                 repeats=repeats,
             )
             yield _point([cheap, dear], "cascade", options, cheap.max_samples, outcome)
