@@ -28,20 +28,13 @@ from benchmarks.attention_speed import machine
 from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import DENSE, KVPolicy, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
-from kinetics_serve.planner.calibrate import Arm, calibrate, powers_of_two
-from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint, Stage
-from kinetics_serve.planner.choose import (
-    Choice,
-    TermsOf,
-    at_recorded_lengths,
-    choose_for_accuracy,
-    choose_for_budget,
-    policy_at,
-)
-from kinetics_serve.runner.run import Terms
+from kinetics_serve.planner.calibrate import calibrate, powers_of_two
+from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, ServedPoint
+from kinetics_serve.planner.choose import ArmOf, Choice, at_recorded_lengths, choose_for_accuracy, choose_for_budget
+from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.traces.intervals import LEVEL, RESAMPLES, Interval, bootstrap
-from kinetics_serve.traces.replays import Outcome, Second, replay_all
+from kinetics_serve.traces.replays import Outcome, Recording, replay_all
 from kinetics_serve.traces.traces import Traces, read
 
 HARDWARE = "b200"
@@ -100,46 +93,32 @@ def part(traces: Traces, queries: frozenset[str]) -> Traces:
     return Traces(traces.metadata, tuple(question for question in traces.questions if question.query in queries))
 
 
-def planned(aim: str, calibration: Calibration, baseline: FixedPoint, terms_of: TermsOf) -> Choice:
+def planned(aim: str, calibration: Calibration, baseline: FixedPoint, arm_of: ArmOf[Arm]) -> Choice[Arm]:
     """The plan for what the baseline reached, reserved or spent; for less accuracy, where that is out of reach."""
     if aim == "accuracy":
         most = max(point.accuracy.mean for point in calibration.served)
-        return choose_for_accuracy(calibration, min(baseline.majority.mean, most), terms_of)
+        return choose_for_accuracy(calibration, min(baseline.majority.mean, most), arm_of)
     if aim == "spend":
         cheap = tuple(point for point in calibration.served if point.spent.mean <= baseline.eflops.mean)
-        choice = choose_for_budget(replace(calibration, served=cheap), NO_LIMIT, terms_of)
+        choice = choose_for_budget(replace(calibration, served=cheap), NO_LIMIT, arm_of)
     else:
-        terms = terms_of(Stage(baseline.model, DENSE, baseline.samples, baseline.max_tokens))
-        assert terms is not None
-        choice = choose_for_budget(calibration, baseline.samples * terms.worst_case(baseline.max_tokens), terms_of)
+        arm = arm_of(CalibratedArm(baseline.model, DENSE, baseline.max_tokens, baseline.samples))
+        assert arm is not None
+        choice = choose_for_budget(calibration, baseline.samples * arm.full_length, arm_of)
     assert choice is not None, "less than the cheapest point"
     return choice
 
 
-def served(choice: Choice, arms: dict[tuple[str, KVPolicy], Arm]) -> Outcome:
-    """A plan on the questions of `arms`."""
+def served(choice: Choice[Arm], recordings: dict[tuple[str, KVPolicy], Recording]) -> Outcome:
+    """A plan on the questions of `recordings`."""
     point = choice.point
-    arm = arms[point.model, point.kv]
-    stage = point.second
-    second = None
-    if stage is not None:
-        other = arms[stage.model, stage.kv]
-        second = Second(other.traces, other.price, stage.max_tokens, stage.max_samples)
+    cut = [replace(recordings[arm.key], max_tokens=arm.max_tokens, max_samples=arm.max_samples) for arm in point.arms]
 
-    def budget(terms: Terms, *others: Terms) -> int:
-        further = stage.max_samples * others[0].worst_case(stage.max_tokens) if stage is not None else 0
-        return int(point.samples_worth * terms.worst_case(point.max_tokens)) + further
+    def budget(arms: Sequence[Arm]) -> int:
+        first, *later = arms
+        return int(point.samples_worth * first.full_length) + sum(arm.max_samples * arm.full_length for arm in later)
 
-    return replay_all(
-        arm.traces,
-        lambda terms, eflops: policy_at(point, terms),
-        budget,
-        arm.price,
-        max_tokens=point.max_tokens,
-        max_samples=point.max_samples,
-        repeats=REPEATS,
-        second=second,
-    )
+    return replay_all(cut, lambda arms, eflops: choice.policy, budget, repeats=REPEATS)
 
 
 def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int, seed: int) -> list[Row]:
@@ -150,24 +129,27 @@ def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int
     for known, held_out in halves(queries, splits, seed):
         calibration = calibrate([part(traces, known) for traces in recordings], hardware)
         prompts = [question.prompt_tokens for question in dense.questions if question.query in known]
-        terms_of = at_recorded_lengths(calibration, sum(prompts) // len(prompts))
-        arms = {}
+        arm_of = at_recorded_lengths(calibration, sum(prompts) // len(prompts))
+        held = {}
         for traces in recordings:
             architecture = calibration.architectures[traces.metadata.model]
-            arm = Arm(part(traces, held_out), Price(architecture, hardware.intensity))
-            arms[traces.metadata.model, traces.metadata.kv] = arm
+            recording = Recording.whole(part(traces, held_out), Price(architecture, hardware.intensity))
+            held[traces.metadata.model, traces.metadata.kv] = recording
         fixed = {
             point.samples: point
             for point in calibration.fixed
             if point.kv == DENSE and point.model == dense.metadata.model and point.max_tokens == dense.longest
         }
         for samples in powers_of_two(dense.trials)[1:]:
-            baseline = arms[dense.metadata.model, DENSE].replay(
-                SelfConsistency(), samples, dense.longest, samples, REPEATS
+            baseline = replay_all(
+                [replace(held[dense.metadata.model, DENSE], max_tokens=dense.longest, max_samples=samples)],
+                lambda arms, eflops: SelfConsistency(),
+                lambda arms: arms[0].max_samples * arms[0].full_length,
+                repeats=REPEATS,
             )
             for aim in AIMS:
-                choice = planned(aim, calibration, fixed[samples], terms_of)
-                outcome = served(choice, arms)
+                choice = planned(aim, calibration, fixed[samples], arm_of)
+                outcome = served(choice, held)
                 plans[samples, aim][label(choice.point)] += 1
                 for query in sorted(held_out):
                     plan = outcome.by_question[query], outcome.spent_by_question[query]
@@ -177,8 +159,9 @@ def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int
 
 
 def label(point: ServedPoint) -> str:
-    deciding = "" if point.deciding_votes is None else f", {point.deciding_votes} deciding"
-    return f"{point.strategy}, {point.samples_worth:g} samples' worth of {point.max_tokens} tokens{deciding}"
+    votes = point.options.get("deciding_votes")
+    deciding = "" if votes is None else f", {votes} deciding"
+    return f"{point.strategy}, {point.samples_worth:g} samples' worth of {point.arm.max_tokens} tokens{deciding}"
 
 
 def row(samples: int, aim: str, questions: Sequence[Sequence[Pair]], plans: Counter[str]) -> Row:

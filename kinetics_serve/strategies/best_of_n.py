@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kinetics_serve.strategies.choice import affordable_launch, best
+from kinetics_serve.strategies.moves import affordable_launch, best
 from kinetics_serve.strategies.spec import StrategySpec, one_trial
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from math import exp, sqrt
 from typing import Literal
 
-from kinetics_serve.strategies.choice import affordable_launch, best
+from kinetics_serve.strategies.moves import affordable_launch, best
 from kinetics_serve.strategies.posterior import lead_posterior, more_votes_needed
 from kinetics_serve.strategies.spec import StrategySpec, VoteOptions, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kinetics_serve.strategies.choice import affordable_launch, best
+from kinetics_serve.strategies.moves import affordable_launch, best
 from kinetics_serve.strategies.spec import StrategySpec, VoteOptions, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 from kinetics_serve.strategies.votes import lead_confidence, votes_needed

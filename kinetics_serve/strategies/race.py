@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from kinetics_serve.strategies.choice import affordable_launch
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.moves import affordable_launch
 from kinetics_serve.strategies.spec import STOP_CONFIDENCES, StrategySpec, VoteOptions, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from kinetics_serve.strategies.choice import affordable_launch
 from kinetics_serve.strategies.majority_vote import MajorityVote
+from kinetics_serve.strategies.moves import affordable_launch
 from kinetics_serve.strategies.spec import StrategySpec, one_trial
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 

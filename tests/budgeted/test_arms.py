@@ -11,7 +11,7 @@ import pytest
 from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy
 from kinetics_serve.engine.sparse import kv_policy
-from kinetics_serve.planner.calibration import Calibration, ServedPoint, Stage
+from kinetics_serve.planner.calibration import CalibratedArm, Calibration, ServedPoint
 from kinetics_serve.requests.services import Settings
 from kinetics_serve.traces.intervals import Interval
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, FakeVllm, running_fake_vllm
@@ -21,12 +21,13 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 def point(
-    model: str, accuracy: float, worth: int, kv: KVPolicy = DENSE, max_tokens: int = 64, **more: Any
+    model: str, accuracy: float, worth: int, kv: KVPolicy = DENSE, further: tuple[CalibratedArm, ...] = ()
 ) -> ServedPoint:
     spent = Interval(4e8, 4e8, 4e8)
     known = Interval(accuracy, accuracy - 0.1, accuracy + 0.1)
-    strategy = "cascade" if "second" in more else "majority_vote"
-    return ServedPoint(model, kv, strategy, 0.95, worth, worth, 64, 1e9, spent, known, 3, **more)
+    arms = (CalibratedArm(model, kv, 64, worth), *further)
+    strategy, options = ("cascade", {"escalate_below": 0.9}) if further else ("majority_vote", {})
+    return ServedPoint(arms, strategy, {"stop_confidence": 0.95, **options}, worth, 1e9, spent, known, 3)
 
 
 def calibration(*points: ServedPoint) -> Calibration:
@@ -102,12 +103,8 @@ async def test_the_automatic_model_needs_a_free_hand_and_a_budget(
     assert response.json()["error"]["param"] == param
 
 
-def cascade(first: ServedPoint, second: Stage) -> ServedPoint:
-    return point(first.model, 0.9, 4, second=second, escalate_below=0.9)
-
-
 async def test_a_cascade_asks_the_second_model_where_the_first_disagrees_with_itself(fake: FakeVllm) -> None:
-    known = calibration(cascade(point(MODEL, 0.5, 4), Stage(OTHER_MODEL, DENSE, 4, 32)))
+    known = calibration(point(MODEL, 0.9, 4, further=(CalibratedArm(OTHER_MODEL, DENSE, 32, 4),)))
     async with front_end(fake, known) as client:
         agreed = (await ask(client)).json()
         fake.word = lambda seed: f"{seed if seed < 4 else 7} "

@@ -109,7 +109,7 @@ async def test_a_scorer_needs_a_strategy_that_chooses_by_scores(fake: FakeVllm) 
     async with front_end(fake) as client:
         response = await ask(client, scorer=SCORERS["judge"], strategy="majority_vote")
     assert response.status_code == 400
-    assert "best_of_n, weighted_vote" in response.json()["error"]["message"]
+    assert "best_of_n, deepconf, weighted_vote" in response.json()["error"]["message"]
 
 
 async def test_a_verifier_that_is_gone_fails_the_request_clearly(fake: FakeVllm) -> None:

@@ -9,11 +9,12 @@ from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.engine.embedded import bundled_model
 from kinetics_serve.engine.sparse import kv_policy
-from kinetics_serve.planner.plan import policy_of
 from kinetics_serve.runner.replay import replay
-from kinetics_serve.runner.run import Run, Terms
+from kinetics_serve.runner.run import Run
+from kinetics_serve.strategies.spec import policy_of
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces.traces import Trial
+from tests.arms import arm_of
 from tests.e2e.conftest import MODEL, Server
 
 MAX_TOKENS = 48
@@ -49,11 +50,10 @@ def test_a_real_servers_samples_replayed_lead_to_the_same_decisions(server: Serv
     bill = served["kinetics"]
     price = Price(load_architecture(bundled_model.bundled_model()), GPUS["b200"].intensity)
     kv = kv_policy(None if bill["kv_budget"] == "dense" else bill["kv_budget"])
-    terms = Terms(price, served["usage"]["prompt_tokens"], MAX_TOKENS, 6, kv)
-    policy = policy_of(strategy, terms, bill["budget_eflops"], 0.95)  # type: ignore[arg-type]
+    arm = arm_of(served["usage"]["prompt_tokens"], MAX_TOKENS, 6, kv, price)
     trials = [recorded(sample) for sample in bill["samples"]]
-    run = Run(policy, terms, bill["budget_eflops"])
-    finish = replay(run, trials, served["usage"]["prompt_tokens_details"]["cached_tokens"])
+    run = Run(policy_of(strategy, {}), [arm], bill["budget_eflops"])
+    finish = replay(run, [trials], [served["usage"]["prompt_tokens_details"]["cached_tokens"]])
     assert (finish.reason, finish.confidence) == (bill["stop_reason"], bill["confidence"])
     assert finish.winner is not None
     assert run.samples[finish.winner].answer == bill["answer"]

@@ -8,8 +8,9 @@ from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import Calibration, CalibrationError, ServedPoint
-from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_budget, policy_at
+from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_budget
 from kinetics_serve.planner.figures import draw
+from kinetics_serve.planner.plan import Plan
 from kinetics_serve.strategies.race import Race
 from tests.synthetic import synthetic
 
@@ -42,16 +43,15 @@ def test_what_is_spent_stays_within_what_was_stated(calibration: Calibration) ->
 
 def test_races_are_tried_that_a_few_votes_decide(calibration: Calibration) -> None:
     races = {
-        point.deciding_votes: point
+        point.options["deciding_votes"]: point
         for point in calibration.served
-        if (point.kv, point.strategy, point.samples_worth, point.max_tokens) == (DENSE, "race", 8, 400)
+        if (point.arm.kv, point.strategy, point.samples_worth, point.arm.max_tokens) == (DENSE, "race", 8, 400)
     }
     assert set(races) == {None, 1, 2, 4, 7}
     assert races[1].spent.mean < races[2].spent.mean < races[7].spent.mean
-    stage = races[2].stages[0]
-    terms = at_recorded_lengths(calibration, 50)(stage)
-    assert terms is not None
-    assert policy_at(races[2], terms) == Race(races[2].stop_confidence, 2)
+    choice = choose_for_budget(calibration_of(calibration, [races[2]]), 10**15, at_recorded_lengths(calibration, 50))
+    assert choice is not None
+    assert choice.policy == Race(races[2].options["stop_confidence"], 2)
 
 
 def test_a_calibration_comes_back_from_its_file_as_it_was(calibration: Calibration, tmp_path: Path) -> None:
@@ -92,19 +92,22 @@ def test_a_cascade_of_two_models_is_measured_where_the_dearer_one_is_better() ->
     found = calibrate([weak, strong], GPUS["b200"], repeats=4)
     cascades = [point for point in found.served if point.strategy == "cascade"]
     assert cascades
-    assert {stage.model for point in cascades for stage in point.stages[1:]} == {"large"}
+    assert {arm.model for point in cascades for arm in point.arms[1:]} == {"large"}
     assert all(point.spent.mean <= point.budget for point in cascades)
     always, rarely = (
-        max((point for point in cascades if point.escalate_below == below), key=lambda point: point.accuracy.mean)
+        max(
+            (point for point in cascades if point.options["escalate_below"] == below),
+            key=lambda point: point.accuracy.mean,
+        )
         for below in (0.9, 0.7)
     )
     assert rarely.spent.mean < always.spent.mean
-    alone = max(point.accuracy.mean for point in found.served if point.model == "tiny" and point.second is None)
+    alone = max(point.accuracy.mean for point in found.served if [arm.model for arm in point.arms] == ["tiny"])
     assert always.accuracy.mean > alone
-    terms_of = at_recorded_lengths(found, 50)
-    choice = choose_for_budget(calibration_of(found, cascades), 10**15, terms_of)
+    arm_of = at_recorded_lengths(found, 50)
+    choice = choose_for_budget(calibration_of(found, cascades), 10**15, arm_of)
     assert choice is not None
-    assert len(choice.plan(choice.budget).others) == 1
+    assert [arm.model for arm in Plan.of(choice, choice.budget).arms] == ["tiny", "large"]
 
 
 def calibration_of(found: Calibration, points: list[ServedPoint]) -> Calibration:

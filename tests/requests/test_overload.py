@@ -14,7 +14,7 @@ from kinetics_serve.engine.upstream import ModelCard
 from kinetics_serve.requests import load
 from kinetics_serve.requests.admission import Capacity
 from kinetics_serve.requests.services import Settings
-from kinetics_serve.runner.run import Terms
+from tests.arms import arm_of
 from tests.fake_vllm import CONFIG, CONTEXT, MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving
 
@@ -128,11 +128,11 @@ SERVED = ServedModel(ModelCard(MODEL, MODEL, CONTEXT, {}), PRICE)
 
 
 def test_a_budget_is_expected_to_buy_samples_of_a_typical_length() -> None:
-    terms = Terms(PRICE, prompt_tokens=20, max_tokens=100_000, max_samples=32)
-    typical = terms.worst_case(load.TYPICAL_TOKENS)
-    assert load.budgeted(terms, 4 * typical + 1) == load.Load(4, 4 * typical)
-    assert load.budgeted(terms, 10**6 * typical) == load.Load(32, 32 * typical)
-    assert load.budgeted(terms, typical // 2) == load.Load(1, typical // 2)
+    arm = arm_of(20, 100_000, 32, price=PRICE)
+    typical = arm.worst_case(load.TYPICAL_TOKENS)
+    assert load.budgeted(arm, 4 * typical + 1) == load.Load(4, 4 * typical)
+    assert load.budgeted(arm, 10**6 * typical) == load.Load(32, 32 * typical)
+    assert load.budgeted(arm, typical // 2) == load.Load(1, typical // 2)
 
 
 @pytest.mark.parametrize(

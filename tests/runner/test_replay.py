@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinetics_serve.cost import DENSE, Cost, KVPolicy, Price
-from kinetics_serve.planner.plan import policy_of
 from kinetics_serve.runner.live import drive
 from kinetics_serve.runner.replay import replay
-from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.runner.run import Ended, Run
+from kinetics_serve.strategies.arm import Arm
+from kinetics_serve.strategies.auto import auto
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.cascade import Cascade
 from kinetics_serve.strategies.consensus import Consensus
@@ -20,12 +21,13 @@ from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.race import Race
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
-from kinetics_serve.strategies.state import Sample, Status
-from kinetics_serve.traces.replays import cached_tokens, replay_all
+from kinetics_serve.strategies.spec import policy_of
+from kinetics_serve.strategies.state import Policy, Sample, Status
+from kinetics_serve.traces.replays import Recording, cached_tokens, replay_all
 from kinetics_serve.traces.traces import Trial
+from tests.arms import PRICE, arm_of
 from tests.synthetic import ARCHITECTURE, synthetic
 
-PRICE = Price(ARCHITECTURE, 300.0)
 STRATEGIES = [
     "single",
     "best_of_n",
@@ -37,6 +39,12 @@ STRATEGIES = [
     "self_consistency",
     "auto",
 ]
+
+
+def policy_for(strategy: str, arm: Arm, budget: int, stop_confidence: float, deciding: int | None) -> Policy:
+    options = {"deciding_votes": deciding} if strategy == "race" else {}
+    name = auto(arm, budget, greedy=False) if strategy == "auto" else strategy
+    return policy_of(name, options, stop_confidence)
 
 
 class Steps:
@@ -131,12 +139,12 @@ def test_replay_and_a_live_run_decide_and_bill_the_same(
     deciding: int | None,
 ) -> None:
     (question,) = synthetic(seed, questions=1, trials=12, max_tokens=40, skill=0.4).questions
-    terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
-    budget = int(samples_worth * terms.worst_case(max_tokens))
-    policy = policy_of(strategy, terms, budget, 0.9, deciding_votes=deciding)  # type: ignore[arg-type]
+    arm = arm_of(question.prompt_tokens, max_tokens, max_samples, kv)
+    budget = int(samples_worth * arm.worst_case(max_tokens))
+    policy = policy_for(strategy, arm, budget, 0.9, deciding)
     cached = cached_tokens(question.prompt_tokens)
-    replayed, lived = Run(policy, terms, budget), Run(policy, terms, budget)
-    replay(replayed, question.trials, cached)
+    replayed, lived = Run(policy, [arm], budget), Run(policy, [arm], budget)
+    replay(replayed, [question.trials], [cached])
     asyncio.run(live(lived, cached, question.trials))
     assert replayed.finish == lived.finish
     assert replayed.samples == lived.samples
@@ -158,17 +166,13 @@ def test_a_cascade_decides_and_bills_the_same_in_replay_and_live_and_keeps_its_b
         synthetic(seed + arm, questions=1, trials=6, max_tokens=40, skill=skill).questions[0]
         for arm, skill in enumerate((0.3, 0.8))
     )
-    first = Terms(PRICE, cheap.prompt_tokens, 40, max_samples[0])
-    second = Terms(
-        Price(replace(ARCHITECTURE, parameters=10**9, active_parameters=10**9), 300.0),
-        dear.prompt_tokens,
-        30,
-        max_samples[1],
-    )
+    large = Price(replace(ARCHITECTURE, parameters=10**9, active_parameters=10**9), 300.0)
+    first = arm_of(cheap.prompt_tokens, 40, max_samples[0])
+    second = arm_of(dear.prompt_tokens, 30, max_samples[1], price=large, model="large")
     budget = int(worth * first.worst_case(40))
     policy = Cascade((MajorityVote(0.9), Consensus(0.9)), escalate_below)
-    replayed, lived = Run(policy, first, budget, second), Run(policy, first, budget, second)
-    replay(replayed, cheap.trials, 16, dear.trials)
+    replayed, lived = Run(policy, [first, second], budget), Run(policy, [first, second], budget)
+    replay(replayed, [cheap.trials, dear.trials], [16, 16])
     asyncio.run(live(lived, 16, cheap.trials, dear.trials))
     assert replayed.finish == lived.finish
     assert replayed.samples == lived.samples
@@ -178,7 +182,7 @@ def test_a_cascade_decides_and_bills_the_same_in_replay_and_live_and_keeps_its_b
     of_arm = [[sample for sample in replayed.samples if sample.arm == arm] for arm in (0, 1)]
     assert all(len(samples) <= most for samples, most in zip(of_arm, max_samples, strict=True))
     cost = sum(
-        (terms.sample(sample.tokens) for terms, arm in zip((first, second), of_arm, strict=True) for sample in arm),
+        (arm.sample(sample.tokens) for arm, samples in zip((first, second), of_arm, strict=True) for sample in samples),
         Cost(),
     )
     assert replayed.cost.compute_flops <= cost.compute_flops  # each arm's samples are charged at its own price
@@ -206,11 +210,11 @@ def test_every_policy_keeps_its_budget_and_leaves_nothing_reserved(
     deciding: int | None,
 ) -> None:
     (question,) = synthetic(seed, questions=1, skill=random.Random(seed).random()).questions
-    terms = Terms(PRICE, question.prompt_tokens, max_tokens, max_samples, kv)
-    budget = int(samples_worth * terms.worst_case(max_tokens))
-    policy = policy_of(strategy, terms, budget, stop_confidence, deciding_votes=deciding)  # type: ignore[arg-type]
-    run = Run(policy, terms, budget)
-    finish = replay(run, question.trials, cached_tokens(question.prompt_tokens))
+    arm = arm_of(question.prompt_tokens, max_tokens, max_samples, kv)
+    budget = int(samples_worth * arm.worst_case(max_tokens))
+    policy = policy_for(strategy, arm, budget, stop_confidence, deciding)
+    run = Run(policy, [arm], budget)
+    finish = replay(run, [question.trials], [cached_tokens(question.prompt_tokens)])
     assert run.account.spent <= budget
     assert run.account.reserved == 0
     assert len(run.samples) <= max_samples
@@ -223,18 +227,18 @@ def trial(number: int, tokens: int, answer: str = "a") -> Trial:
 
 
 def test_samples_that_run_together_read_the_prompt_once_a_step() -> None:
-    terms = Terms(PRICE, 100, 50, 3)
-    run = Run(SelfConsistency(), terms, 3 * terms.worst_case(50))
-    replay(run, [trial(0, 10), trial(1, 40), trial(2, 20)])
-    alone = sum(terms.eflops(PRICE.sample(100, tokens)) for tokens in (10, 40, 20))
+    arm = arm_of(100, 50, 3)
+    run = Run(SelfConsistency(), [arm], 3 * arm.worst_case(50))
+    replay(run, [[trial(0, 10), trial(1, 40), trial(2, 20)]])
+    alone = sum(arm.eflops(PRICE.sample(100, tokens)) for tokens in (10, 40, 20))
     shared = PRICE.eflops(PRICE.prompt_reads(100, 70)) - PRICE.eflops(PRICE.prompt_reads(100, 41))
     assert run.account.spent == pytest.approx(alone - shared, abs=3)
 
 
 def test_a_sample_cut_short_found_the_prompt_in_the_cache_where_its_siblings_did() -> None:
-    terms = Terms(PRICE, 100, 50, 4)
-    run = Run(Race(0.8), terms, 4 * terms.worst_case(50))
-    replay(run, [trial(0, 40), trial(1, 10), trial(2, 12), trial(3, 45)], 96)
+    arm = arm_of(100, 50, 4)
+    run = Run(Race(0.8), [arm], 4 * arm.worst_case(50))
+    replay(run, [[trial(0, 40), trial(1, 10), trial(2, 12), trial(3, 45)]], [96])
     assert [sample.status for sample in run.samples] == [
         Status.CANCELLED,
         Status.FINISHED,
@@ -242,15 +246,15 @@ def test_a_sample_cut_short_found_the_prompt_in_the_cache_where_its_siblings_did
         Status.CANCELLED,
     ]
     assert run.cached_tokens == {0: 0, 1: 96, 2: 96, 3: 96}
-    unknown = Run(Race(0.8, deciding_votes=1), terms, 4 * terms.worst_case(50))
-    replay(unknown, [trial(0, 5), trial(1, 10), trial(2, 12), trial(3, 45)], 96)
+    unknown = Run(Race(0.8, deciding_votes=1), [arm], 4 * arm.worst_case(50))
+    replay(unknown, [[trial(0, 5), trial(1, 10), trial(2, 12), trial(3, 45)]], [96])
     assert set(unknown.cached_tokens.values()) == {0}
 
 
 def test_a_sample_that_needs_more_tokens_than_it_may_have_is_cut_off_and_has_no_vote() -> None:
-    terms = Terms(PRICE, 100, 30, 2)
-    run = Run(BestOfN(), terms, 2 * terms.worst_case(30))
-    replay(run, [trial(0, 31), trial(1, 30, "b")])
+    arm = arm_of(100, 30, 2)
+    run = Run(BestOfN(), [arm], 2 * arm.worst_case(30))
+    replay(run, [[trial(0, 31), trial(1, 30, "b")]])
     assert [(sample.status, sample.answer, sample.tokens) for sample in run.samples] == [
         (Status.TRUNCATED, None, 30),
         (Status.FINISHED, "b", 30),
@@ -258,11 +262,11 @@ def test_a_sample_that_needs_more_tokens_than_it_may_have_is_cut_off_and_has_no_
 
 
 def test_a_sample_that_falls_below_its_floor_is_stopped_there_and_has_no_vote() -> None:
-    terms = Terms(PRICE, 100, 50, 7)
-    run = Run(DeepConf(stop_confidence=0.999), terms, 7 * terms.worst_case(50))
+    arm = arm_of(100, 50, 7)
+    run = Run(DeepConf(stop_confidence=0.999), [arm], 7 * arm.worst_case(50))
     steady = [replace(trial(number, 40), worst_window=5.0 + number, lows=((16, 5.0 + number),)) for number in range(4)]
     shaky = replace(trial(4, 40, "b"), worst_window=3.0, lows=((16, 6.0), (21, 4.9), (30, 3.0)))
-    replay(run, [*steady, shaky, *steady], 48)
+    replay(run, [[*steady, shaky, *steady]], [48])
     assert run.samples[4].floor == 5.0
     assert (run.samples[4].status, run.samples[4].tokens, run.samples[4].answer) == (Status.STOPPED, 21, None)
     assert run.cached_tokens[4] == run.cached_tokens[1] == 48
@@ -272,12 +276,9 @@ def test_a_sample_that_falls_below_its_floor_is_stopped_there_and_has_no_vote() 
 def test_a_single_sample_is_right_as_often_as_it_was_recorded_to_be() -> None:
     traces = synthetic(questions=40, trials=16)
     outcome = replay_all(
-        traces,
+        [Recording(traces, PRICE, 400, 1)],
         lambda *_: Single(),
-        lambda terms: terms.worst_case(400),
-        PRICE,
-        max_tokens=400,
-        max_samples=1,
+        lambda arms: arms[0].full_length,
         repeats=50,
     )
     recorded = sum(trial.correct for question in traces.questions for trial in question.trials) / (40 * 16)
@@ -288,12 +289,9 @@ def test_a_single_sample_is_right_as_often_as_it_was_recorded_to_be() -> None:
 def test_a_sample_that_was_cut_off_is_not_right_by_what_its_trial_went_on_to_say() -> None:
     traces = synthetic(questions=40, trials=16)
     outcome = replay_all(
-        traces,
+        [Recording(traces, PRICE, 60, 1)],
         lambda *_: Single(),
-        lambda terms: terms.worst_case(60),
-        PRICE,
-        max_tokens=60,
-        max_samples=1,
+        lambda arms: arms[0].full_length,
         repeats=50,
     )
     trials = [trial for question in traces.questions for trial in question.trials]

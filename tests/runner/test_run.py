@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy, Price
 from kinetics_serve.runner.account import Account, OverBudget
 from kinetics_serve.runner.live import drive
-from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.single import Single
@@ -24,6 +24,7 @@ from kinetics_serve.strategies.state import (
     StopReason,
     Wait,
 )
+from tests.arms import arm_of
 
 ARCHITECTURE = Architecture(
     "tiny", 1_000_000, 1_000_000, (AttentionLayers(4, 8, 2, 16), AttentionLayers(2, 8, 2, 16, window=64))
@@ -43,7 +44,7 @@ class RandomPolicy:
 
     def decide(self, state: State) -> Action:
         number = self.numbers.pop() if self.numbers else 0
-        max_tokens = 1 + number % state.max_tokens
+        max_tokens = 1 + number % state.arm.max_tokens
         count = min(1 + number % 3, state.affordable(max_tokens))
         if count and number % 5:
             return Launch(count, max_tokens)
@@ -125,9 +126,9 @@ def test_spent_never_exceeds_the_budget_and_nothing_reserved_is_left_behind(
     kv: KVPolicy,
     deadline_s: float | None,
 ) -> None:
-    terms = Terms(Price(ARCHITECTURE, intensity), prompt_tokens, max_tokens, max_samples, kv)
-    budget = int(terms.worst_case(max_tokens) * samples_worth)
-    run = Run(policy, terms, budget)
+    arm = arm_of(prompt_tokens, max_tokens, max_samples, kv, Price(ARCHITECTURE, intensity))
+    budget = int(arm.worst_case(max_tokens) * samples_worth)
+    run = Run(policy, [arm], budget)
     source = ScriptedSource(scripts, min(cached, prompt_tokens))
 
     def check() -> None:
@@ -148,12 +149,12 @@ def test_spent_never_exceeds_the_budget_and_nothing_reserved_is_left_behind(
     assert all(sample.status is not Status.RUNNING for sample in run.samples)
     assert source.opened == source.closed
     # The bill is the sum of its parts, to the whole eFLOP that each sample is rounded up to.
-    assert 0 <= run.account.spent - terms.price.eflops(run.cost) <= len(run.samples) + run.account.spent * 1e-12
+    assert 0 <= run.account.spent - arm.price.eflops(run.cost) <= len(run.samples) + run.account.spent * 1e-12
 
 
 async def test_cancelling_a_request_stops_and_settles_its_samples() -> None:
-    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
-    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    arm = arm_of(20, 64, 4)
+    run = Run(BestOfN(), [arm], 4 * arm.worst_case(64))
     source = ScriptedSource([(40, 1, "hang")])
     task = asyncio.create_task(drive(run, source))
     while source.opened < 4 or not all(sample.tokens == 40 for sample in run.samples):
@@ -163,13 +164,13 @@ async def test_cancelling_a_request_stops_and_settles_its_samples() -> None:
         await task
     assert source.closed == 4
     assert run.account.reserved == 0
-    assert run.account.spent >= 4 * terms.eflops(terms.price.sample(20, 40)) * 0.5
+    assert run.account.spent >= 4 * arm.eflops(arm.price.sample(20, 40)) * 0.5
     assert [sample.status for sample in run.samples] == [Status.CANCELLED] * 4
 
 
 async def test_the_first_sample_goes_ahead_until_its_prompt_is_cached() -> None:
-    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
-    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    arm = arm_of(20, 64, 4)
+    run = Run(BestOfN(), [arm], 4 * arm.worst_case(64))
     order: list[tuple[int, str]] = []
 
     class Source:
@@ -187,16 +188,16 @@ async def test_the_first_sample_goes_ahead_until_its_prompt_is_cached() -> None:
 
 
 async def test_what_an_early_finisher_leaves_buys_further_samples() -> None:
-    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 32)
-    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    arm = arm_of(20, 64, 32)
+    run = Run(BestOfN(), [arm], 4 * arm.worst_case(64))
     await drive(run, ScriptedSource([(16, 4, "a")]))
     assert len(run.samples) > 4
     assert run.account.spent <= run.account.budget
 
 
 async def test_a_sample_that_is_refused_costs_nothing() -> None:
-    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
-    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    arm = arm_of(20, 64, 4)
+    run = Run(BestOfN(), [arm], 4 * arm.worst_case(64))
 
     class Source:
         async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
@@ -209,8 +210,8 @@ async def test_a_sample_that_is_refused_costs_nothing() -> None:
 
 
 async def test_samples_that_still_waited_for_the_first_cost_nothing() -> None:
-    terms = Terms(Price(ARCHITECTURE, 10.0), 20, 64, 4)
-    run = Run(BestOfN(), terms, 4 * terms.worst_case(64))
+    arm = arm_of(20, 64, 4)
+    run = Run(BestOfN(), [arm], 4 * arm.worst_case(64))
 
     class Source:
         async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
@@ -220,7 +221,7 @@ async def test_samples_that_still_waited_for_the_first_cost_nothing() -> None:
     await drive(run, Source(), deadline_s=0.01)
     assert run.finish is not None
     assert run.finish.reason == "deadline"
-    assert run.account.spent == terms.eflops(terms.price.prefill(20))
+    assert run.account.spent == arm.eflops(arm.price.prefill(20))
 
 
 def test_an_account_refuses_what_it_cannot_cover() -> None:

@@ -1,17 +1,19 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinetics_serve.cost import Cost, Price
 from kinetics_serve.runner.live import drive
-from kinetics_serve.runner.run import Ended, Run, Terms
+from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.scorers.scorer import Score, ScorerPrompt
 from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.state import Sample, Status
+from tests.arms import arm_of
 from tests.synthetic import ARCHITECTURE
 
 PRICE = Price(ARCHITECTURE, 300.0)
@@ -57,25 +59,25 @@ def test_scores_are_paid_for_within_the_budget_even_where_a_deadline_ends_them(
     seed: int, worth: float, generated: int, slow_from: int
 ) -> None:
     scorer = LengthScorer(ScorerPrompt(PRICE, 70, generated, 8192), slow_from)
-    terms = Terms(PRICE, 50, 40, 8, scoring=scorer.worst_case)
-    budget = int(worth * terms.worst_case(40))
-    run = Run(BestOfN(), terms, budget)
+    arm = replace(arm_of(50, 40, 8, price=PRICE), extra=scorer.worst_case)
+    budget = int(worth * arm.worst_case(40))
+    run = Run(BestOfN(), [arm], budget)
     asyncio.run(drive(run, ScoredSource(Texts(seed), scorer, lambda index: "text"), deadline_s=0.05))
     assert run.account.spent <= budget
     assert run.account.reserved == 0
     total = sum(scorer.spent, Cost())
-    assert run.scoring_cost.compute_flops >= total.compute_flops
+    assert run.extra_cost.compute_flops >= total.compute_flops
     if scorer.calls < slow_from:
-        assert run.scoring_cost == total
+        assert run.extra_cost == total
     else:
-        assert run.scoring_cost != total  # what was being scored is charged at its most
+        assert run.extra_cost != total  # what was being scored is charged at its most
     assert run.finish is not None
 
 
 def test_a_sample_that_was_cut_off_is_not_scored_and_the_highest_score_wins() -> None:
     scorer = LengthScorer(ScorerPrompt(PRICE, 70, 1, 8192), 99)
-    terms = Terms(PRICE, 50, 40, 8, scoring=scorer.worst_case)
-    run = Run(BestOfN(), terms, 8 * terms.worst_case(40))
+    arm = replace(arm_of(50, 40, 8, price=PRICE), extra=scorer.worst_case)
+    run = Run(BestOfN(), [arm], 8 * arm.worst_case(40))
     finish = asyncio.run(drive(run, ScoredSource(Texts(1), scorer, lambda index: "text")))
     finished = [sample for sample in run.samples if sample.status is Status.FINISHED]
     assert scorer.calls == len(finished) == 4

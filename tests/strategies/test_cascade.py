@@ -1,24 +1,16 @@
 from kinetics_serve.strategies.cascade import Cascade
 from kinetics_serve.strategies.majority_vote import MajorityVote
-from kinetics_serve.strategies.state import Arm, Finish, Launch, Sample, State, Status, Wait
+from kinetics_serve.strategies.state import Finish, Launch, Sample, State, Status, Wait
 from kinetics_serve.strategies.votes import tally
+from tests.arms import flat_arm
 
-
-def price(max_tokens: int) -> int:
-    return 100 + 10 * max_tokens
-
-
-def dear(max_tokens: int) -> int:
-    return 10 * price(max_tokens)
-
-
-ARMS = (Arm(price, 4, 64), Arm(dear, 3, 32))
+ARMS = (flat_arm(4), flat_arm(3, 32, dearness=10))
 POLICY = Cascade((MajorityVote(0.95), MajorityVote(0.95)), 0.9)
 
 
 def state(*samples: Sample, available: int = 10**6) -> State:
     running = sum(sample.status is Status.RUNNING for sample in samples)
-    return State(samples, available, 0, price, 4, 64, running, tally(samples), ARMS)
+    return State(samples, available, 0, ARMS, running, tally(samples))
 
 
 def ended(index: int, answer: str | None, arm: int = 0) -> Sample:
@@ -41,7 +33,7 @@ def test_disagreement_asks_the_dearer_model_whose_answer_counts() -> None:
 
 def test_the_cheap_answer_stands_where_the_dear_model_has_none_or_is_not_affordable() -> None:
     split = [ended(0, "a"), ended(1, "a"), ended(2, "b"), ended(3, "c")]
-    broke = POLICY.decide(state(*split, available=dear(16) - 1))
+    broke = POLICY.decide(state(*split, available=ARMS[1].worst_case(16) - 1))
     assert isinstance(broke, Finish)
     assert broke.winner == 0
     silent = [Sample(4 + i, 32, Status.TRUNCATED, 32, None, 1.0, empty=False, arm=1) for i in range(3)]

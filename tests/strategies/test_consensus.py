@@ -5,6 +5,7 @@ from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.state import Finish, Launch, Sample, State, Status, Wait
 from kinetics_serve.strategies.votes import tally
+from tests.arms import flat_arm
 
 
 def price(max_tokens: int) -> int:
@@ -16,7 +17,7 @@ FULL = price(64)
 
 def state(*samples: Sample, available: int, max_samples: int = 32) -> State:
     running = sum(sample.status is Status.RUNNING for sample in samples)
-    return State(samples, available, 0, price, max_samples, 64, running, tally(samples))
+    return State(samples, available, 0, (flat_arm(max_samples),), running, tally(samples))
 
 
 def ended(index: int, answer: str | None, score: float = 1.0) -> Sample:

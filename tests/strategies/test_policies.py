@@ -1,12 +1,13 @@
 import pytest
 
-from kinetics_serve.strategies.auto import Auto
+from kinetics_serve.strategies.auto import auto
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.race import Race
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.state import Finish, Launch, Policy, Sample, State, Status, Wait
 from kinetics_serve.strategies.votes import tally
+from tests.arms import flat_arm
 
 
 def price(max_tokens: int) -> int:
@@ -16,7 +17,7 @@ def price(max_tokens: int) -> int:
 
 def state(*samples: Sample, available: int, recoverable: int = 0, max_samples: int = 32) -> State:
     running = sum(sample.status is Status.RUNNING for sample in samples)
-    return State(samples, available, recoverable, price, max_samples, 64, running, tally(samples))
+    return State(samples, available, recoverable, (flat_arm(max_samples),), running, tally(samples))
 
 
 def ended(index: int, answer: str | None, score: float = 1.0, tokens: int = 20) -> Sample:
@@ -135,4 +136,4 @@ def test_samples_cut_off_neither_vote_nor_buy_more_of_their_kind() -> None:
     ("samples_worth", "greedy", "name"), [(1, False, "single"), (3, False, "majority_vote"), (8, True, "single")]
 )
 def test_auto_votes_where_the_budget_buys_voters(samples_worth: int, greedy: bool, name: str) -> None:
-    assert Auto(greedy=greedy).choose(state(available=samples_worth * FULL)).name == name
+    assert auto(flat_arm(), samples_worth * FULL, greedy) == name
