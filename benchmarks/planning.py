@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.attention_speed import machine
-from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import DENSE, KVPolicy, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
+from kinetics_serve.traces.intervals import LEVEL, RESAMPLES, Interval, bootstrap
 from kinetics_serve.planner.calibrate import Arm, calibrate, powers_of_two
 from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint, Stage
 from kinetics_serve.planner.choose import (
@@ -38,10 +38,10 @@ from kinetics_serve.planner.choose import (
     choose_for_budget,
     policy_at,
 )
-from kinetics_serve.runner.replays import Outcome, Second, replay_all
+from kinetics_serve.traces.replays import Outcome, Second, replay_all
 from kinetics_serve.runner.run import Terms
 from kinetics_serve.strategies.self_consistency import SelfConsistency
-from kinetics_serve.traces.intervals import LEVEL, RESAMPLES, Interval, bootstrap
+from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.traces.traces import Traces, read
 
 HARDWARE = "b200"

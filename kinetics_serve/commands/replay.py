@@ -31,7 +31,7 @@ def replay(
 
     from kinetics_serve.cost import Price
     from kinetics_serve.planner.plan import BudgetTooSmall, StrategyName, plan
-    from kinetics_serve.runner.replays import replay_all
+    from kinetics_serve.traces.replays import replay_all
 
     if strategy not in get_args(StrategyName):
         raise fail(f"unknown strategy {strategy!r}; expected one of {', '.join(get_args(StrategyName))}")

@@ -7,16 +7,16 @@ from functools import partial
 from kinetics_serve.cost import Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.paper import coverage
+from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.planner.calibration import Calibration, FixedPoint, ServedPoint, Stage
 from kinetics_serve.planner.law import laws
 from kinetics_serve.planner.plan import StrategyName, policy_of
-from kinetics_serve.runner.replays import Outcome, Second, replay_all
+from kinetics_serve.traces.replays import Outcome, Second, replay_all
 from kinetics_serve.runner.run import Terms
 from kinetics_serve.strategies.cascade import Cascade
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
-from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.traces.traces import Question, Traces
 
 FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)

@@ -11,7 +11,7 @@ from kinetics_serve.cost import DENSE, Cost, KVPolicy, Price
 from kinetics_serve.planner.plan import policy_of
 from kinetics_serve.runner.live import drive
 from kinetics_serve.runner.replay import replay
-from kinetics_serve.runner.replays import cached_tokens, replay_all
+from kinetics_serve.traces.replays import cached_tokens, replay_all
 from kinetics_serve.runner.run import Ended, Run, Terms
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.cascade import Cascade

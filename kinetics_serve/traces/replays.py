@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kinetics_serve.cost import Price
+from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run, Terms
 from kinetics_serve.strategies.state import Policy, Status
-from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.traces.traces import Question, Traces, Trial
 
 CACHE_BLOCK = 16
