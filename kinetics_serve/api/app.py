@@ -14,8 +14,9 @@ from kinetics_serve.api.dependencies import authenticated
 from kinetics_serve.api.routes import completions, engine, messages, models, plan, probes, responses, usage
 from kinetics_serve.api.schemas import openapi
 from kinetics_serve.cost import DENSE, KVPolicy
+from kinetics_serve.engine.client import new_client
 from kinetics_serve.engine.pool import Pool
-from kinetics_serve.engine.upstream import Patience, Upstream, new_client
+from kinetics_serve.engine.upstream import Patience, Upstream
 from kinetics_serve.observability import tracing
 from kinetics_serve.observability.log import AccessLog
 from kinetics_serve.observability.metrics import Metrics

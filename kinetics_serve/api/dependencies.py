@@ -25,11 +25,15 @@ AppServices = Annotated[Services, Depends(services_of)]
 
 
 async def authenticated(
+    request: Request,
     services: AppServices,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],
 ) -> Tenant | None:
-    """Whose key it is. Raises ApiError 401. Without a ledger nobody needs a key, and nobody is a tenant."""
+    """Whose key it is, noted for the access log. Raises ApiError 401.
+
+    Without a ledger nobody needs a key, and nobody is a tenant.
+    """
     if services.ledger is None:
         return None
     key = bearer.credentials if bearer is not None else header
@@ -38,6 +42,7 @@ async def authenticated(
     tenant = await services.ledger.owner(key)
     if tenant is None:
         raise _no_key("the API key is not valid: it was mistyped or revoked")
+    request.state.tenant = tenant
     return tenant
 
 

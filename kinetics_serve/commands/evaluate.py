@@ -90,7 +90,8 @@ async def _record(
     )
 
     from kinetics_serve.cost import load_architecture
-    from kinetics_serve.engine.upstream import Upstream, new_client
+    from kinetics_serve.engine.client import new_client
+    from kinetics_serve.engine.upstream import Upstream
     from kinetics_serve.evaluation.harness import REPETITION_DETECTION, Harness
     from kinetics_serve.traces.traces import Metadata, Recorder
 

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import logging
-import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,21 +20,7 @@ from kinetics_serve.observability.request_id import request_id
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT = aiohttp.ClientTimeout(sock_connect=2.0, sock_read=2.0)
-
-KEEPALIVE_EXPIRY_S = 4.0
-"""Less than the 5 s after which vLLM closes a connection that is not used, so that none is used while it closes."""
-
-KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *[
-        (socket.IPPROTO_TCP, getattr(socket, option), value)
-        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-        if hasattr(socket, option)
-    ],
-]
-"""A server that vanishes without a word is noticed after a minute, though a sample may be silent for longer."""
 
 Json = dict[str, Any]
 
@@ -102,24 +87,6 @@ class ModelCard:
     root: str
     max_model_len: int | None
     raw: Json
-
-
-def new_client(traces: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
-    """The connections that all upstreams share. Generation may take its time; connecting may not."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_EXPIRY_S, socket_factory=_new_socket),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-        trace_configs=[*traces],
-    )
-
-
-def _new_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    for option in KEEPALIVE:
-        made.setsockopt(*option)
-    return made
 
 
 class Upstream:

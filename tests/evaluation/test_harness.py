@@ -15,7 +15,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from kinetics_serve.cost import DENSE, KVPolicy
-from kinetics_serve.engine.upstream import EngineUnavailable, Upstream, new_client
+from kinetics_serve.engine.client import new_client
+from kinetics_serve.engine.upstream import EngineUnavailable, Upstream
 from kinetics_serve.evaluation import harness as harness_module
 from kinetics_serve.evaluation.harness import Harness, Sampling
 from kinetics_serve.evaluation.report import report

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from kinetics_serve.engine.upstream import new_client
+from kinetics_serve.engine.client import new_client
 from kinetics_serve.observability import tracing
 
 

@@ -6,27 +6,27 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from kinetics_serve.api.routes import engine as vllm_routes
-from kinetics_serve.api.schemas import documents
+from kinetics_serve.api.routes import engine
+from kinetics_serve.api.schemas import answers, requests
 from kinetics_serve.budgeted.options import BUDGET_HEADER, MAX_BUDGET
 
 Json = dict[str, Any]
 
 BODIES: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
-    "/v1/chat/completions": (documents.ChatCompletionRequest, documents.CompletionAnswer),
-    "/v1/completions": (documents.CompletionRequest, documents.CompletionAnswer),
-    "/v1/responses": (documents.ResponsesRequest, documents.ResponseAnswer),
-    "/v1/kinetics/plan": (documents.ChatCompletionRequest, documents.PlanAnswer),
-    "/v1/messages": (documents.MessagesRequest, None),
-    **dict.fromkeys((*vllm_routes.NOTHING_GENERATED, *vllm_routes.ONE_FORWARD_PASS), (documents.PassedRequest, None)),
+    "/v1/chat/completions": (requests.ChatCompletionRequest, answers.CompletionAnswer),
+    "/v1/completions": (requests.CompletionRequest, answers.CompletionAnswer),
+    "/v1/responses": (requests.ResponsesRequest, answers.ResponseAnswer),
+    "/v1/kinetics/plan": (requests.ChatCompletionRequest, answers.PlanAnswer),
+    "/v1/messages": (requests.MessagesRequest, None),
+    **dict.fromkeys((*engine.NOTHING_GENERATED, *engine.ONE_FORWARD_PASS), (requests.PassedRequest, None)),
 }
 """By path: what is sent, and what is answered where that is ours."""
 
 ANSWERS: dict[str, type[BaseModel]] = {
-    "/v1/models": documents.ModelList,
-    "/v1/models/{name}": documents.ModelCard,
-    "/v1/kinetics/usage": documents.UsageAnswer,
-    "/ready": documents.ReadyAnswer,
+    "/v1/models": answers.ModelList,
+    "/v1/models/{name}": answers.ModelCard,
+    "/v1/kinetics/usage": answers.UsageAnswer,
+    "/ready": answers.ReadyAnswer,
 }
 """By path: what a GET is answered."""
 
@@ -62,7 +62,7 @@ def install(app: FastAPI) -> None:
 def _fill_in(document: Json) -> None:
     pairs = BODIES.values()
     models: set[type[BaseModel]] = {model for pair in pairs for model in pair if model}
-    models |= {documents.PassedFile, documents.ErrorAnswer, *ANSWERS.values()}
+    models |= {requests.PassedFile, answers.ErrorAnswer, *ANSWERS.values()}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_PLACE)
     for definition in definitions["$defs"].values():
@@ -85,9 +85,9 @@ def _fill_in(document: Json) -> None:
     for path, answered in ANSWERS.items():
         document["paths"][path]["get"]["responses"]["200"]["content"] = _content("application/json", answered)
     document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    for path in vllm_routes.AUDIO:
-        document["paths"][path]["post"]["requestBody"] = _body("multipart/form-data", documents.PassedFile)
-    error = _content("application/json", documents.ErrorAnswer)
+    for path in engine.AUDIO:
+        document["paths"][path]["post"]["requestBody"] = _body("multipart/form-data", requests.PassedFile)
+    error = _content("application/json", answers.ErrorAnswer)
     for methods in document["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)

@@ -1,0 +1,209 @@
+"""What answers look like, for the OpenAPI document."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kinetics_serve.api.schemas.document import MODEL, Open, field
+from kinetics_serve.api.schemas.requests import Message
+
+_ITEM: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "7 times 8 is 56.", "annotations": []}],
+}
+_PROMPT_TOKENS_DETAILS = {"cached_tokens": 32}
+
+
+class Vote(Open):
+    answer: str = Field(examples=["56"])
+    count: int = Field(examples=[3], description="Samples that gave it.")
+    weight: float = Field(examples=[2.41], description="The sum of their scores.")
+
+
+class SampleReport(Open):
+    index: int = Field(examples=[0])
+    model: str = Field(examples=[MODEL])
+    status: Literal["finished", "truncated", "stopped", "cancelled"]
+    tokens: int = Field(examples=[21])
+    answer: str | None = Field(examples=["56"])
+    score: float = Field(examples=[0.83])
+    text: str = Field(examples=["7 times 8 is 56."])
+
+
+class Stage(Open):
+    model: str = Field(examples=[MODEL])
+    kv_budget: int | Literal["dense"] = Field(examples=["dense"])
+    samples_started: int = Field(examples=[4])
+    completion_tokens: int = Field(examples=[96])
+
+
+class ForcedAnswers(Open):
+    completion_tokens: int = Field(examples=[12])
+    spent_eflops: int = Field(examples=[1234567])
+
+
+class ScorerBill(Open):
+    kind: str = Field(examples=["judge"])
+    spent_eflops: int = Field(examples=[1234567])
+
+
+class Bill(Open):
+    """What a budget bought."""
+
+    strategy: str = Field(examples=["majority_vote"])
+    model: str = Field(examples=[MODEL])
+    kv_budget: int | Literal["dense"] = Field(examples=["dense"])
+    budget_eflops: int = Field(examples=[1234567890])
+    spent_eflops: int = Field(examples=[987654321], description="Never above the budget.")
+    compute_flops: float = Field(examples=[4.2e8])
+    memory_bytes: float = Field(examples=[1.0e6])
+    arithmetic_intensity: float = Field(examples=[562.5], description="FLOPs per byte of the hardware.")
+    samples_started: int = Field(examples=[5])
+    samples_finished: int = Field(examples=[4])
+    stop_reason: Literal["consensus", "budget", "max_samples", "deadline", "single"]
+    answer: str | None = Field(examples=["56"])
+    confidence: float | None = Field(examples=[0.97], description="That the answer leads the vote.")
+    votes: list[Vote]
+    stages: list[Stage] | None = Field(None, description="Of a cascade.")
+    forced: ForcedAnswers | None = Field(None, description="With force_tokens.")
+    scorer: ScorerBill | None = Field(None, description="Where a scorer was asked for that costs.")
+    samples: list[SampleReport] | None = Field(None, description="With include_samples.")
+
+
+class Choice(Open):
+    index: int = Field(examples=[0])
+    message: Message | None = Field(None, description="Of a chat completion.")
+    text: str | None = field(" four, five", "Of a completion.")
+    finish_reason: str | None = field("stop")
+    logprobs: dict[str, Any] | None = field({"content": []})
+
+
+class Usage(Open):
+    """With a budget: the prompt once, and the tokens of all samples."""
+
+    prompt_tokens: int = Field(examples=[38])
+    completion_tokens: int = Field(examples=[105])
+    total_tokens: int = Field(examples=[143])
+    prompt_tokens_details: dict[str, Any] | None = field(_PROMPT_TOKENS_DETAILS)
+
+
+class CompletionAnswer(Open):
+    """A chat completion or completion."""
+
+    id: str = Field(examples=["chatcmpl-1"])
+    object: str = Field(examples=["chat.completion"])
+    created: int = Field(examples=[1767225600])
+    model: str = Field(examples=[MODEL])
+    choices: list[Choice]
+    usage: Usage | None = None
+    kinetics: Bill | None = Field(None, description="With a budget.")
+
+
+class ResponseAnswer(Open):
+    id: str = Field(examples=["resp_1"])
+    object: str = Field(examples=["response"])
+    created_at: int = Field(examples=[1767225600])
+    status: str = Field(examples=["completed"])
+    model: str = Field(examples=[MODEL])
+    output: list[dict[str, Any]] = Field(examples=[[_ITEM]])
+    usage: dict[str, Any] | None = field({"input_tokens": 38, "output_tokens": 105, "total_tokens": 143})
+    incomplete_details: dict[str, Any] | None = field({"reason": "max_output_tokens"})
+    error: dict[str, Any] | None = field({"code": "server_error", "message": "no engine is up at the moment"})
+    kinetics: Bill | None = Field(None, description="With a budget.")
+
+
+class Interval(Open):
+    mean: float = Field(examples=[0.81])
+    low: float = Field(examples=[0.74])
+    high: float = Field(examples=[0.87])
+
+
+class PlanAnswer(Open):
+    """What a budget would buy. The fields from `strategy` on only where one is stated."""
+
+    model: str = Field(examples=[MODEL])
+    kv_budget: int | Literal["dense"] = Field(examples=["dense"])
+    prompt_tokens: int = Field(examples=[38])
+    max_tokens: int = Field(examples=[256])
+    max_samples: int = Field(examples=[32])
+    sample_eflops: int = Field(examples=[1234567])
+    minimum_eflops: int = Field(examples=[123456])
+    arithmetic_intensity: float = Field(examples=[562.5])
+    strategy: str | None = field("majority_vote")
+    budget_eflops: int | None = field(9876536)
+    full_length_samples: int | None = field(8)
+    basis: Literal["calibration", "guidance"] | None = field("guidance", "What the plan is made of.")
+    assumptions: list[str] | None = field(["no calibration: nothing is known of this task"])
+    stop_confidence: float | None = field(0.95, "This and all below: with a calibration.")
+    deciding_votes: int | None = field(2, "So many votes end a race; null leaves it to agreement.")
+    expected_eflops: float | None = field(7.5e9)
+    expected_accuracy: Interval | None = Field(None)
+    half_budget_accuracy: Interval | None = Field(None, description="Null where half would buy nothing calibrated.")
+    twice_budget_accuracy: Interval | None = Field(None)
+    escalate_below: float | None = field(0.8, "This and all below: of a cascade.")
+    second_model: str | None = field(MODEL)
+    second_kv_budget: int | Literal["dense"] | None = field("dense")
+    second_max_tokens: int | None = field(256)
+    second_max_samples: int | None = field(4)
+
+
+class TenantLimits(Open):
+    """Null is no limit."""
+
+    window_eflops: int | None = Field(examples=[4 * 10**15])
+    window_s: int = Field(examples=[86400])
+    month_eflops: int | None = Field(examples=[10**17])
+    request_eflops: int | None = Field(examples=[2 * 10**14])
+    concurrency: int | None = Field(examples=[8])
+    models: list[str] | None = Field(examples=[[MODEL]])
+
+
+class UsageRow(Open):
+    day: str = Field(examples=["2026-01-31"], description="UTC.")
+    model: str = Field(examples=[MODEL])
+    strategy: str = Field(examples=["majority_vote"], description="pass_through for requests without a budget.")
+    requests: int = Field(examples=[12])
+    eflops: int = Field(examples=[9876543210])
+
+
+class UsageAnswer(Open):
+    """What a tenant spent, and what counts against its limits now, in eFLOPs."""
+
+    object: Literal["list"]
+    tenant: str = Field(examples=["acme"])
+    limits: TenantLimits
+    window_spent_eflops: int = Field(examples=[9876543210])
+    month_spent_eflops: int = Field(examples=[9876543210])
+    reserved_eflops: int = Field(examples=[1234567890])
+    running_requests: int = Field(examples=[1])
+    data: list[UsageRow]
+
+
+class ModelCard(Open):
+    """As vLLM lists it."""
+
+    id: str = Field(examples=[MODEL])
+    object: Literal["model"]
+
+
+class ModelList(Open):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class ReadyAnswer(Open):
+    ready: bool = Field(examples=[True])
+
+
+class Error(Open):
+    message: str = Field(examples=["kinetics.budget is missing: state one, as in {'budget': {'samples': 8}}"])
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(examples=["kinetics.budget"])
+    code: str | None = Field(examples=["invalid_request"])
+
+
+class ErrorAnswer(Open):
+    error: Error
