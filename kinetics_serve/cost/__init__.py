@@ -1,12 +1,13 @@
 """What a sample costs: architectures, hardware, KV policies, and the eFLOPs they come to."""
 
 from kinetics_serve.cost import paper
-from kinetics_serve.cost.architecture import Architecture, AttentionLayers
+from kinetics_serve.cost.architecture import Architecture
 from kinetics_serve.cost.cost import ZERO, Cost
+from kinetics_serve.cost.families import UnsupportedArchitecture
 from kinetics_serve.cost.hardware_profile import HardwareProfile
+from kinetics_serve.cost.layers import AttentionLayers, IndexLayers, LatentLayers, StateLayers
 from kinetics_serve.cost.load import load_architecture
 from kinetics_serve.cost.meter import Meter
-from kinetics_serve.cost.model_config import UnsupportedArchitecture
 from kinetics_serve.cost.policy import DENSE, KVPolicy
 from kinetics_serve.cost.price import Price
 from kinetics_serve.cost.shared_prompt import SharedPrompt
@@ -18,10 +19,13 @@ __all__ = [
     "AttentionLayers",
     "Cost",
     "HardwareProfile",
+    "IndexLayers",
     "KVPolicy",
+    "LatentLayers",
     "Meter",
     "Price",
     "SharedPrompt",
+    "StateLayers",
     "UnsupportedArchitecture",
     "load_architecture",
     "paper",

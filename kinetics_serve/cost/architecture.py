@@ -1,34 +1,14 @@
-"""What a model's shape says about its cost: parameters, attention layers, bytes of KV."""
+"""What a model's shape says about its cost: parameters, groups of layers, bytes of KV."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from kinetics_serve.cost.model_config import attention_layers, text_config
-from kinetics_serve.cost.model_config import max_context as config_max_context
-from kinetics_serve.cost.parameters import inactive_expert_parameters, unique_parameters
+from kinetics_serve.cost.layers import Layers, layers_of
 
-
-@dataclass(frozen=True)
-class AttentionLayers:
-    """A group of alike attention layers.
-
-    ``count`` layers of ``query_heads`` query heads and ``kv_heads`` KV heads of ``head_size`` elements each;
-    ``window`` is the sliding window in tokens (the token itself included), or None for full attention.
-    """
-
-    count: int
-    query_heads: int
-    kv_heads: int
-    head_size: int
-    window: int | None = None
-
-    def __post_init__(self) -> None:
-        sizes = (self.count, self.query_heads, self.kv_heads, self.head_size)
-        if min(sizes) < 1 or (self.window is not None and self.window < 1):
-            raise ValueError(f"every size of a group of attention layers must be at least 1, got {self}")
+GemmDtype = Literal["bf16", "fp8", "fp4"]
 
 
 @dataclass(frozen=True)
@@ -36,16 +16,20 @@ class Architecture:
     """The part of a model that its cost depends on.
 
     ``parameters`` counts unique weights (a tied embedding once); ``active_parameters`` leaves out the
-    experts that a token is not routed to, and equals ``parameters`` for a dense model. ``kv_bytes`` is the
-    bytes of one element of the KV cache: 2 for bf16, 1 for fp8. ``max_context`` is in tokens.
+    experts that a token is not routed to, and equals ``parameters`` for a dense model. Of those,
+    ``looked_up_embedding`` are rows of a table that a token looks one up in, and are not multiplied: an embedding that
+    is not the output head too. ``kv_bytes`` is the bytes of one element of the KV cache: 2 for bf16, 1 for fp8.
+    ``max_context`` is in tokens. ``gemm_dtype`` is what most weights are multiplied in.
     """
 
     name: str
     parameters: int
     active_parameters: int
-    layers: tuple[AttentionLayers, ...]
+    layers: tuple[Layers, ...]
     kv_bytes: int = 2
     max_context: int | None = None
+    looked_up_embedding: int = 0
+    gemm_dtype: GemmDtype = "bf16"
 
     def __post_init__(self) -> None:
         if not 0 < self.active_parameters <= self.parameters:
@@ -53,29 +37,42 @@ class Architecture:
                 f"{self.name}: active parameters must be between 1 and all {self.parameters}, "
                 f"got {self.active_parameters}"
             )
+        if not 0 <= self.looked_up_embedding < self.active_parameters:
+            raise ValueError(
+                f"{self.name}: a looked-up embedding must be a part of the {self.active_parameters} active parameters, "
+                f"got {self.looked_up_embedding}"
+            )
         if not self.layers:
-            raise ValueError(f"{self.name}: an architecture needs at least one group of attention layers")
+            raise ValueError(f"{self.name}: an architecture needs at least one group of layers")
         if self.kv_bytes < 1:
             raise ValueError(f"{self.name}: kv_bytes must be at least 1, got {self.kv_bytes}")
 
+    @property
+    def multiplied_parameters(self) -> int:
+        """Weights that a token is multiplied by, each at 2 FLOPs."""
+        return self.active_parameters - self.looked_up_embedding
+
+    @property
+    def kv_token_bytes(self) -> int:
+        """Bytes that one more token adds to the KV cache, while no window is full."""
+        return sum(group.stored_bytes(self.kv_bytes) for group in self.layers)
+
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], name: str, parameters: int | None = None, kv_bytes: int = 2
+        cls, config: Mapping[str, Any], name: str, parameters: int | None = None, kv_bytes: int | None = None
     ) -> Architecture:
         """The architecture that a Hugging Face ``config.json`` describes.
 
-        Understands Llama and the models that share its keys: Mistral, Mixtral, Qwen2, Qwen3 (MoE too), Gemma
-        2 and 3, Phi-3. ``parameters``, where known, is the number of unique weights; otherwise it is
-        computed from the shapes. Raises ``UnsupportedArchitecture`` (a ValueError) for a model whose KV
-        cache or weights it cannot count.
+        ``parameters`` and ``kv_bytes``, where known better, replace what the config says. Raises
+        ``UnsupportedArchitecture`` (a ValueError) for a model type that is not known, and for a known one with a key
+        that is not or with a value that cannot be.
         """
-        text = text_config(config, name)
-        total = unique_parameters(text) if parameters is None else parameters
-        return cls(
-            name=name,
-            parameters=total,
-            active_parameters=total - inactive_expert_parameters(text),
-            layers=tuple(AttentionLayers(*group) for group in attention_layers(text, name)),
-            kv_bytes=kv_bytes,
-            max_context=config_max_context(text),
-        )
+        from kinetics_serve.cost.families import read
+
+        return read(config, name, parameters, kv_bytes)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Architecture:
+        """The architecture that ``dataclasses.asdict`` took apart, by this version or an earlier one. Raises KeyError,
+        TypeError, ValueError."""
+        return cls(**{**content, "layers": tuple(layers_of(group) for group in content["layers"])})

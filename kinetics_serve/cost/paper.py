@@ -12,7 +12,8 @@ They are those of the code published with arXiv 2506.05333 (``cost_model/utils.p
   samples shared the prompt's summaries.
 
 All return FLOPs and bytes of a 2-byte KV cache; the paper's eFLOPs are ``cost.eflops(INTENSITY)``. Every
-layer is taken as full attention, every parameter as active. ``Price`` is what we charge.
+attention layer is taken as full, other kinds raise ValueError, and every parameter, a looked-up embedding too, is taken
+as active. ``Price`` is what we charge.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 
 from kinetics_serve.cost.architecture import Architecture
 from kinetics_serve.cost.cost import Cost
+from kinetics_serve.cost.layers import AttentionLayers
 
 INTENSITY = 562.5  # FLOPs per byte of the paper's B200
 
@@ -85,6 +87,9 @@ def _parameter_flops(architecture: Architecture, generated_tokens: int, trials: 
 
 def _widths(architecture: Architecture) -> tuple[int, int]:
     """Query and KV elements of a token, over all layers."""
-    query = sum(group.count * group.query_heads * group.head_size for group in architecture.layers)
-    kv = sum(group.count * group.kv_heads * group.head_size for group in architecture.layers)
+    groups = [group for group in architecture.layers if isinstance(group, AttentionLayers)]
+    if len(groups) < len(architecture.layers):
+        raise ValueError(f"the paper prices attention layers only, and {architecture.name} has others")
+    query = sum(group.count * group.query_heads * group.head_size for group in groups)
+    kv = sum(group.count * group.kv_heads * group.head_size for group in groups)
     return query, kv

@@ -1,8 +1,8 @@
 """The one place where eFLOPs are computed.
 
 Kinetics (arXiv 2506.05333) for a serving system: prefill is charged, contexts grow token by
-token rather than as a continuous integral, sliding windows and active parameters count as they are. Reading
-parameters is taken as amortised over the batch, as in the paper. Every sum is a closed form in ints: costs
+token rather than as a continuous integral, every kind of layer and the parameters that a token is multiplied by count as
+they are. Reading parameters is taken as amortised over the batch, as in the paper. Every sum is a closed form in ints: costs
 of parts add up exactly.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kinetics_serve.cost.architecture import Architecture, AttentionLayers
+from kinetics_serve.cost.architecture import Architecture
 from kinetics_serve.cost.cost import ZERO, Cost
+from kinetics_serve.cost.layers import AttentionLayers
 from kinetics_serve.cost.policy import DENSE, KVPolicy
 from kinetics_serve.cost.sums import sum_capped, sum_whole_pages
 
@@ -39,31 +40,37 @@ class Price:
 
         New tokens pay 2·P and causal attention. Memory assumes one pass of an attention kernel that keeps a
         tile of queries on chip: every layer writes each new token's KV once and reads the cached prefix, on
-        a sliding-window layer its last window of tokens, once.
+        a sliding-window layer its last window of tokens, once. A recurrent layer's state is read and written once.
         """
         _check_order(0, cached_tokens, prompt_tokens, "cached_tokens", "prompt_tokens")
-        new = prompt_tokens - cached_tokens
-        cost = Cost(2 * self.architecture.active_parameters * new, 0)
+        new, kv_bytes = prompt_tokens - cached_tokens, self.architecture.kv_bytes
+        cost = Cost(2 * self.architecture.multiplied_parameters * new, 0)
         for group in self.architecture.layers:
-            attended = sum_capped(cached_tokens + 1, prompt_tokens, group.window)
-            moved = new + sum_capped(cached_tokens, cached_tokens, group.window)
-            cost += Cost(_attention_flops(group, attended), self._kv_bytes(group, moved))
+            attended = group.span.attended(cached_tokens + 1, prompt_tokens)
+            moved = group.stored_bytes(kv_bytes) * new + group.read_bytes(kv_bytes) * group.span.cached(cached_tokens)
+            state = group.state_bytes if prompt_tokens else 0
+            cost += Cost(group.prefill_flops * attended + group.state_flops * new, moved + state)
         return cost
 
     def decode(self, prompt_tokens: int, generated_tokens: int, kv: KVPolicy = DENSE, *, start: int = 0) -> Cost:
         """Generating the tokens number ``start`` + 1 to ``generated_tokens`` of one sample.
 
-        Token t attends to prompt_tokens + t tokens, itself included, at most ``kv.budget`` or a layer's
-        window of them. Parts add up: decode(p, k) + decode(p, g, start=k) == decode(p, g).
+        Token t attends to prompt_tokens + t tokens, itself included, or to those of them that a layer's window, chunk
+        or indexer leaves; full attention to at most ``kv.budget``. Parts add up:
+        decode(p, k) + decode(p, g, start=k) == decode(p, g).
         """
         _check_order(0, start, generated_tokens, "start", "generated_tokens")
         first, last = _context(prompt_tokens, start + 1), _context(prompt_tokens, generated_tokens)
-        cost = Cost(2 * self.architecture.active_parameters * (generated_tokens - start), 0)
+        tokens, kv_bytes = generated_tokens - start, self.architecture.kv_bytes
+        cost = Cost(2 * self.architecture.multiplied_parameters * tokens, 0)
         for group in self.architecture.layers:
-            attended = sum_capped(first, last, kv.budget if group.window is None else group.window)
-            cost += Cost(_attention_flops(group, attended), self._kv_bytes(group, attended))
-            if group.window is None:
+            cost += Cost(group.state_flops * tokens, group.state_bytes * tokens)
+            if isinstance(group, AttentionLayers) and group.selectable:
+                attended = sum_capped(first, last, kv.budget)
                 cost += self._selection(group, first, last, kv)
+            else:
+                attended = group.span.attended(first, last)
+            cost += Cost(group.flops * attended, group.read_bytes(kv_bytes) * attended)
         return cost
 
     def prompt_reads(self, prompt_tokens: int, steps: int, *, start: int = 0) -> Cost:
@@ -71,18 +78,18 @@ class Price:
         sample.
 
         It is what samples of one prompt that run together share. On a sliding-window layer, the prompt's
-        tokens still inside the window.
+        tokens still inside the window; on one that attends to the best, those of contexts that it attends to whole.
         """
         _check_order(0, start, steps, "start", "steps")
         _context(prompt_tokens, steps)
-        memory = 0
-        for group in self.architecture.layers:
-            if group.window is None:
-                read = prompt_tokens * (steps - start)
-            else:  # in step t, window − t tokens are left for the prompt
-                read = sum_capped(max(group.window - steps, 0), group.window - start - 1, prompt_tokens)
-            memory += self._kv_bytes(group, read)
-        return Cost(0, memory)
+        kv_bytes = self.architecture.kv_bytes
+        return Cost(
+            0,
+            sum(
+                group.read_bytes(kv_bytes) * group.span.shared(prompt_tokens, start, steps)
+                for group in self.architecture.layers
+            ),
+        )
 
     def sample(self, prompt_tokens: int, max_tokens: int, kv: KVPolicy = DENSE, cached_tokens: int = 0) -> Cost:
         """Prefill and decode of a sample that runs to ``max_tokens``: its worst case."""
@@ -127,9 +134,6 @@ class Price:
                 exceeds = middle
         return fits
 
-    def _kv_bytes(self, group: AttentionLayers, tokens: int) -> int:
-        return 2 * group.count * group.kv_heads * group.head_size * self.architecture.kv_bytes * tokens
-
     def _selection(self, group: AttentionLayers, first: int, last: int, kv: KVPolicy) -> Cost:
         """Scoring every page of the contexts in first..last that exceed the budget."""
         if kv.budget is None or not kv.summary_vectors:
@@ -139,10 +143,6 @@ class Price:
         elements = kv.summary_vectors * group.head_size
         flops, moved = round(2 * elements), round(elements * self.architecture.kv_bytes)
         return Cost(pages * group.query_heads * flops, pages * group.kv_heads * moved)
-
-
-def _attention_flops(group: AttentionLayers, tokens: int) -> int:
-    return 4 * group.count * group.query_heads * group.head_size * tokens
 
 
 def _context(prompt_tokens: int, generated_tokens: int) -> int:

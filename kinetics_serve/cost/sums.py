@@ -14,6 +14,18 @@ def sum_capped(first: int, last: int, cap: int | None) -> int:
     return (first + cap) * (cap - first + 1) // 2 + cap * (last - cap)
 
 
+def sum_positions_in_chunks(first: int, last: int, chunk: int) -> int:
+    """Σ (i − 1) mod chunk + 1 for i = first..last, with first ≥ 1."""
+    if last < first:
+        return 0
+    return _positions_to(last, chunk) - _positions_to(first - 1, chunk)
+
+
+def _positions_to(last: int, chunk: int) -> int:
+    chunks, rest = divmod(last, chunk)  # i = 1..last: `chunks` runs of 1..chunk, then 1..rest
+    return chunks * (chunk * (chunk + 1) // 2) + rest * (rest + 1) // 2
+
+
 def sum_whole_pages(first: int, last: int, page_size: int) -> int:
     """Σ floor(i / page_size) for i = first..last, with first ≥ 0."""
     if last < first:

@@ -1,0 +1,101 @@
+"""Softmax attention with grouped KV heads: full, sliding or in chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kinetics_serve.cost.families.config import Config
+from kinetics_serve.cost.families.parts import Part, dense
+from kinetics_serve.cost.layers import AttentionLayers
+
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Query heads, KV heads, and the elements of a key and of a value, of one layer."""
+
+    query: int
+    kv: int
+    key_size: int
+    value_size: int
+
+    @property
+    def query_width(self) -> int:
+        return self.query * self.key_size
+
+    @property
+    def key_width(self) -> int:
+        return self.kv * self.key_size
+
+    @property
+    def value_width(self) -> int:
+        return self.kv * self.value_size
+
+    @property
+    def output_width(self) -> int:
+        return self.query * self.value_size
+
+
+def heads(config: Config) -> Heads:
+    """As most configs say them; as many KV heads as query heads where none are named."""
+    query = config.count("num_attention_heads", "n_head", "n_heads")
+    kv = config.optional("num_key_value_heads", "num_kv_heads") or query
+    size = head_size(config, query)
+    return Heads(query, kv, size, size)
+
+
+def head_size(config: Config, query_heads: int) -> int:
+    return config.optional("head_dim", "attention_head_dim") or max(config.count("hidden_size") // query_heads, 1)
+
+
+def limits(config: Config, kind: str) -> dict[str, int]:
+    """A layer's window or chunk in tokens; none for full attention, nor for a window that holds every context."""
+    longest = config.optional("max_position_embeddings")
+    if kind == SLIDING:
+        limit = {"window": config.count("sliding_window")}
+    elif kind == CHUNKED:
+        limit = {"chunk": config.count("attention_chunk_size")}
+    elif kind == FULL:
+        return {}
+    else:
+        raise config.refuse(f"a layer of type {kind!r}")
+    return {} if longest is not None and min(limit.values()) >= longest else limit
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Four projections, and what families add: biases (always, never, or where a key of that name says so), an RMSNorm of
+    each query and key ("head": of one head's size, "all": of all heads'), an output gate, sinks."""
+
+    qkv_bias: bool | str = "attention_bias"
+    out_bias: bool | str = "attention_bias"
+    head_norms: Literal["", "head", "all"] = ""
+    gate: Literal["", "element", "head"] = ""
+    sinks: bool = False
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        shape = heads(config)
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, **limits(config, kind))
+        return dense(self.parameters(config, shape), layer)
+
+    def parameters(self, config: Config, shape: Heads, inner: int | None = None) -> int:
+        hidden = config.count("hidden_size") if inner is None else inner
+        qkv = shape.query_width + shape.key_width + shape.value_width
+        weights = hidden * (qkv + shape.output_width)
+        if biased(config, self.qkv_bias):
+            weights += qkv
+        if biased(config, self.out_bias):
+            weights += hidden
+        if self.head_norms == "head":
+            weights += 2 * shape.key_size
+        elif self.head_norms == "all":
+            weights += shape.query_width + shape.key_width
+        if self.gate:
+            weights += hidden * (shape.output_width if self.gate == "element" else shape.query)
+        return weights + (shape.query if self.sinks else 0)
+
+
+def biased(config: Config, bias: bool | str) -> bool:
+    return config.flag(bias) if isinstance(bias, str) else bias

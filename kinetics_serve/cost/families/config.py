@@ -1,0 +1,168 @@
+"""A model's config.json, read with types: each key that is read is remembered, so that one that was not can be refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LARGEST = 2**31  # no size of a model comes near it, and products of sizes stay within a float
+MOST_LAYERS = 4096
+
+MATTERS = re.compile(
+    "expert|moe|att|head|kv|cache|layer|window|sliding|swa|chunk|lora|rank|index|sparse|mamba|ssm|state|conv|linear"
+    "|compress|mlp|ffn|intermediate|dim|size|topk|top_k|block|embed|tie_|mixer|pattern|freq|group|share|latent|recurrent"
+    "|gate|gating|gram|memory|hash|hc_|loop|depth|width|interval|ratio|stride|query|key|value|_bias|_norm|dense|router"
+)
+"""Unread keys that hold one of these words are refused."""
+
+HARMLESS = re.compile(
+    r"""^_ | ^model_type$ | dropout | initializer | ^init_ | _token_(id|ids|index)$ | ^(rope|router|mtp|aux|beam|encoder|vision|image|video
+    |audio|pretraining|quantization|no_rope|gradient|output|return|id2|label2|task|use_mrope|mrope)_ | _aux_ | _loss | jitter
+    | rope_(theta|scaling|parameters|type|interleave)$ | rotary | ^(chunk_size_feed_forward|cross_attention_hidden_size|add_cross_attention
+    |cache_implementation|use_cache|attn_implementation|n_group|topk_group|topk_method|norm_topk_prob|norm_after_topk|ep_size|num_nextn_predict_layers
+    |num_mtp_modules|index_share_for_mtp_iteration|num_logits_to_keep|num_beam_groups|top_k|gradient_checkpointing|is_decoder
+    |n_positions|seq_aux|scoring_func|score_function|max_position_embeddings|original_max_position_embeddings|model_max_length|rms_norm_eps
+    |norm_eps|layer_norm_eps|layer_norm_epsilon|layernorm_epsilon|block_auto_adjust_ff_dim|embd_pdrop|resid_pdrop|residual_in_fp32|rescale_prenorm_residual|tie_encoder_decoder
+    |embedding_multiplier|attention_multiplier|query_pre_attn_scalar|attn_logit_softcapping|attn_temperature_tuning
+    |attn_scale|attention_value_scale|rope_local_base_freq|swa_rope_theta|use_mamba_kernels|num_return_sequences|prefix
+    |moe_router_dtype|moe_router_activation_func|moe_renormalize|moe_routed_scaling_factor|moe_router_scaling_factor|moe_router_logit_softcapping
+    |moe_apply_router_weight_on_input|expert_dtype|no_repeat_ngram_size|hidden_act|hidden_activation|mlp_hidden_act|mamba_hidden_act|mamba_chunk_size|chunk_size|use_bidirectional_attention
+    |logit_scale|logits_scaling|max_seq_len|dtype|torch_dtype)$ """,
+    re.VERBOSE,
+)
+"""Of those, what costs nothing, or nothing that depends on it: names, training, routing's arithmetic, positions, drafts."""
+
+
+class UnsupportedArchitecture(ValueError):
+    """A config.json that is not known to be priced right: of a type that is not known, or with a key or value that is
+    not."""
+
+    def __init__(self, name: str, model_type: object, found: str) -> None:
+        super().__init__(f"{name}: cannot price model_type {shown(model_type)}: {found}")
+
+
+class Config:
+    """The language model's part of a config.json, with what its class fills in where it is silent.
+
+    Every read names the key under which families know a thing; several keys are several names for it. Raises
+    ``UnsupportedArchitecture`` for a value of another type or out of range, for a missing key without a default, and for
+    names that contradict each other.
+    """
+
+    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any], name: str, model_type: str) -> None:
+        self.given = given
+        self.defaults = defaults
+        self.name = name
+        self.model_type = model_type
+        self.known: set[str] = set()
+
+    def refuse(self, found: str) -> UnsupportedArchitecture:
+        return UnsupportedArchitecture(self.name, self.model_type, found)
+
+    def value(self, *keys: str) -> Any:
+        """What any of the keys holds; None where none is given or it is null."""
+        self.known.update(keys)
+        given = [(key, self.given[key]) for key in keys if self.given.get(key) is not None]
+        for key, value in given[1:]:
+            if value != given[0][1]:
+                raise self.refuse(f"{given[0][0]} {shown(given[0][1])}, but {key} {shown(value)}")
+        if given:
+            return given[0][1]
+        if any(key in self.given for key in keys):  # null: the class's default does not apply
+            return None
+        return next((self.defaults[key] for key in keys if self.defaults.get(key) is not None), None)
+
+    def ignore(self, *keys: str) -> None:
+        """The keys are known, and cost nothing here."""
+        self.known.update(keys)
+
+    def whole(self, *keys: str, default: int | None = None) -> int:
+        """A whole number from 0."""
+        value = self.value(*keys)
+        if value is None:
+            value = default
+        if value is None:
+            raise self.refuse(f"no {' or '.join(keys)}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
+            raise self.refuse(f"{keys[0]} {shown(value)}, expected a whole number")
+        return value
+
+    def count(self, *keys: str, default: int | None = None) -> int:
+        """A whole number from 1."""
+        value = self.whole(*keys, default=default)
+        if value == 0:
+            raise self.refuse(f"{keys[0]} 0, expected at least 1")
+        return value
+
+    def optional(self, *keys: str) -> int | None:
+        """A whole number from 1, or None for null, 0 and no such key."""
+        return self.whole(*keys, default=0) or None
+
+    def flag(self, *keys: str, default: bool = False) -> bool:
+        value = self.value(*keys)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.refuse(f"{keys[0]} {shown(value)}, expected true or false")
+        return value
+
+    def text(self, *keys: str) -> str | None:
+        value = self.value(*keys)
+        if value is not None and not isinstance(value, str):
+            raise self.refuse(f"{keys[0]} {shown(value)}, expected a string")
+        return value
+
+    def listed(self, *keys: str, length: int | None = None) -> Sequence[Any] | None:
+        """A list, of ``length`` where that is given; None for null and no such key."""
+        value = self.value(*keys)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise self.refuse(f"{keys[0]} {shown(value)}, expected a list")
+        if length is not None and len(value) != length:
+            raise self.refuse(f"{len(value)} {keys[0]} for {length} layers")
+        return value
+
+    def of_layer(self, index: int, *keys: str) -> int:
+        """A whole number from 0, given as one for all layers or in a list that tells each layer's."""
+        if not isinstance(self.value(*keys), list):
+            return self.whole(*keys)
+        each = (self.listed(*keys, length=self.layers) or ())[index]
+        if isinstance(each, bool) or not isinstance(each, int) or not 0 <= each <= LARGEST:
+            raise self.refuse(f"{shown(each)} in {keys[0]}, expected whole numbers")
+        return each
+
+    def part(self, key: str) -> Config:
+        """The object that a key holds, as a config of its own; its keys must all be read."""
+        value = self.value(key)
+        if not isinstance(value, Mapping):
+            raise self.refuse(f"{key} {shown(value)}, expected an object")
+        return Config(value, {}, f"{self.name}, {key}", self.model_type)
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+        layers = self.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+        if layers > MOST_LAYERS:
+            raise self.refuse(f"num_hidden_layers {layers}, expected at most {MOST_LAYERS}")
+        return layers
+
+    def check_all_read(self) -> None:
+        """Refuses keys that nothing read and that may matter. What is switched off (null, false, 0, empty) does not."""
+        unread = [
+            key
+            for key, value in self.given.items()
+            if value and key not in self.known and MATTERS.search(key) and not HARMLESS.search(key)
+        ]
+        if unread:
+            raise self.refuse(f"unknown {', '.join(unread[:8])}")
+
+
+def shown(value: object) -> str:
+    """A value as error messages show it."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a huge {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,256 @@
+"""Parts that one family has and no other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kinetics_serve.cost.families.attention import FULL, SLIDING, Attention, Heads, heads, limits
+from kinetics_serve.cost.families.config import Config
+from kinetics_serve.cost.families.feed import Mixture, Mlp
+from kinetics_serve.cost.families.kinds import every
+from kinetics_serve.cost.families.parts import NOTHING, Block, Part, dense
+from kinetics_serve.cost.layers import AttentionLayers, IndexLayers
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two parts side by side in every layer: Falcon-H1's attention and Mamba, a mixture beside an MLP."""
+
+    first: Block
+    second: Block
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        return self.first.part(config, index, kind) + self.second.part(config, index, kind)
+
+
+@dataclass(frozen=True)
+class GemmaAttention:
+    """Gemma 3n and 4: the last ``num_kv_shared_layers`` read the KV of earlier ones; full layers of Gemma 4 have heads of
+    their own, whose values may be its keys (vLLM stores both)."""
+
+    globals: bool
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        shape = heads(config)
+        shares_matrix = False
+        if self.globals:
+            shares_matrix = config.flag("attention_k_eq_v") and kind == FULL
+            kv, size = config.optional("num_global_key_value_heads"), config.count("global_head_dim", default=512)
+            if kind == FULL:
+                shape = Heads(shape.query, kv if kv is not None and shares_matrix else shape.kv, size, size)
+        stores = index < config.layers - config.whole("num_kv_shared_layers", default=0)
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, stores=stores, **limits(config, kind))
+        weights = Attention(head_norms="head").parameters(config, shape)
+        hidden = config.count("hidden_size")
+        if not stores:
+            weights -= hidden * 2 * shape.key_width + shape.key_size
+            if config.flag("attention_bias"):
+                weights -= 2 * shape.key_width
+        elif shares_matrix:
+            weights -= hidden * shape.value_width
+        return dense(weights, layer)
+
+
+@dataclass(frozen=True)
+class GemmaFeed:
+    """Gemma 4's MLP, twice as wide where KV is shared if ``use_double_wide_mlp``, and beside it a mixture with norms of
+    its own; and what both 3n and 4 do with their per-layer embedding."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        hidden, width = config.count("hidden_size"), config.of_layer(index, "intermediate_size")
+        shares = index >= config.layers - config.whole("num_kv_shared_layers", default=0)
+        if config.flag("use_double_wide_mlp") and shares:
+            width *= 2
+        part = dense(Mlp().parameters(config, width)) + per_layer_input(config)
+        if config.flag("enable_moe_block"):
+            experts = Mixture(experts=("num_experts",), routed=("top_k_experts", "num_experts_per_tok"))
+            part += experts.part(config, index, kind) + dense(4 * hidden + config.count("num_experts"))
+        else:
+            config.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
+        return part
+
+
+def per_layer_input(config: Config) -> Part:
+    hidden, width = config.count("hidden_size"), config.optional("hidden_size_per_layer_input")
+    return NOTHING if width is None else dense(2 * hidden * width + hidden)
+
+
+def per_layer_projection(config: Config) -> int:
+    """From the token's embedding to what every layer gets of it, and its norm."""
+    width = config.optional("hidden_size_per_layer_input")
+    return 0 if width is None else config.count("hidden_size") * config.layers * width + width
+
+
+def per_layer_table(config: Config) -> int:
+    width, rows = config.optional("hidden_size_per_layer_input"), config.whole("vocab_size_per_layer_input", default=0)
+    return 0 if width is None else rows * config.layers * width
+
+
+@dataclass(frozen=True)
+class Gemma3nFeed:
+    """An MLP of a width for each layer, AltUp over several streams of the residual, and LAuReL's low-rank bypass."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        hidden, streams, rank = config.count("hidden_size"), altup(config), config.count("laurel_rank")
+        width = config.of_layer(index, "intermediate_size")
+        streams_weights = streams**2 + streams**3 + streams * hidden + 2 * hidden
+        laurel = 2 * rank * hidden + hidden
+        config.ignore("altup_active_idx", "altup_coef_clip", "altup_correct_scale", "activation_sparsity_pattern")
+        return dense(Mlp().parameters(config, width) + streams_weights + laurel) + per_layer_input(config)
+
+
+def altup(config: Config) -> int:
+    """Streams of the residual."""
+    return config.count("altup_num_inputs")
+
+
+def gemma3n_extra(config: Config) -> int:
+    hidden = config.count("hidden_size")
+    return per_layer_projection(config) + 2 * (altup(config) - 1) * hidden * hidden
+
+
+def gemma4_kinds(config: Config) -> list[str]:
+    """The last layer is full whatever the pattern says."""
+    kinds = every(6, "sliding_window_pattern")(config)
+    return [*kinds[:-1], FULL]
+
+
+@dataclass(frozen=True)
+class LagunaAttention:
+    """As many query heads as each layer says."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        shape = heads(config)
+        each = config.listed("num_attention_heads_per_layer", length=config.layers)
+        if each is not None:
+            shape = replace(shape, query=config.of_layer(index, "num_attention_heads_per_layer"))
+        gate = config.value("gating")
+        if gate not in (None, True, False, "per-head") or shape.query < 1:
+            raise config.refuse(f"gating {gate!r}, {shape.query} query heads")
+        attention = Attention(head_norms="head", gate="head" if gate else "")
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, **limits(config, kind))
+        return dense(attention.parameters(config, shape), layer)
+
+
+@dataclass(frozen=True)
+class MiMoAttention:
+    """Heads of one shape in full layers and of another in sliding ones, values smaller than keys, sinks where asked."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        full = heads(config)
+        full = replace(full, value_size=config.count("v_head_dim", default=full.key_size))
+        sliding = Heads(
+            config.count("swa_num_attention_heads", default=full.query),
+            config.count("swa_num_key_value_heads", default=2 * full.kv),
+            config.count("swa_head_dim", default=full.key_size),
+            config.count("swa_v_head_dim", default=full.value_size),
+        )
+        config.value("sliding_window", "sliding_window_size", "attention_chunk_size")  # three names for one thing
+        shape = sliding if kind == SLIDING else full
+        sinks = config.flag("add_swa_attention_sink_bias", default=True), config.flag("add_full_attention_sink_bias")
+        attention = Attention(out_bias=False, sinks=sinks[0] if kind == SLIDING else sinks[1])
+        size = {} if shape.value_size == shape.key_size else {"value_size": shape.value_size}
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, **size, **limits(config, kind))
+        return dense(attention.parameters(config, shape), layer)
+
+
+@dataclass(frozen=True)
+class BlockSparseAttention:
+    """MiniMax-M3: layers of kind "sparse" attend to the best blocks, which index heads with one key a token choose."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        attention = Attention(head_norms="head")
+        if kind != SPARSE:
+            return attention.part(config, index, kind)
+        shape, hidden = heads(config), config.count("hidden_size")
+        if config.value("sparse_attention_config") is not None:
+            sparse = config.part("sparse_attention_config")
+            sparse.ignore("sparse_attention_freq", "sparse_disable_index_value", "sparse_score_type", "sparse_init_block")
+            sparse.ignore("sparse_local_block", "use_sparse_attention")
+            names = ("sparse_topk_blocks", "sparse_block_size", "sparse_num_index_heads", "sparse_index_dim")
+        else:
+            sparse, names = config, ("index_topk_blocks", "index_block_size", "index_n_heads", "index_head_dim")
+        blocks, block, index_heads, size = map(sparse.count, names)
+        if sparse is not config:
+            sparse.check_all_read()
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, best=blocks * block)
+        weights = attention.parameters(config, shape) + hidden * size * (index_heads + 1) + 2 * size
+        return dense(weights, layer, IndexLayers(1, index_heads, size, 2 * size))
+
+
+SPARSE = "minimax_m3_sparse"
+
+
+def minimax_m3_kinds(config: Config) -> list[str]:
+    types = config.listed("layer_types", length=config.layers)
+    if types is not None:
+        return [kind if isinstance(kind, str) else repr(kind) for kind in types]
+    if config.value("sparse_attention_config") is None:
+        return [FULL] * config.layers
+    sparse = config.part("sparse_attention_config")
+    flags = sparse.listed("sparse_attention_freq", length=config.layers)
+    if flags is None or any(flag not in (0, 1) for flag in flags):
+        raise config.refuse("sparse_attention_config without a sparse_attention_freq of 0 and 1 for each layer")
+    used = sparse.flag("use_sparse_attention", default=True)
+    return [SPARSE if flag and used else FULL for flag in flags]
+
+
+@dataclass(frozen=True)
+class LatentMixture:
+    """Nemotron-H's mixture of MLPs of two matrices, which ``moe_latent_size`` may put into a smaller space."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        hidden, latent = config.count("hidden_size"), config.optional("moe_latent_size")
+        experts, routed = config.count("n_routed_experts"), config.count("num_experts_per_tok")
+        if routed > experts:
+            raise config.refuse(f"num_experts_per_tok {routed} of {experts} experts")
+        bias = config.flag("mlp_bias")
+        expert = Mlp(matrices=2, bias=bias).parameters(config, config.count("moe_intermediate_size"), latent or hidden)
+        shared = config.whole("moe_shared_expert_intermediate_size", default=0) * config.whole("n_shared_experts", default=1)
+        always = hidden * experts + Mlp(matrices=2, bias=bias).parameters(config, shared)
+        if latent is not None:
+            always += 2 * hidden * latent + (hidden + latent if bias else 0)
+        config.ignore("moe_shared_expert_overlap")
+        return Part(experts * expert + always, routed * expert + always)
+
+
+@dataclass(frozen=True)
+class NemotronNas:
+    """Llama-Nemotron: each layer's attention and MLP, of a width of its own, or none, as a search found enough."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        blocks = config.listed("block_configs", length=config.layers) or ()
+        if len(blocks) != config.layers or not isinstance(blocks[index], dict):
+            raise config.refuse("no block_configs of an object for each layer")
+        block = Config(blocks[index], {}, f"{config.name}, block_configs[{index}]", config.model_type)
+        attention, feed = block.part("attention"), block.part("ffn")
+        hidden, query = config.count("hidden_size"), config.count("num_attention_heads")
+        part = self._attention(attention, hidden, query) + self._feed(feed, hidden)
+        for read in (block, attention, feed):
+            read.check_all_read()
+        config.ignore("intermediate_size", "num_key_value_heads")
+        return part
+
+    def _attention(self, config: Config, hidden: int, query: int) -> Part:
+        group = config.optional("n_heads_in_group")
+        if config.flag("no_op"):
+            return NOTHING
+        if config.flag("replace_with_linear"):
+            raise config.refuse("replace_with_linear")
+        if group is None or query % group:
+            raise config.refuse(f"n_heads_in_group {group} of {query} heads")
+        size = hidden // query
+        width = query // group * size
+        weights = 2 * hidden * hidden + 2 * hidden * width + hidden
+        return dense(weights, AttentionLayers(1, query, query // group, size))
+
+    def _feed(self, config: Config, hidden: int) -> Part:
+        multiple = config.value("ffn_mult")
+        if config.flag("no_op"):
+            return NOTHING
+        if config.flag("replace_with_linear"):
+            raise config.refuse("replace_with_linear")
+        if isinstance(multiple, bool) or not isinstance(multiple, int | float) or not 0 < multiple < 64:
+            raise config.refuse(f"ffn_mult {multiple!r}, expected a number")
+        width = -(-int(2 * multiple * hidden / 3) // 256) * 256  # vLLM's _ffn_mult_to_intermediate_size
+        return dense(3 * hidden * width + hidden)

@@ -1,0 +1,359 @@
+"""Every model type whose cost is known, and how it is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kinetics_serve.cost.families import special
+from kinetics_serve.cost.families.attention import FULL, Attention
+from kinetics_serve.cost.families.config import Config
+from kinetics_serve.cost.families.family import Family
+from kinetics_serve.cost.families.feed import Mixture, Mlp, first_dense, listed_or, qwen_mixture
+from kinetics_serve.cost.families.kinds import (
+    LINEAR,
+    MIXTURE,
+    MLP,
+    all_slide,
+    either,
+    every,
+    exaone,
+    flagged,
+    full,
+    grouped,
+    last_slide,
+    llama4,
+    nemotron,
+    typed,
+)
+from kinetics_serve.cost.families.latent import LatentAttention, every_layer, glm_indexer
+from kinetics_serve.cost.families.recurrent import (
+    GatedDeltaNet,
+    KimiDeltaAttention,
+    Lightning,
+    Mamba2,
+    ShortConvolution,
+)
+
+LLAMA = Family(Attention(), Mlp(bias="mlp_bias"), typed(full))
+PLAIN = Family(Attention(qkv_bias=False, out_bias=False), Mlp())
+QWEN2 = Family(Attention(qkv_bias=True, out_bias=False), Mlp(), typed(last_slide))
+QWEN3 = Family(Attention(head_norms="head"), Mlp(), typed(last_slide))
+
+QWEN_EXPERTS = Mixture(mixture=qwen_mixture)
+QWEN3_MOE = replace(
+    QWEN3, feed=QWEN_EXPERTS, ignored=("shared_expert_intermediate_size", "qkv_bias", "use_qk_norm")
+)
+QWEN2_MOE = replace(
+    QWEN2, feed=replace(QWEN_EXPERTS, shared_width=("shared_expert_intermediate_size",), shared_gate=True)
+)
+GATED_ATTENTION = Attention(head_norms="head", gate="element")
+QWEN3_NEXT = Family(
+    {LINEAR: GatedDeltaNet(), FULL: GATED_ATTENTION},
+    replace(QWEN_EXPERTS, shared_width=("shared_expert_intermediate_size",), shared_gate=True),
+    every(4, "full_attention_interval", other=LINEAR),
+    ignored=("attn_output_gate", "output_gate_type"),
+)
+QWEN3_5 = replace(QWEN3_NEXT, feed=Mlp())
+
+MISTRAL = replace(PLAIN, kinds=typed(all_slide))
+MIXTRAL_EXPERTS = Mixture(experts=("num_local_experts", "num_experts"), width=("intermediate_size",))
+GEMMA = replace(PLAIN, mixer=Attention())
+GEMMA2 = replace(GEMMA, kinds=every(2, "sliding_window_pattern"), norms=4)
+GEMMA3 = replace(
+    GEMMA2, mixer=Attention(head_norms="head"), kinds=every(6, "sliding_window_pattern", "_sliding_window_pattern")
+)
+GEMMA3N = Family(
+    special.GemmaAttention(globals=False),
+    special.Gemma3nFeed(),
+    every(5),
+    norms=4,
+    extra=special.gemma3n_extra,
+    tables=special.per_layer_table,
+)
+GEMMA4 = Family(
+    special.GemmaAttention(globals=True),
+    special.GemmaFeed(),
+    special.gemma4_kinds,
+    norms=4,
+    extra=special.per_layer_projection,
+    tables=special.per_layer_table,
+)
+PHI3 = replace(PLAIN, kinds=typed(all_slide))
+
+
+def deepseek_mixture(config: Config, index: int) -> bool:
+    """Every ``moe_layer_freq``-th layer from ``first_k_dense_replace`` on."""
+    begun = index >= config.whole("first_k_dense_replace", default=0)
+    return begun and index % config.count("moe_layer_freq", default=1) == 0
+
+
+DEEPSEEK_EXPERTS = Mixture(
+    experts=("n_routed_experts",),
+    shared=("n_shared_experts",),
+    mixture=listed_or("mlp_layer_types", deepseek_mixture),
+)
+DEEPSEEK = Family(LatentAttention(), DEEPSEEK_EXPERTS, full, ignored=("head_dim",))
+DEEPSEEK_DSA = replace(
+    DEEPSEEK, mixer=LatentAttention(indexer=every_layer), ignored=("indexer_rope_interleave", "layer_types")
+)
+GLM_DSA = replace(DEEPSEEK_DSA, mixer=LatentAttention(indexer=glm_indexer))
+
+GLM4_EXPERTS = replace(DEEPSEEK_EXPERTS, experts=("n_routed_experts", "num_experts"))
+
+
+class Glm4MoeAttention:
+    """GLM-4.5 norms queries and keys if ``use_qk_norm``, GLM-4.5-Air does not."""
+
+    def part(self, config: Config, index: int, kind: str):  # type: ignore[no-untyped-def]
+        norms = config.flag("use_qk_norm")
+        return Attention(out_bias=False, head_norms="head" if norms else "").part(config, index, kind)
+
+
+ERNIE_MIXTURE = Mixture(
+    experts=("moe_num_experts",),
+    routed=("moe_k",),
+    shared=("moe_num_shared_experts",),
+    correction=True,
+    expert=Mlp(bias="use_bias"),
+    dense=Mlp(bias="use_bias"),
+    mixture=lambda config, index: (
+        (index + 1) % config.count("moe_layer_interval", default=1) == 0
+        and config.whole("moe_layer_start_index", default=0) <= index <= ernie_end(config)
+    ),
+)
+
+
+def ernie_end(config: Config) -> int:
+    """The last layer that may be a mixture; −1 or none is the model's last."""
+    end = config.value("moe_layer_end_index")
+    return config.layers - 1 if end in (None, -1) else config.whole("moe_layer_end_index")
+
+
+LLAMA4_EXPERTS = Mixture(
+    experts=("num_local_experts",),
+    width=("intermediate_size",),
+    shared=(),
+    shared_width=("intermediate_size",),
+    dense=Mlp(width=("intermediate_size_mlp",)),
+    mixture=lambda config, index: index in llama4_mixtures(config),
+)
+
+
+def llama4_mixtures(config: Config) -> set[int]:
+    step = config.count("interleave_moe_layer_step", default=1)
+    listed = config.listed("moe_layers")
+    if listed is None:
+        return set(range(step - 1, config.layers, step))
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in listed):
+        raise config.refuse("moe_layers of other values than layers' numbers")
+    return set(listed)
+
+
+GRANITE_SHARED = Mlp(width=("shared_intermediate_size",))
+GRANITE_HYBRID = Family(
+    {LINEAR: Mamba2(), FULL: Attention()},
+    Mixture(
+        experts=("num_local_experts",),
+        width=("intermediate_size",),
+        shared_width=("shared_intermediate_size",),
+        dense=GRANITE_SHARED,
+    ),
+    typed(lambda config: [LINEAR] * config.layers, "layers_block_type"),
+    ignored=("intermediate_size", "position_embedding_type", "normalization_function"),
+)
+NEMOTRON_MAMBA = Mamba2(
+    heads="mamba_num_heads",
+    head_dim="mamba_head_dim",
+    groups="n_groups",
+    state="ssm_state_size",
+    taps="conv_kernel",
+    conv_bias="use_conv_bias",
+    default_bytes=4,  # vLLM's choice where the config has none
+)
+NEMOTRON_H = Family(
+    {
+        LINEAR: NEMOTRON_MAMBA,
+        FULL: Attention(),
+        MLP: Mlp(matrices=2, bias="mlp_bias"),
+        MIXTURE: special.LatentMixture(),
+    },
+    None,
+    nemotron,
+    norms=1,
+    ignored=("use_bias",),
+)
+FALCON_H1 = Family(
+    special.Both(Attention(), Mamba2(conv_bias="mamba_conv_bias", norm="mamba_rms_norm")),
+    Mlp(bias="mlp_bias"),
+    ignored=(
+        "mamba_norm_before_gate", "projectors_bias", "key_multiplier", "lm_head_multiplier", "attention_in_multiplier",
+        "attention_out_multiplier", "mlp_multipliers", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier",
+        "mamba_use_mlp", "attn_layer_indices",
+    ),
+)  # fmt: skip
+LFM2_EXPERTS = Mixture(mixture=first_dense("num_dense_layers"))
+LFM2_MOE = Family(
+    {LINEAR: ShortConvolution(), FULL: Attention(qkv_bias=False, out_bias=False, head_norms="head")},
+    LFM2_EXPERTS,
+    typed(lambda config: [FULL] * config.layers),
+    ignored=("use_expert_bias",),
+)
+
+MINIMAX_EXPERTS = replace(MIXTRAL_EXPERTS, routed=("num_experts_per_tok",))
+MINIMAX_M1 = Family(
+    {LINEAR: Lightning(), FULL: Attention(qkv_bias=False, out_bias=False)},
+    MINIMAX_EXPERTS,
+    either("attn_type_list", flagged("attn_type_list", FULL, LINEAR), every(2, other=LINEAR)),
+    ignored=("block_size", "shared_intermediate_size", "postnorm", "layernorm_full_attention_alpha"),
+)
+MINIMAX_M2 = Family(
+    Attention(qkv_bias=False, out_bias=False, head_norms="all"),
+    MINIMAX_EXPERTS,
+    either("attn_type_list", flagged("attn_type_list", FULL, LINEAR), typed(full)),
+    ignored=("use_qk_norm", "qk_norm_type", "use_routing_bias", "use_mtp"),
+)
+MINIMAX_M3 = Family(
+    special.BlockSparseAttention(),
+    Mixture(
+        experts=("num_local_experts",),
+        width=("intermediate_size", "moe_intermediate_size"),
+        shared=("n_shared_experts",),
+        shared_width=("shared_intermediate_size",),
+        dense=Mlp(width=("dense_intermediate_size",)),
+        mixture=listed_or("mlp_layer_types", listed_or("moe_layer_freq", lambda config, index: True, 1, 0)),
+    ),
+    special.minimax_m3_kinds,
+    ignored=("use_qk_norm", "qk_norm_type", "use_routing_bias", "use_gemma_norm", "attention_output_gate", "first_k_dense_replace"),
+)
+BAILING_EXPERTS = Mixture(
+    shared=("num_shared_experts", "n_shared_experts"),
+    shared_width=(),
+    mixture=first_dense("first_k_dense_replace"),
+)
+BAILING_LINEAR = Family(
+    {LINEAR: Lightning(head_norms=True), FULL: Attention(qkv_bias=False, out_bias=False, head_norms="head")},
+    BAILING_EXPERTS,
+    grouped,
+    ignored=("group_norm_size", "linear_silu", "moe_shared_expert_intermediate_size", "use_qk_norm"),
+)
+MIMO_V2 = Family(
+    special.MiMoAttention(),
+    replace(
+        DEEPSEEK_EXPERTS,
+        mixture=listed_or("mlp_layer_types", listed_or("moe_layer_freq", lambda config, index: index > 0, 1, 0)),
+    ),
+    either(
+        "hybrid_layer_pattern",
+        flagged("hybrid_layer_pattern", "sliding_attention", FULL),
+        typed(lambda config: [FULL if not index or (index + 1) % 6 == 0 else "sliding_attention" for index in range(config.layers)]),
+    ),
+)
+KIMI_EXPERTS = Mixture(
+    experts=("num_experts",),
+    routed=("num_experts_per_token",),
+    shared=("num_shared_experts",),
+    mixture=listed_or("mlp_layer_types", deepseek_mixture),
+)
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "ministral3": MISTRAL,
+    "ministral": MISTRAL,
+    "mixtral": replace(MISTRAL, feed=MIXTRAL_EXPERTS),
+    "qwen2": QWEN2,
+    "qwen2_moe": QWEN2_MOE,
+    "qwen3": QWEN3,
+    "qwen3_moe": QWEN3_MOE,
+    "qwen3_vl_text": replace(QWEN3, kinds=full),
+    "qwen3_vl_moe_text": replace(QWEN3_MOE, kinds=full),
+    "qwen2_vl_text": QWEN2,
+    "qwen2_5_vl_text": QWEN2,
+    "qwen3_next": QWEN3_NEXT,
+    "qwen3_5_text": QWEN3_5,
+    "qwen3_5_moe_text": replace(QWEN3_NEXT, feed=replace(QWEN3_NEXT.feed, mixture=qwen_mixture)),
+    "mimo": replace(QWEN2, ignored=("attention_bias",)),
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
+    "gemma3n_text": GEMMA3N,
+    "gemma4_text": GEMMA4,
+    "phi3": PHI3,
+    "granite": LLAMA,
+    "granitemoehybrid": GRANITE_HYBRID,
+    "smollm3": LLAMA,
+    "olmo2": Family(Attention(head_norms="all"), Mlp()),
+    "olmo3": Family(Attention(head_norms="all"), Mlp(), every(4)),
+    "apertus": Family(Attention(head_norms="head"), Mlp(matrices=2, extra=2)),
+    "exaone4": Family(Attention(qkv_bias=False, out_bias=False, head_norms="head"), Mlp(), typed(exaone)),
+    "hunyuan_v1_dense": Family(Attention(head_norms="head"), Mlp()),
+    "ernie4_5": Family(Attention(qkv_bias="use_bias", out_bias="use_bias"), Mlp(bias="use_bias")),
+    "ernie4_5_moe": Family(Attention(qkv_bias="use_bias", out_bias="use_bias"), ERNIE_MIXTURE),
+    "deepseek_v2": DEEPSEEK,
+    "deepseek_v3": DEEPSEEK,
+    "kimi_k2": DEEPSEEK,
+    "deepseek_v32": DEEPSEEK_DSA,
+    "glm_moe_dsa": GLM_DSA,
+    "glm4_moe_lite": DEEPSEEK,
+    "glm4_moe": Family(Glm4MoeAttention(), GLM4_EXPERTS),
+    "llama4_text": Family(Attention(), LLAMA4_EXPERTS, typed(llama4), ignored=("use_qk_norm", "floor_scale")),
+    "nemotron_h": NEMOTRON_H,
+    "nemotron-nas": Family(special.NemotronNas(), None, norms=0, ignored=("attention_bias", "mlp_bias")),
+    "falcon_h1": FALCON_H1,
+    "lfm2_moe": LFM2_MOE,
+    "laguna": Family(
+        special.LagunaAttention(),
+        Mixture(
+            shared_width=("shared_expert_intermediate_size",),
+            correction=True,
+            mixture=listed_or("mlp_layer_types", lambda config, index: index > 0),
+        ),
+        typed(full),
+    ),
+    "afmoe": Family(
+        Attention(qkv_bias=False, out_bias=False, head_norms="head", gate="element"),
+        Mixture(shared=("num_shared_experts",), correction=True, mixture=first_dense("num_dense_layers")),
+        every(4, "global_attn_every_n_layers"),
+        norms=4,
+        ignored=("route_scale", "mup_enabled"),
+    ),
+    "gpt_oss": Family(
+        Attention(sinks=True),
+        Mixture(
+            experts=("num_local_experts", "num_experts"),
+            routed=("num_experts_per_tok", "experts_per_token"),
+            width=("intermediate_size",),
+            router_bias=True,
+            expert=Mlp(bias=True),
+        ),
+        every(2),
+        ignored=("initial_context_length",),
+    ),
+    "minimax_m1": MINIMAX_M1,
+    "minimax": replace(MINIMAX_M1, kinds=typed(MINIMAX_M1.kinds)),
+    "minimax_m2": MINIMAX_M2,
+    "minimax_m3": MINIMAX_M3,
+    "minimax_m3_vl_text": MINIMAX_M3,
+    "bailing_moe_linear": BAILING_LINEAR,
+    "mimo_v2_flash": MIMO_V2,
+}
+
+WRAPPERS: Mapping[str, str | None] = {
+    "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "kimi_k25": "deepseek_v3",
+    "llama4": "llama4_text",
+    "llava": None,
+    "llava_next": None,
+    "minimax_m3_vl": "minimax_m3_vl_text",
+    "mistral3": "mistral",
+    "qwen2_vl": "qwen2_vl_text",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
+"""Multimodal models, and what their language model is where it doesn't say."""
