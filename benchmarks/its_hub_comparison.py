@@ -29,14 +29,14 @@ import httpx
 import numpy as np
 
 from benchmarks.attention_speed import machine
+from kinetics_serve.answers.extract import number
+from kinetics_serve.commands.demos.serving import serving
+from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import Price, load_architecture
-from kinetics_serve.commands.demo import serving
 from kinetics_serve.engine.embedded import bundled_model
 from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.evaluation.tasks import Task, load_task
 from kinetics_serve.traces.intervals import Interval, bootstrap
-from kinetics_serve.answers.extract import number
-from kinetics_serve.commands.terminal import chosen_hardware
 
 MAX_TOKENS = 100
 SHORT_TOKENS = 40

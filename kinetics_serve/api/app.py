@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from kinetics_serve.observability import tracing
-from kinetics_serve.requests.admission import Admission
-from kinetics_serve.api.schemas.documents import openapi
-from kinetics_serve.api.routes import generation
-from kinetics_serve.api.routes import information
+from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.api.routes import engine as vllm_routes
-from kinetics_serve.requests import errors
-from kinetics_serve.requests.access import authenticate
-from kinetics_serve.requests.drain import Drain, DrainMiddleware
-from kinetics_serve.requests.services import Services, Settings
+from kinetics_serve.api.routes import generation, information
+from kinetics_serve.api.schemas import openapi
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Patience, Upstream, new_client
+from kinetics_serve.observability import tracing
 from kinetics_serve.observability.log import AccessLog
 from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.observability.request_id import RequestIds
-from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.requests import errors
+from kinetics_serve.requests.access import authenticate
+from kinetics_serve.requests.admission import Admission
+from kinetics_serve.requests.drain import Drain, DrainMiddleware
+from kinetics_serve.requests.services import Services, Settings
 
 if TYPE_CHECKING:
     from kinetics_serve.ledger.ledger import Ledger
@@ -40,13 +39,14 @@ def create_app(
     ledger: "Ledger | None" = None,
     upstream_api_key: str | None = None,
     patience: Patience | None = None,
+    embedded: bool = False,
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
     intensity: FLOPs per byte of their hardware. architectures: folders or Hugging Face names of their models, where
     the servers don't tell. kv: how they attend. ledger: tenants and quotas, closed with the app; without one,
     everybody may do everything. upstream_api_key: what the servers know us by. patience: how long
-    they may take.
+    they may take. embedded: whether we start them.
     """
 
     drain = Drain()
@@ -63,6 +63,7 @@ def create_app(
                 architectures,
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
+                embedded,
             )
             admission = Admission(chosen.limits, metrics.queued)
             app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, drain, ledger)
