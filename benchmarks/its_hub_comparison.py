@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks.attention_speed import machine
 from kinetics_serve.answers.extract import number
-from kinetics_serve.commands.demo import serving
+from kinetics_serve.commands.demos.serving import serving
 from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.engine.embedded import bundled_model

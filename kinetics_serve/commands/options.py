@@ -11,6 +11,7 @@ from kinetics_serve.commands.terminal import fail
 
 if TYPE_CHECKING:
     from kinetics_serve.planner.budget import Budget
+    from kinetics_serve.planner.calibration import Calibration
     from kinetics_serve.traces.traces import CountTokens, Traces
 
 TracesFile = Annotated[Path, typer.Argument(help="Traces, as `eval` writes them.", exists=True, dir_okay=False)]
@@ -21,6 +22,10 @@ ArchitectureName = Annotated[
 TokenizerName = Annotated[
     str | None,
     typer.Option("--tokenizer", help="Folder or Hugging Face name of the tokenizer, for traces without counts."),
+]
+CalibrationFile = Annotated[Path, typer.Argument(help="What `calibrate` wrote.", exists=True, dir_okay=False)]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", help="What `calibrate` wrote: plans follow it.", exists=True)
 ]
 
 _BUDGET = re.compile(r"([0-9.eE+]+)\s*(samples?|tokens?|eflops)?")
@@ -57,6 +62,15 @@ def budget_of(stated: str) -> "Budget":
     if (parts[2] or "").startswith("sample"):
         return Budget("samples", amount)
     return Budget("tokens", amount) if (parts[2] or "").startswith("token") else Budget("eflops", amount)
+
+
+def load_calibration(path: Path) -> "Calibration":
+    from kinetics_serve.planner.calibration import Calibration, CalibrationError
+
+    try:
+        return Calibration.load(path)
+    except (OSError, CalibrationError) as error:
+        raise fail(error) from None
 
 
 def _counter(name: str) -> "CountTokens":

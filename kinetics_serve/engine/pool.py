@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 
+REMINDER_S = 60.0
+"""Seconds after which the log says again that a server is down."""
+
 
 AUTO_MODEL = "kinetics-auto"
 """Served by no engine: the model of a request that leaves the choice of one to the calibration."""
@@ -52,7 +55,8 @@ class Pool:
 
     architectures: folders or Hugging Face names by model, where that can't be read from the name that a server loaded
     it by; None stands for every other model.
-    intensity: FLOPs per byte of the upstreams' hardware. kv: how they attend.
+    intensity: FLOPs per byte of the upstreams' hardware. kv: how they attend. embedded: they are ours, whose supervisor
+    says why they are down.
     """
 
     def __init__(
@@ -62,14 +66,17 @@ class Pool:
         architectures: Mapping[str | None, str] = MappingProxyType({}),
         kv: KVPolicy = DENSE,
         on_health: Callable[[Upstream, bool], None] = lambda upstream, up: None,
+        embedded: bool = False,
     ) -> None:
         self.upstreams = list(upstreams)
         self.intensity = intensity
         self._architectures = architectures
         self._kv = kv
         self._on_health = on_health
+        self._down_level = logging.DEBUG if embedded else logging.WARNING
         self._models: dict[Upstream, dict[str, ServedModel]] = {}
         self._openings: dict[Upstream, int] = {}
+        self._mentioned_at: dict[Upstream, float] = {}
         self._known: dict[str, tuple[Architecture | None, str | None]] = {}
 
     @property
@@ -132,7 +139,9 @@ class Pool:
         """Brings what is known of an upstream up to date."""
         openings = upstream.circuit.openings
         was_up = bool(self._serving(upstream))
-        up = not upstream.circuit.is_open(time.monotonic()) and await upstream.healthy()
+        resting = upstream.circuit.is_open(time.monotonic())
+        problem = "it failed requests, and rests" if resting else await upstream.problem()
+        up = problem is None
         if up and not was_up:
             try:
                 cards = await upstream.models()
@@ -140,12 +149,16 @@ class Pool:
                 self._models[upstream] = {model.name: model for model in served}
                 self._openings[upstream] = openings
             except (EngineUnavailable, EngineRejected, KeyError, ValueError) as error:
-                logger.warning("%s answers, but its models can't be listed: %s", upstream.url, error)
+                problem = f"it answers, but its models can't be listed: {error}"
                 up = False
         elif not up:
             self._models.pop(upstream, None)
-        if up != was_up:
-            logger.info("%s is %s", upstream.url, "up" if up else "down")
+        if up and not was_up:
+            self._mentioned_at.pop(upstream, None)
+            logger.info("%s is up", upstream.url)
+        elif not up and (was_up or time.monotonic() >= self._mentioned_at.get(upstream, float("-inf")) + REMINDER_S):
+            self._mentioned_at[upstream] = time.monotonic()
+            logger.log(self._down_level, "%s is down: %s", upstream.url, problem)
         self._on_health(upstream, up)
 
     def _served(self, card: ModelCard) -> ServedModel:

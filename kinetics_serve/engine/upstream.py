@@ -105,15 +105,16 @@ class Upstream:
         self.outstanding = 0
         self.circuit = Circuit()
 
-    async def healthy(self) -> bool:
+    async def problem(self) -> str | None:
+        """Why it is not healthy; None where it is."""
         opening = self.client.get(
             f"{self.url}/health", headers=self._authorization, allow_redirects=False, timeout=HEALTH_TIMEOUT
         )
         try:
             async with opening as response:
-                return response.status == 200
-        except aiohttp.ClientError:
-            return False
+                return None if response.status == 200 else f"/health answered {response.status}"
+        except aiohttp.ClientError as error:
+            return str(error) or type(error).__name__
 
     async def models(self) -> list[ModelCard]:
         body = await self._json("GET", "/v1/models")

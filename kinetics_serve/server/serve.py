@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.requests.drain import Drain
 from kinetics_serve.requests.services import Services
+from kinetics_serve.server.announce import announce
 from kinetics_serve.server.limited_http import LimitedHttp
 
 DRAIN_TIMEOUT_S = 30.0
@@ -59,11 +60,13 @@ async def serve(
     supervisor: Supervisor | None,
     drain_timeout_s: float = DRAIN_TIMEOUT_S,
     parent: int | None = None,
+    announced: str | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, and then until what runs has finished, at most drain_timeout_s; a second signal
     ends that. The engine is ended in every case. Raises EngineError if it can't start.
 
     parent: a file descriptor that reaches its end when the process does without which this one should stop too.
+    announced: printed to standard error when the first request could be answered.
     """
     config = uvicorn.Config(
         app,
@@ -88,6 +91,7 @@ async def serve(
     draining = asyncio.create_task(_drain(app, drain_timeout_s, stop, hurry))
     serving = asyncio.create_task(server.serve([listener]))
     engine = asyncio.create_task(_keep_engine(app, supervisor)) if supervisor is not None else None
+    announcing = asyncio.create_task(announce(listener, announced)) if announced is not None else None
     try:
         ends = {serving, draining, *([engine] if engine else [])}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -97,6 +101,8 @@ async def serve(
             await engine
     finally:
         draining.cancel()
+        if announcing is not None:
+            announcing.cancel()
         if supervisor is not None and engine is not None:
             engine.cancel()
             await asyncio.gather(engine, return_exceptions=True)

@@ -18,10 +18,12 @@ from prometheus_client.multiprocess import mark_process_dead
 from kinetics_serve.engine.embedded.supervise import Supervisor
 from kinetics_serve.observability.metrics import METRICS_FOLDER
 from kinetics_serve.requests.drain import GRACE_S
+from kinetics_serve.server.announce import announce
 
 logger = logging.getLogger(__name__)
 
-VARIABLE = "KINETICS_WORKER"
+VARIABLE = "_KINETICS_WORKER"
+"""Not one of the variables that set options."""
 
 SHORT_LIFE_S = 10.0
 MOST_SHORT_LIVES = 3
@@ -54,11 +56,17 @@ class Worker:
         return socket.socket(fileno=self.descriptor)
 
 
-async def serve(count: int, listener: socket.socket, supervisor: Supervisor | None, drain_timeout_s: float) -> None:
+async def serve(
+    count: int,
+    listener: socket.socket,
+    supervisor: Supervisor | None,
+    drain_timeout_s: float,
+    announced: str | None = None,
+) -> None:
     """Runs the workers until SIGTERM or SIGINT, which they get too, and restarts those that die meanwhile.
 
     The engine is ended in every case, and no worker outlives this process: each ends when its standard input does.
-    Raises EngineError and WorkersFailed.
+    announced: printed to standard error when the first request could be answered. Raises EngineError and WorkersFailed.
     """
     signals: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,6 +78,7 @@ async def serve(count: int, listener: socket.socket, supervisor: Supervisor | No
         if supervisor is not None:
             engine = asyncio.create_task(_keep_engine(supervisor, workers))
         stopped: asyncio.Future[Any] = asyncio.create_task(signals.get())
+        announcing = asyncio.create_task(announce(listener, announced)) if announced is not None else None
         try:
             ends = {running, stopped, *([engine] if engine else [])}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -78,6 +87,8 @@ async def serve(count: int, listener: socket.socket, supervisor: Supervisor | No
                     await end
         finally:
             stopped.cancel()
+            if announcing is not None:
+                announcing.cancel()
             await _stop(workers, running, signals, drain_timeout_s)
             if supervisor is not None and engine is not None:
                 engine.cancel()

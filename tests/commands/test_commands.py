@@ -67,6 +67,6 @@ def test_what_replay_cannot_do_is_said(traces_file: Path, options: tuple[str, ..
 
 
 def test_the_commands_load_neither_torch_nor_vllm_nor_figures() -> None:
-    heavy = "('torch', 'vllm', 'matplotlib')"
-    code = f"import sys, kinetics_serve.commands.main; print([m for m in {heavy} if m in sys.modules])"
+    loaded = "[name for name in ('torch', 'vllm', 'matplotlib') if name in sys.modules]"
+    code = f"import sys, kinetics_serve.commands.main; print({loaded})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -18,7 +18,7 @@ from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.engine.embedded import bundled_model
-from kinetics_serve.engine.embedded.supervise import engine_command, engine_environment
+from kinetics_serve.engine.embedded.launch import engine_command, engine_environment
 from tests.e2e.conftest import MODEL, START_TIMEOUT_S, Server, free_port
 
 QUESTION = "What is 7 times 8?"

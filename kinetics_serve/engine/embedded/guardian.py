@@ -11,8 +11,8 @@ vLLM is a tree of processes: the API server, its EngineCore, the workers. The gu
 * when the guardian itself is killed, as far as the kernel and a second process can see to that.
 
 The first line it prints is the command's process id; the command's own output follows. It exits with the
-command's status, 128 + the signal's number when a signal ended that. Only the standard library, so that it
-starts in a moment.
+command's status, 128 + the signal's number when a signal ended that. It imports little, so that it starts in a
+moment.
 """
 
 import ctypes
@@ -23,7 +23,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
+
+import psutil
 
 GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL: vLLM leaves in one or two unless it hangs."""
@@ -63,7 +65,7 @@ def guard(command: Sequence[str]) -> int:
         _reap(statuses)
     # What a command that ended by itself leaves behind has nothing to finish, and a restart waits for its end.
     signals = (signal.SIGKILL,) if process.pid in statuses else (signal.SIGTERM, signal.SIGKILL)
-    _end_tree(process.pid, statuses, signals, spared=witness)
+    _end_tree(statuses, signals, spared=witness)
     os.write(goodbye, b".")
     process.returncode = os.waitstatus_to_exitcode(statuses.get(process.pid, signal.SIGKILL))
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -102,14 +104,14 @@ def _reap(statuses: dict[int, int]) -> None:
         statuses[pid] = status
 
 
-def _end_tree(group: int, statuses: dict[int, int], signals: tuple[int, ...], spared: int) -> None:
+def _end_tree(statuses: dict[int, int], signals: tuple[int, ...], spared: int) -> None:
     """Each signal in turn to every process of the tree but one, while some are still there, GRACE_S apart."""
     for number in signals:
         deadline = time.monotonic() + GRACE_S
         told: set[int] = set()
         while time.monotonic() < deadline:
             _reap(statuses)
-            living = _tree(group) - {spared}
+            living = _tree() - {spared}
             if not living:
                 return
             for pid in living - told:
@@ -118,39 +120,14 @@ def _end_tree(group: int, statuses: dict[int, int], signals: tuple[int, ...], sp
             time.sleep(TREE_POLL_S)
 
 
-def _tree(group: int) -> set[int]:
-    """The ids of our living descendants. Without /proc: `-group` while that process group has a member."""
-    try:
-        children: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (parent := _parent(entry)) is not None:
-                children.setdefault(parent, []).append(int(entry.name))
-    except FileNotFoundError:
-        return {-group} if _send(-group, 0) else set()
-    found: set[int] = set()
-    frontier = [os.getpid()]
-    while frontier:
-        for child in children.get(frontier.pop(), ()):
-            found.add(child)
-            frontier.append(child)
-    return found
+def _tree() -> set[int]:
+    """The ids of our living descendants."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-def _parent(process: Path) -> int | None:
-    try:
-        # "pid (name) state ppid …"; the name may hold spaces and parentheses.
-        return int((process / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-    except (OSError, IndexError):  # it ended while we looked
-        return None
-
-
-def _send(pid: int, number: int) -> bool:
-    """Sends the signal; false when there is nobody to get it. A negative pid is a process group."""
-    try:
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has ended meanwhile
         os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
 
 
 def _start_witness(group: int) -> tuple[int, int]:

@@ -9,24 +9,16 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
 
 from kinetics_serve.engine.embedded import supervise as module
-from kinetics_serve.engine.embedded.supervise import (
-    GIB,
-    EngineError,
-    Supervisor,
-    check_model_folder,
-    cpu_defaults,
-    engine_command,
-    engine_environment,
-    explain,
-    kv_cache_bytes,
-    last_error,
-)
+from kinetics_serve.engine.embedded.diagnose import EngineError
+from kinetics_serve.engine.embedded.phases import Progress
+from kinetics_serve.engine.embedded.supervise import Supervisor
 
 # Takes vLLM's command line. What to do beyond that comes as Python in --run, before it serves.
 STAND_IN = f"""#!{sys.executable}
@@ -179,7 +171,8 @@ async def test_a_start_that_takes_too_long_is_ended_and_names_its_phase(make: Ma
     engine = make("print('INFO Starting to load model x...', flush=True); time.sleep(600)", start_timeout_s=1.5)
     error = await failure(engine.start())
     assert "not ready after 2 s" in str(error)
-    assert "loading weights" in str(error)
+    assert "loading the model" in str(error)
+    assert "--start-timeout" in str(error)
     assert not lives(runs(model)[0])
 
 
@@ -189,11 +182,12 @@ async def test_the_phases_of_the_start_are_reported_once_each_in_order(make: Mak
         "Loading safetensors checkpoint shards: 100% Completed | 1/1 [00:01<00:00,  1.16s/it]",
         "(EngineCore pid=7) INFO 11-23 22:37:10 [kv_cache_utils.py:2327] CPU KV cache size: 93,184 tokens",
     ]
-    reported: list[str] = []
+    reported: list[Progress] = []
     await make(f"print(*{logged!r}, sep='\\n', flush=True)", on_progress=reported.append).start()
-    phases = [line.rpartition(" (")[0] for line in reported]
-    assert phases == ["starting vLLM", "loading weights", "preparing the KV cache", "ready"]
-    assert all(line.endswith(" s)") for line in reported)
+    phases = list(dict.fromkeys(progress.phase for progress in reported))
+    assert phases == ["importing vLLM", "reading the model's configuration", "loading the model", "warming up", "ready"]
+    assert [each.phase for each in reported] == sorted((each.phase for each in reported), key=phases.index)
+    assert all(0 <= before.seconds <= after.seconds for before, after in pairwise(reported))
 
 
 async def test_its_output_goes_to_the_log_line_by_line(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -351,129 +345,3 @@ async def test_stopping_while_it_comes_back_leaves_no_process(
     assert not any(map(lives, runs(model)))
     await asyncio.wait_for(watch, 5)
     assert len(runs(model)) == 2
-
-
-# ----- command and environment -----
-
-
-def test_the_users_arguments_come_last_and_win() -> None:
-    command = engine_command("python", "M", "name", 7, ("--max-num-seqs", "3"))
-    assert command[-2:] == ("--max-num-seqs", "3")
-    assert command.count("--max-num-seqs") == 1
-    assert "--enable-prompt-tokens-details" in command
-
-
-@pytest.mark.parametrize(
-    ("given", "absent"),
-    [
-        (("--no-enforce-eager",), "--enforce-eager"),
-        (("--max_num_seqs=8",), "--max-num-seqs"),
-        (("--gpu-memory-utilization", "0.3"), "--kv-cache-memory-bytes"),
-        (("--max-model-len", "2048"), "--max-model-len"),
-        (("--config", "engine.yaml"), "--enforce-eager"),
-    ],
-)
-def test_a_cpu_default_that_the_user_decided_is_not_added(given: tuple[str, ...], absent: str) -> None:
-    assert absent in cpu_defaults((), {})
-    assert absent not in cpu_defaults(given, {})
-
-
-def test_vllms_own_variable_for_the_kv_cache_is_respected() -> None:
-    assert "--kv-cache-memory-bytes" not in cpu_defaults((), {"VLLM_CPU_KVCACHE_SPACE": "8"})
-
-
-@pytest.mark.parametrize(("available_gib", "gib"), [(0, 1), (3, 1), (16, 4), (23, 5), (512, 32)])
-def test_the_kv_cache_is_a_quarter_of_the_free_memory(available_gib: int, gib: int) -> None:
-    assert kv_cache_bytes(available_gib * GIB) == gib * GIB
-
-
-def test_a_model_folder_needs_no_hub_and_nothing_is_reported(model: Path) -> None:
-    environment = engine_environment(str(model), (), {"PATH": "/bin"})
-    assert environment["HF_HUB_OFFLINE"] == "1"
-    assert environment["VLLM_NO_USAGE_STATS"] == "1"
-    assert environment["DO_NOT_TRACK"] == "1"
-    assert environment["PATH"] == "/bin"
-
-
-def test_a_hub_name_may_use_the_hub() -> None:
-    assert "HF_HUB_OFFLINE" not in engine_environment("Qwen/Qwen3-0.6B", (), {})
-
-
-def test_what_the_user_has_set_stays_set(model: Path) -> None:
-    given = {"HF_HUB_OFFLINE": "0", "VLLM_CPU_OMP_THREADS_BIND": "0-1"}
-    environment = engine_environment(str(model), (), given)
-    assert {name: environment[name] for name in given} == given
-    assert "OMP_NUM_THREADS" not in environment
-
-
-# ----- why it could not start -----
-
-
-def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"no config\.json"):
-        check_model_folder(str(tmp_path))
-    with pytest.raises(EngineError, match="Model not found"):
-        check_model_folder(str(tmp_path / "nowhere"))
-    check_model_folder("Qwen/Qwen3-0.6B")  # a hub name: vLLM has to find out
-
-
-# What vLLM 0.32 logged, shortened.
-@pytest.mark.parametrize(
-    ("line", "status", "said"),
-    [
-        ("entry.py: error: unrecognized arguments: --no-such-option", 2, "unrecognized arguments: --no-such-option"),
-        ("entry.py: error: argument --max-num-seqs: invalid int value: 'many'", 2, "argument --max-num-seqs"),
-        (
-            "OSError: We couldn't connect to 'https://huggingface.co' to load the files",
-            1,
-            "hub cannot be reached for some/model",
-        ),
-        (
-            "huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.",
-            1,
-            "Model not found: some/model",
-        ),
-        (
-            "(EngineCore pid=7) ERROR 11-23 22:36:58 [core.py:133] ValueError: To serve at least one request with the "
-            "model's max seq len (8192), (0.18 GiB KV cache is needed, which is larger than the available KV cache "
-            "memory (0.01 GiB). Based on the available memory, the estimated maximum model length is 256. Try "
-            "increasing `gpu_memory_utilization` or decreasing `max_model_len`.",
-            1,
-            "maximum model length is 256. Raise --kv-cache-memory-bytes",
-        ),
-        (
-            "ValueError: Available memory on node 0 (9.0/9.7 GiB) on kv cache allocation is less than requested memory "
-            "for kv (838.19 GiB). Decrease --kv-cache-memory-bytes",
-            1,
-            "Out of memory: ValueError: Available memory on node 0",
-        ),
-        (
-            "  Value error, User-specified max_model_len (100000) is greater than the derived max_model_len "
-            "(max_position_embeddings=8192) [type=value_error, input_value=ArgsKwargs((), {'model':...",
-            1,
-            "greater than the derived max_model_len (max_position_embeddings=8192). Check the engine arguments.",
-        ),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", 1, "Out of memory"),
-        ("INFO loading", 137, "killed, most likely because the machine is out of memory"),
-    ],
-)
-def test_the_reason_of_a_failure_is_said_with_what_to_do(line: str, status: int, said: str) -> None:
-    second_hand = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
-    assert said in str(explain([line, second_hand], status, "some/model", "python"))
-
-
-def test_the_root_cause_is_preferred_to_what_follows_from_it() -> None:
-    lines = [
-        "(EngineCore pid=7) ERROR 11-23 22:36:58 [core.py:133] ValueError: the cause",
-        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
-        "nanobind: leaked 514 functions!",
-    ]
-    assert str(explain(lines, 1, "M", "python")).endswith("(exit status 1): ValueError: the cause")
-
-
-def test_without_an_exception_the_last_line_of_level_error_counts() -> None:
-    died = "(APIServer pid=1) ERROR 11-23 22:40:01 [core_client.py:9] Engine core proc EngineCore died unexpectedly"
-    assert (
-        last_error([died, "INFO:     Finished server process [1]"]) == "Engine core proc EngineCore died unexpectedly"
-    )
-    assert last_error(["INFO:     Finished server process [1]"]) is None

@@ -3,9 +3,11 @@
 import time
 from pathlib import Path
 
-from kinetics_serve.commands.demo import NotStarted, console, serving
+from kinetics_serve.commands.calibrate import calibrate
+from kinetics_serve.commands.demos.serving import NotStarted, console, serving
 from kinetics_serve.commands.evaluate import evaluate
-from kinetics_serve.commands.planning import calibrate, frontier, load
+from kinetics_serve.commands.frontier import frontier
+from kinetics_serve.commands.options import load_calibration
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import AccuracyOutOfReach, at_recorded_lengths, choose_for_accuracy
 from kinetics_serve.planner.figures import kv_label
@@ -59,7 +61,7 @@ def main(folder: Path, limit: int | None = None) -> int:
     traces = sorted((folder / "traces").glob("*.jsonl"))
     calibrate(traces, out=file, repeats=5, hardware_name=HARDWARE)
     frontier(file, out=folder / "figures")
-    calibration = load(file)
+    calibration = load_calibration(file)
     prompt_tokens = read(traces[0]).questions[0].prompt_tokens
     for accuracy in ACCURACIES:
         console.print(_plan(calibration, accuracy, prompt_tokens), soft_wrap=True)

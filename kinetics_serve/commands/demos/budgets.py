@@ -1,0 +1,224 @@
+"""The demo: what a budget of 1, 4 and 16 samples' worth buys from the bundled model, and what sparse attention saves
+where prompts are long, through the openai SDK."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kinetics_serve.commands.demos.serving import NotStarted, console, serving
+from kinetics_serve.engine.embedded import bundled_model
+
+CONCURRENT_REQUESTS = 6
+SAMPLES_WORTH = (1, 4, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Questions with known answers. extractor and pattern: as in the API's `kinetics.answer`."""
+
+    name: str
+    questions: tuple[tuple[str, str], ...]
+    max_tokens: int
+    extractor: str
+    pattern: str | None = None
+    preamble: str = ""
+    temperature: float = 0.7
+
+
+TIMES_TABLES = Task(
+    "times tables",
+    tuple(
+        (f"What is {a} times {b}? Answer with the number only.", str(a * b))
+        for a, b in random.Random(3).sample([(a, b) for a in range(3, 10) for b in range(3, 10)], 12)
+    ),
+    max_tokens=48,
+    extractor="number",
+)
+CAPITALS = Task(
+    "capitals",
+    tuple(
+        (f"What is the capital of {country}?", capital)
+        for country, capital in {
+            "France": "Paris",
+            "Japan": "Tokyo",
+            "Italy": "Rome",
+            "Egypt": "Cairo",
+            "Russia": "Moscow",
+            "Spain": "Madrid",
+        }.items()
+    ),
+    max_tokens=32,
+    extractor="regex",
+    pattern=r"(?i)capital(?: city)? of [\w ]+? is (?:the city of )?\W*(\w+)",
+)
+LOG = "".join(
+    f"Day {day}: {chance.randint(20, 180)} miles to the {chance.choice(('north', 'east', 'south', 'west'))}, "
+    f"{chance.choice(('clear sky', 'light rain', 'strong wind', 'fog at noon'))}.\n"
+    for chance in [random.Random(7)]
+    for day in range(1, 151)
+)
+"""About 2,700 tokens."""
+AFTER_A_LOG = replace(
+    CAPITALS,
+    name="capitals, long",
+    preamble=f"Here is a ship's log.\n\n{LOG}\nNow a question about geography: ",
+    temperature=0.0,
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """What one budget bought on one task. Amounts are sums over its questions."""
+
+    task: Task
+    samples_worth: int
+    kv_budget: int | str = "auto"
+    attended: int | str = ""
+    budget: int = 0
+    spent: int = 0
+    compute_flops: float = 0
+    memory_bytes: float = 0
+    samples: int = 0
+    correct: int = 0
+    within_budget: bool = True
+    stopped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def strategy(self) -> str:
+        return "single" if self.samples_worth == 1 else "majority_vote"
+
+    def add(self, bill: dict[str, Any], expected: str) -> None:
+        self.attended = bill["kv_budget"] if bill["kv_budget"] != "dense" else "all"
+        self.budget += bill["budget_eflops"]
+        self.spent += bill["spent_eflops"]
+        self.compute_flops += bill["compute_flops"]
+        self.memory_bytes += bill["memory_bytes"]
+        self.samples += bill["samples_started"]
+        self.correct += (bill["answer"] or "").casefold() == expected.casefold()
+        self.within_budget &= bill["spent_eflops"] <= bill["budget_eflops"]
+        self.stopped[bill["stop_reason"]] += 1
+
+
+def main() -> int:
+    """Runs the demo and returns the exit status: 0 only if every part of it worked."""
+    try:
+        import openai  # noqa: F401
+    except ImportError:
+        console.print("The demo speaks to the server through the openai SDK: pip install openai")
+        return 1
+    started = time.monotonic()
+    console.print("Starting kinetics-serve with the bundled model and an embedded vLLM …")
+    try:
+        with serving() as url:
+            rows = asyncio.run(_ask_everything(url))
+    except NotStarted as error:
+        console.print(str(error), markup=False)
+        return 1
+    console.print(_table(rows))
+    problems = _problems(rows)
+    for problem in problems:
+        console.print(f"Not as it should be: {problem}")
+    console.print(f"{time.monotonic() - started:.0f} s in all.")
+    return 1 if problems else 0
+
+
+async def _ask_everything(url: str) -> list[Row]:
+    rows = [Row(task, worth) for task in (TIMES_TABLES, CAPITALS) for worth in SAMPLES_WORTH]
+    rows += [Row(AFTER_A_LOG, 1, kv_budget) for kv_budget in ("dense", 512)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("asking", total=sum(len(row.task.questions) for row in rows))
+        for row in rows:
+            progress.update(bar, description=f"{row.task.name}, {row.samples_worth} samples' worth")
+            await _ask(url, row, lambda: progress.advance(bar))
+    return rows
+
+
+async def _ask(url: str, row: Row, on_answer: Any) -> None:
+    from openai import AsyncOpenAI
+
+    task = row.task
+    limit = asyncio.Semaphore(CONCURRENT_REQUESTS)
+
+    async def ask(client: AsyncOpenAI, number: int, question: str, answer: str) -> None:
+        async with limit:
+            completion = await client.chat.completions.create(
+                model=bundled_model.NAME,
+                messages=[{"role": "user", "content": task.preamble + question}],
+                max_tokens=task.max_tokens,
+                temperature=task.temperature,
+                seed=1000 * number,
+                extra_body={
+                    "kinetics": {
+                        "budget": {"samples": row.samples_worth},
+                        "strategy": row.strategy,
+                        "max_samples": max(SAMPLES_WORTH),
+                        "kv_budget": row.kv_budget,
+                        "answer": {"extractor": task.extractor, "pattern": task.pattern},
+                    }
+                },
+            )
+        row.add(completion.model_extra["kinetics"], answer)  # type: ignore[index]
+        on_answer()
+
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=600, max_retries=0) as client:
+        if task.preamble:  # into the prefix cache, so that every row finds it there
+            messages = [{"role": "user", "content": task.preamble}]
+            await client.chat.completions.create(model=bundled_model.NAME, messages=messages, max_tokens=1)  # type: ignore[arg-type]
+        await asyncio.gather(*(ask(client, number, *pair) for number, pair in enumerate(task.questions)))
+
+
+def _table(rows: list[Row]) -> Table:
+    title = "What each budget bought (sums over the questions; T = 1e12)"
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("task", "strategy"):
+        table.add_column(heading)
+    table.add_column("KV\ntokens\nat most", justify="right")
+    for heading in (
+        "budget:\nsamples'\nworth",
+        "\nbudget\nT eFLOPs",
+        "\nspent\nT eFLOPs",
+        "\ncompute\nT FLOPs",
+        "\nmemory\nGB",
+        "\n\nsamples",
+        "\n\naccuracy",
+    ):
+        table.add_column(heading, justify="right")
+    table.add_column("\n\nstopped why")
+    for row in rows:
+        table.add_row(
+            row.task.name,
+            row.strategy,
+            str(row.attended),
+            str(row.samples_worth),
+            f"{row.budget / 1e12:.2f}",
+            f"{row.spent / 1e12:.2f}",
+            f"{row.compute_flops / 1e12:.2f}",
+            f"{row.memory_bytes / 1e9:.2f}",
+            str(row.samples),
+            f"{row.correct}/{len(row.task.questions)}",
+            ", ".join(f"{reason} {count}" for reason, count in row.stopped.most_common()),
+        )
+    return table
+
+
+def _problems(rows: list[Row]) -> list[str]:
+    problems = [
+        f"{row.task.name} at {row.samples_worth} samples' worth spent more than its budget"
+        for row in rows
+        if not row.within_budget
+    ]
+    correct = {row.samples_worth: row.correct for row in rows if row.task is TIMES_TABLES}
+    if correct[max(SAMPLES_WORTH)] <= correct[1]:
+        problems.append("majority voting at 16 samples' worth did not beat a single sample on the times tables")
+    dense, sparse = (row for row in rows if row.task is AFTER_A_LOG)
+    if sparse.correct < dense.correct or sparse.spent >= dense.spent:
+        problems.append("sparse attention on the long prompt did not save eFLOPs at the same accuracy")
+    return problems

@@ -1,0 +1,47 @@
+"""`kinetics-serve usage`: what was spent."""
+
+import csv
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from kinetics_serve.commands.ledger import LedgerUrl, run
+from kinetics_serve.commands.terminal import output
+
+if TYPE_CHECKING:  # so that `--help` loads no SQL
+    from kinetics_serve.ledger.ledger import Ledger
+
+
+def usage(
+    ledger: LedgerUrl,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV on standard output.")] = False,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day, UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, UTC.")] = None,
+) -> None:
+    """Show what was spent, by tenant, day (UTC), model and strategy."""
+    from kinetics_serve.ledger import tenants
+
+    async def work(ledger: "Ledger") -> list[list[str]]:
+        only = None
+        if tenant is not None:
+            async with ledger.database.read() as connection:
+                only = await tenants.by_name(connection, tenant)
+        rows = await ledger.usage(since.date() if since else None, until.date() if until else None, only)
+        return [
+            [row.tenant, row.day.isoformat(), row.model, row.strategy, str(row.requests), str(row.eflops)]
+            for row in rows
+        ]
+
+    rows = run(ledger, work)
+    columns = ["tenant", "day", "model", "strategy", "requests", "eflops"]
+    if as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+        return
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*row)
+    output.print(table)
