@@ -31,10 +31,10 @@ from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.planner.calibrate import calibrate, powers_of_two
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, ServedPoint
 from kinetics_serve.planner.choose import ArmOf, Choice, at_recorded_lengths, choose_for_accuracy, choose_for_budget
+from kinetics_serve.runner.replays import Outcome, Recording, replay_all
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.traces.intervals import LEVEL, RESAMPLES, Interval, bootstrap
-from kinetics_serve.traces.replays import Outcome, Recording, replay_all
 from kinetics_serve.traces.traces import Traces, read
 
 HARDWARE = "b200"

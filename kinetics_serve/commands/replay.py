@@ -31,8 +31,8 @@ def replay(
     from kinetics_serve.planner.budget import BudgetTooSmall
     from kinetics_serve.planner.plan import plan
     from kinetics_serve.registry import UnknownPart
+    from kinetics_serve.runner.replays import Recording, replay_all
     from kinetics_serve.strategies.spec import AUTO, STRATEGIES
-    from kinetics_serve.traces.replays import Recording, replay_all
 
     if strategy != AUTO:
         try:

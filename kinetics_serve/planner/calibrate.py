@@ -10,12 +10,12 @@ from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.paper import coverage
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, ServedPoint
 from kinetics_serve.planner.law import laws
+from kinetics_serve.runner.replays import Outcome, Recording, replay_all
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.spec import STRATEGIES, StrategySpec, policy_of
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
 from kinetics_serve.traces.intervals import Interval, bootstrap
-from kinetics_serve.traces.replays import Outcome, Recording, replay_all
 from kinetics_serve.traces.traces import Question, Traces
 
 FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)

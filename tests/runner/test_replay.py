@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kinetics_serve.cost import DENSE, Cost, KVPolicy, Price
 from kinetics_serve.runner.live import drive
 from kinetics_serve.runner.replay import replay
+from kinetics_serve.runner.replays import Recording, cached_tokens, replay_all
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.auto import auto
@@ -23,7 +24,6 @@ from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.single import Single
 from kinetics_serve.strategies.spec import policy_of
 from kinetics_serve.strategies.state import Policy, Sample, Status
-from kinetics_serve.traces.replays import Recording, cached_tokens, replay_all
 from kinetics_serve.traces.traces import Trial
 from tests.arms import PRICE, arm_of
 from tests.synthetic import ARCHITECTURE, synthetic

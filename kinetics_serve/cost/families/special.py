@@ -165,7 +165,9 @@ class BlockSparseAttention:
         shape, hidden = heads(config), config.count("hidden_size")
         if config.value("sparse_attention_config") is not None:
             sparse = config.part("sparse_attention_config")
-            sparse.ignore("sparse_attention_freq", "sparse_disable_index_value", "sparse_score_type", "sparse_init_block")
+            sparse.ignore(
+                "sparse_attention_freq", "sparse_disable_index_value", "sparse_score_type", "sparse_init_block"
+            )
             sparse.ignore("sparse_local_block", "use_sparse_attention")
             names = ("sparse_topk_blocks", "sparse_block_size", "sparse_num_index_heads", "sparse_index_dim")
         else:
@@ -206,7 +208,9 @@ class LatentMixture:
             raise config.refuse(f"num_experts_per_tok {routed} of {experts} experts")
         bias = config.flag("mlp_bias")
         expert = Mlp(matrices=2, bias=bias).parameters(config, config.count("moe_intermediate_size"), latent or hidden)
-        shared = config.whole("moe_shared_expert_intermediate_size", default=0) * config.whole("n_shared_experts", default=1)
+        shared = config.whole("moe_shared_expert_intermediate_size", default=0) * config.whole(
+            "n_shared_experts", default=1
+        )
         always = hidden * experts + Mlp(matrices=2, bias=bias).parameters(config, shared)
         if latent is not None:
             always += 2 * hidden * latent + (hidden + latent if bias else 0)

@@ -29,7 +29,6 @@ from kinetics_serve.cost.families.kinds import (
 from kinetics_serve.cost.families.latent import LatentAttention, every_layer, glm_indexer
 from kinetics_serve.cost.families.recurrent import (
     GatedDeltaNet,
-    KimiDeltaAttention,
     Lightning,
     Mamba2,
     ShortConvolution,
@@ -41,9 +40,7 @@ QWEN2 = Family(Attention(qkv_bias=True, out_bias=False), Mlp(), typed(last_slide
 QWEN3 = Family(Attention(head_norms="head"), Mlp(), typed(last_slide))
 
 QWEN_EXPERTS = Mixture(mixture=qwen_mixture)
-QWEN3_MOE = replace(
-    QWEN3, feed=QWEN_EXPERTS, ignored=("shared_expert_intermediate_size", "qkv_bias", "use_qk_norm")
-)
+QWEN3_MOE = replace(QWEN3, feed=QWEN_EXPERTS, ignored=("shared_expert_intermediate_size", "qkv_bias", "use_qk_norm"))
 QWEN2_MOE = replace(
     QWEN2, feed=replace(QWEN_EXPERTS, shared_width=("shared_expert_intermediate_size",), shared_gate=True)
 )
@@ -224,7 +221,14 @@ MINIMAX_M3 = Family(
         mixture=listed_or("mlp_layer_types", listed_or("moe_layer_freq", lambda config, index: True, 1, 0)),
     ),
     special.minimax_m3_kinds,
-    ignored=("use_qk_norm", "qk_norm_type", "use_routing_bias", "use_gemma_norm", "attention_output_gate", "first_k_dense_replace"),
+    ignored=(
+        "use_qk_norm",
+        "qk_norm_type",
+        "use_routing_bias",
+        "use_gemma_norm",
+        "attention_output_gate",
+        "first_k_dense_replace",
+    ),
 )
 BAILING_EXPERTS = Mixture(
     shared=("num_shared_experts", "n_shared_experts"),
@@ -246,7 +250,11 @@ MIMO_V2 = Family(
     either(
         "hybrid_layer_pattern",
         flagged("hybrid_layer_pattern", "sliding_attention", FULL),
-        typed(lambda config: [FULL if not index or (index + 1) % 6 == 0 else "sliding_attention" for index in range(config.layers)]),
+        typed(
+            lambda config: [
+                FULL if not index or (index + 1) % 6 == 0 else "sliding_attention" for index in range(config.layers)
+            ]
+        ),
     ),
 )
 KIMI_EXPERTS = Mixture(
