@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy, Price, UnsupportedArchitecture, load_architecture
+from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
 from kinetics_serve.engine.routing import choose, prefix_of
-from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, ModelCard, Upstream
+from kinetics_serve.engine.upstream import ModelCard, Upstream
 from kinetics_serve.errors import KineticsError
 
 logger = logging.getLogger(__name__)
