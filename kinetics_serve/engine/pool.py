@@ -36,15 +36,15 @@ class ModelNotFound(KineticsError):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that an upstream serves. `price` is None where its architecture is unknown, `problem` says why.
-
-    kv: how the engine attends unless a request says otherwise.
-    """
+    """A model that an upstream serves."""
 
     card: ModelCard
     price: Price | None
+    """None where its architecture is unknown."""
     kv: KVPolicy = DENSE
+    """How the engine attends unless a request says otherwise."""
     problem: str | None = None
+    """Why it has no price."""
 
     @property
     def name(self) -> str:

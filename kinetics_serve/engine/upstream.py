@@ -35,10 +35,11 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """A model as `/v1/models` lists it. `root`: the folder or Hugging Face name that it was loaded from."""
+    """A model as `/v1/models` lists it."""
 
     name: str
     root: str
+    """The folder or Hugging Face name that it was loaded from."""
     max_model_len: int | None
     raw: Json
 

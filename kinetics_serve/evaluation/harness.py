@@ -32,12 +32,14 @@ SEEDS_PER_PROBLEM = 1_000_003
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How samples are drawn. max_tokens: of each. seed: of the first trial of the first question."""
+    """How samples are drawn."""
 
     max_tokens: int
+    """Of each."""
     temperature: float = 0.7
     top_p: float = 1.0
     seed: int = 0
+    """Of the first trial of the first question."""
 
 
 class Harness:

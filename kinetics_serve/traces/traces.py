@@ -30,24 +30,24 @@ class TracesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One recorded sample. answer: the label of its answer among the question's; None where it has none.
-
-    confidence: the mean over the tokens, in nats (see strategies.confidence); worst_window: of its least confident
-    group. status: FINISHED, or TRUNCATED by the recording's max_tokens or by repetition detection. empty: its text
-    is but white space. lows: (token, group confidence) whenever that was lower than ever before; none where that was
-    not recorded.
-    """
+    """One recorded sample."""
 
     number: int
     text: str
     tokens: int
     status: Status
+    """FINISHED, or TRUNCATED by the recording's max_tokens or by repetition detection."""
     answer: str | None
+    """The label of its answer among the question's; None where it has none."""
     correct: bool
     confidence: float = 0.0
+    """The mean over the tokens, in nats, see strategies.confidence."""
     worst_window: float = 0.0
+    """Its lowest group confidence, in nats."""
     empty: bool = False
+    """Its text is but white space."""
     lows: tuple[tuple[int, float], ...] = ()
+    """(token, group confidence) whenever that was lower than ever before; none where that was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +62,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """How the trials were made. max_tokens: the cap of each, None where that is not known.
-
-    sampling: whatever else must be the same for all of them (temperature, prompt template, seed).
-    """
+    """How the trials were made."""
 
     task: str
     model: str
     max_tokens: int | None = None
+    """The cap of each; None where that is not known."""
     kv: KVPolicy = DENSE
     architecture: Architecture | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else must be the same for all of them (temperature, prompt template, seed)."""
 
     def as_json(self) -> Json:
         return {
