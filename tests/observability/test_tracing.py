@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from kinetics_serve.observability import tracing
 from kinetics_serve.engine.upstream import new_client
+from kinetics_serve.observability import tracing
 
 
 class Collected(NamedTuple):
