@@ -29,8 +29,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sparse_backend.backends import cpu
-from sparse_backend.backends.cpu import SparseCPUBackend, differ_in_shape
+from sparse_backend.backends.cpu.layout import block_stride, differ_in_shape
 from sparse_backend.config import ConfigError
 
 pytestmark = [
@@ -275,15 +274,14 @@ def test_layers_differ_in_shape_where_they_share_memory() -> None:
     assert differ_in_shape([layer(2, 64, None), layer(4, 64, 128)])
 
 
-def test_layers_whose_shapes_do_not_divide_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_whose_shapes_do_not_divide_each_other_are_refused() -> None:
     layers = {
         str(window): SimpleNamespace(num_kv_heads=heads, head_size=64, sliding_window=window)
         for heads, window in ((2, None), (3, 128))
     }
-    monkeypatch.setattr(cpu, "get_layers_from_vllm_config", lambda *_: layers)
-    monkeypatch.setattr(SparseCPUBackend, "engine", SimpleNamespace(), raising=False)
+    engine: Any = SimpleNamespace(attention_layers=lambda: layers)
     with pytest.raises(ConfigError, match="layers of 192 and of 128 dimensions"):
-        SparseCPUBackend.block_rows(2, 64)
+        block_stride(engine, 2, 64)
 
 
 def test_a_configuration_that_cannot_work_stops_the_engine(tmp_path: Path) -> None:
