@@ -59,9 +59,8 @@ class Layer:
             shape = (*block.shape[:2], heads.pages_of_tile, 1, block.shape[3])
             page = torch.randn(shape, device=device).expand(-1, -1, -1, heads.page_size, -1).flatten(2, 3)
             block.copy_(page + torch.randn(block.shape, device=device))
-        self.query = torch.randn(batch, heads.kv_heads * heads.num_queries_per_kv, heads.head_size, device=device).to(
-            heads.dtype
-        )
+        query_heads = heads.kv_heads * heads.num_queries_per_kv
+        self.query = torch.randn(batch, query_heads, heads.head_size, device=device).to(heads.dtype)
         self.output = torch.zeros_like(self.query)
         self.steps: dict[int, DecodeStep] = {}
 

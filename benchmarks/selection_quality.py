@@ -103,7 +103,8 @@ def evaluate(
     kernels = cpu_kernels(selector)
     errors, masses, shares = [], [], []
     for layer, ((query, key, value), reference) in enumerate(zip(layers, dense, strict=True)):
-        layer_budget = selector.layer_budget(budget, len(layers), layer == 0)
+        first, others = selector.layer_budgets(budget, len(layers), True)
+        layer_budget = first if layer == 0 else others
         kv_heads, tokens, head_size = key.shape
         group = query.shape[0] // kv_heads
         heads = Heads(kv_heads, group, head_size, page_size, torch.float32, selector, 16, 64)
@@ -119,7 +120,7 @@ def evaluate(
         requests = torch.arange(n, dtype=torch.int32)
         batch = DecodeBatch(
             seq_lens=torch.tensor([p + 1 for p in positions], dtype=torch.int32),
-            block_table=torch.arange(rows_of_cache, dtype=torch.int32).repeat(n, 1),
+            block_table=torch.arange(kernel_blocks, dtype=torch.int32).repeat(n, 1),
             requests=requests,
             tokens=requests,
             key_tokens=torch.full((n,), selector.key_tokens(layer_budget, page_size), dtype=torch.int32),
@@ -142,10 +143,8 @@ def evaluate(
             for head in range(kv_heads):
                 selected = table[i, head, : int(counts[i, head])].long()
                 masses.append(mass[head, :, selected].sum(-1).mean().item())
-                blocks_read = (
-                    selected * page_size // heads.kernel_block_tokens
-                ).unique()  # the keys of a kernel block share cache lines
-                keys_read = min(len(blocks_read) * heads.kernel_block_tokens, context)
+                size = heads.kernel_block_tokens  # whose keys share cache lines
+                keys_read = min(len((selected * page_size // size).unique()) * size, context)
                 values_read = min(selector.value_tokens(layer_budget), context)
                 # 16-bit keys and values, as served; a whole tile for each block scored.
                 read = 2 * head_size * (keys_read + values_read) + heads.tile_bytes * context / BLOCK
