@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from vllm.model_executor.models.utils import extract_layer_index
 from sparse_backend.backends.layers import dense_reason
 from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.constants import BLOCK
+from sparse_backend.engine_info import publish
 from sparse_backend.kernels import Heads, Kernels, cpu_kernels
 from sparse_backend.selection import get_selector
 
@@ -40,6 +41,7 @@ class Engine:
         slot with its second one."""
         self.scratch: dict[Heads, Any] = {}
         """Scratch memory of CUDA kernels, for layers of one shape."""
+        self.published = False
         self._heads: dict[tuple[Any, ...], Heads] = {}
         self._backends: dict[type[Any], type[Any]] = {}
 
@@ -71,6 +73,32 @@ class Engine:
     def dense_reasons(self) -> dict[str, str | None]:
         """Why each attention layer stays dense, None where it is sparse. Once all layers are built."""
         return {name: dense_reason(layer) for name, layer in self.attention_layers().items()}
+
+    def publish(self, tile_bytes: Callable[[Heads], int]) -> None:
+        """Says what this engine does, once its layers are built: see `engine_info`."""
+        parallel, cache_dtype = self.vllm_config.parallel_config, self.vllm_config.cache_config.cache_dtype
+        stage, rank = divmod(parallel.rank, parallel.tensor_parallel_size)
+        sparse = {name: layer for name, layer in self.attention_layers().items() if self.dense_reasons[name] is None}
+        if rank or self.published:
+            return
+        self.published = True
+        heads: list[Heads] = [layer.impl.heads for layer in sparse.values()]  # type: ignore[attr-defined]
+        dtype = str(self.vllm_config.model_config.dtype).removeprefix("torch.")
+        dense: dict[str, list[int]] = {}
+        for name, reason in self.dense_reasons.items():
+            if reason is not None:
+                dense.setdefault(reason, []).append(extract_layer_index(name))
+        facts = {
+            "kv_budget": self.config.kv_budget,
+            "selector": self.config.selector,
+            "page_size": self.config.page_size,
+            "summary_bytes": max((tile_bytes(h) / h.pages_of_tile for h in heads), default=0),
+            "sparse": list(map(extract_layer_index, sparse)),
+            "dense": dense,
+            "kv_cache_dtype": dtype if cache_dtype == "auto" else cache_dtype,
+            "device": self.vllm_config.device_config.device_type,
+        }
+        publish(self.vllm_config, stage, facts)
 
     def layer_budgets(self, budget: int) -> tuple[int, int]:
         """A KV budget in tokens as it is for the model's first layer, and for each other one."""
@@ -109,7 +137,8 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
         (model.is_hybrid, "does not support models that mix attention with Mamba layers"),
         (
             cache.cache_dtype not in ("auto", "bfloat16", "float16"),
-            f"does not support the KV cache dtype {cache.cache_dtype}: remove --kv-cache-dtype",
+            f"does not read a KV cache of {cache.cache_dtype}, which the command line or the checkpoint asks for: add "
+            "--kv-cache-dtype bfloat16",
         ),
         (
             cache.user_specified_block_size and cache.block_size % BLOCK != 0,

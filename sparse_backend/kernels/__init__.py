@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from sparse_backend.kernels.batch import DecodeBatch, Heads
+from sparse_backend.kernels.batch import DecodeBatch, Heads, Softmax
 from sparse_backend.selection import Selector
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Kernels(Protocol):
         """
 
     def select_pages(
-        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
+        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, softmax: Softmax
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns int32 logical page numbers [requests, kv_heads, pages], ascending, and how many of them count."""
 
@@ -49,7 +49,7 @@ class Kernels(Protocol):
         cache: torch.Tensor,
         tiles: torch.Tensor,
         output: torch.Tensor,
-        scale: float,
+        softmax: Softmax,
     ) -> None:
         """Selection and attention. query, output: [tokens, kv_heads × num_queries_per_kv, head_size]; output is
         written."""
@@ -69,4 +69,4 @@ def cpu_kernels(selector: Selector) -> Kernels:
     return reference.ReferenceKernels()
 
 
-__all__ = ["DecodeBatch", "Heads", "Kernels", "cpu_kernels"]
+__all__ = ["DecodeBatch", "Heads", "Kernels", "Softmax", "cpu_kernels"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -119,6 +120,28 @@ class DecodeBatch:
 
     value_tokens: torch.Tensor
     """[sparse requests] tokens whose values are read."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """How a layer makes weights of its logits."""
+
+    scale: float
+    """Of the dot products of queries and keys."""
+
+    soft_cap: float = 0.0
+    """Bounds logits, smoothly, to between its negative and itself (Gemma 2); 0: no bound."""
+
+    sinks: torch.Tensor | None = None
+    """float32 [query heads] one logit more for each head, that has no value (gpt-oss)."""
+
+    def cap(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.soft_cap * torch.tanh(logits / self.soft_cap) if self.soft_cap else logits
+
+    def cap_mass(self, log_mass: torch.Tensor, tokens: int) -> torch.Tensor:
+        """As if each of `tokens` tokens had an equal share of the mass."""
+        shift = math.log(tokens)
+        return self.cap(log_mass - shift) + shift if self.soft_cap else log_mass
 
 
 def split_cache(kv_cache: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, torch.Tensor]:

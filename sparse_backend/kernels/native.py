@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from sparse_backend import constants
-from sparse_backend.kernels.batch import DecodeBatch, Heads
+from sparse_backend.kernels.batch import DecodeBatch, Heads, Softmax
 from sparse_backend.selection import BlockMean, Exact, LowRank, Quest, Selector
 
 SOURCE = Path(__file__).parent / "cpu" / "sparse_attention.cpp"
@@ -41,10 +41,11 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("page_size", "kernel_block_tokens", "block_stride", "block_content")),
         *((name, ctypes.c_int32) for name in ("sink_tokens", "local_tokens", "num_requests", "table_stride")),
         ("tile_stride", ctypes.c_int64),
-        ("scale", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("scale", "soft_cap")),
         ("max_pages", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("requests", "token", "key_tokens", "value_tokens")),
         *((name, ctypes.c_void_p) for name in ("seq_lens", "block_table")),
+        ("sinks", ctypes.c_void_p),
         ("query_stride", ctypes.c_int64),
         ("output_stride", ctypes.c_int64),
     ]
@@ -190,15 +191,15 @@ class NativeKernels:
         )
 
     def select_pages(
-        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
+        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, softmax: Softmax
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See Kernels.select_pages."""
         requests = len(batch.requests)
         width = batch.block_table.shape[1] * heads.kernel_block_tokens // heads.page_size
         table = torch.zeros(requests, heads.kv_heads, width, dtype=torch.int32)
         counts = torch.zeros(requests, heads.kv_heads, dtype=torch.int32)
-        step = self._step(heads, batch, tiles)
-        step.scale, step.max_pages, step.query_stride = scale, width, query.stride(0)
+        step = self._step(heads, batch, tiles, softmax)
+        step.max_pages, step.query_stride = width, query.stride(0)
         self._call(
             self._library.sparse_select_pages,
             step,
@@ -217,11 +218,11 @@ class NativeKernels:
         cache: torch.Tensor,
         tiles: torch.Tensor,
         output: torch.Tensor,
-        scale: float,
+        softmax: Softmax,
     ) -> None:
         """See Kernels.decode."""
-        step = self._step(heads, batch, tiles)
-        step.scale, step.query_stride, step.output_stride = scale, query.stride(0), output.stride(0)
+        step = self._step(heads, batch, tiles, softmax)
+        step.query_stride, step.output_stride = query.stride(0), output.stride(0)
         self._call(
             self._library.sparse_decode,
             step,
@@ -235,7 +236,7 @@ class NativeKernels:
         if function(ctypes.byref(step), *arguments) != 0:
             raise RuntimeError("the kernels were called with heads that `check` refuses")
 
-    def _step(self, heads: Heads, batch: DecodeBatch, tiles: torch.Tensor) -> Step:
+    def _step(self, heads: Heads, batch: DecodeBatch, tiles: torch.Tensor, softmax: Softmax | None = None) -> Step:
         """The step as the kernels want it, made once and used by every layer."""
         if self._prepared is None or self._prepared[0] is not batch or self._prepared[1] is not heads:
             self.check(heads)
@@ -263,4 +264,9 @@ class NativeKernels:
             self._prepared = (batch, heads, step)
         step = self._prepared[2]
         step.tile_stride = tiles.stride(0) // heads.kv_heads
+        if softmax is not None:
+            step.scale, step.soft_cap, sinks = softmax.scale, softmax.soft_cap, softmax.sinks
+            if sinks is not None and (sinks.dtype != torch.float32 or not sinks.is_contiguous()):
+                raise TypeError(f"sinks are {sinks.dtype}: give contiguous float32")
+            step.sinks = None if sinks is None else sinks.data_ptr()
         return step

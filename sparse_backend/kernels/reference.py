@@ -6,7 +6,7 @@ import torch
 
 from sparse_backend.constants import BLOCK
 from sparse_backend.constants import pages as pages_of
-from sparse_backend.kernels.batch import DecodeBatch, Heads, keys_and_values
+from sparse_backend.kernels.batch import DecodeBatch, Heads, Softmax, keys_and_values
 
 
 class ReferenceKernels:
@@ -42,7 +42,7 @@ class ReferenceKernels:
                 tiles[heads.tile_index(first), :, : heads.tile_bytes] = fresh
 
     def select_pages(
-        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, scale: float
+        self, heads: Heads, batch: DecodeBatch, query: torch.Tensor, tiles: torch.Tensor, softmax: Softmax
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See Kernels.select_pages."""
         requests = len(batch.requests)
@@ -51,7 +51,7 @@ class ReferenceKernels:
         counts = torch.zeros(requests, heads.kv_heads, dtype=torch.int32)
         for i in range(requests):
             for head in range(heads.kv_heads):
-                selected, _ = self._select(heads, batch, query, tiles, scale, i, head)
+                selected, _ = self._select(heads, batch, query, tiles, softmax, i, head)
                 table[i, head, : len(selected)] = selected
                 counts[i, head] = len(selected)
         return table, counts
@@ -64,13 +64,13 @@ class ReferenceKernels:
         cache: torch.Tensor,
         tiles: torch.Tensor,
         output: torch.Tensor,
-        scale: float,
+        softmax: Softmax,
     ) -> None:
         """See Kernels.decode."""
         for i in range(len(batch.requests)):
             for head in range(heads.kv_heads):
-                selected, dropped = self._select(heads, batch, query, tiles, scale, i, head)
-                out = self._attend(heads, batch, query, cache, tiles, scale, i, head, selected, dropped)
+                selected, dropped = self._select(heads, batch, query, tiles, softmax, i, head)
+                out = self._attend(heads, batch, query, cache, tiles, softmax, i, head, selected, dropped)
                 first = head * heads.num_queries_per_kv
                 output[batch.tokens[i], first : first + heads.num_queries_per_kv] = out.to(output.dtype)
 
@@ -89,7 +89,7 @@ class ReferenceKernels:
         batch: DecodeBatch,
         query: torch.Tensor,
         tiles: torch.Tensor,
-        scale: float,
+        softmax: Softmax,
         i: int,
         head: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,9 +105,11 @@ class ReferenceKernels:
         if heads.selector.tile_bytes(heads.head_size, ps) == 0 or wanted >= local - sink:
             return torch.arange(pages), dropped
         blocks = self._tiles(heads, batch, request)
-        q = self._query(heads, batch, query, i, head) * scale
+        q = self._query(heads, batch, query, i, head) * softmax.scale
         log_mass = heads.selector.log_mass(tiles[blocks, head, : heads.tile_bytes], q, ps)[:, : tokens // ps]
-        chosen = heads.selector.page_scores(log_mass)[sink:local].topk(max(wanted, 0)).indices
+        log_mass = softmax.cap_mass(log_mass, ps)
+        everything = torch.cat([log_mass, sink_logits(heads, softmax, head)], -1)
+        chosen = heads.selector.page_scores(everything)[sink:local].topk(max(wanted, 0)).indices
         dropped[:, sink:local] = log_mass[:, sink:local]
         dropped[:, sink + chosen] = -torch.inf
         return torch.cat([torch.arange(sink), sink + chosen.sort().values, torch.arange(local, pages)]), dropped
@@ -119,7 +121,7 @@ class ReferenceKernels:
         query: torch.Tensor,
         cache: torch.Tensor,
         tiles: torch.Tensor,
-        scale: float,
+        softmax: Softmax,
         i: int,
         head: int,
         selected: torch.Tensor,
@@ -132,22 +134,24 @@ class ReferenceKernels:
         keys, values = pages_of_request(heads, cache, batch.block_table[request], selected)
         k, v = (x[head].flatten(0, 1)[position < tokens] for x in (keys, values))
         position = position[position < tokens]
-        logits = self._query(heads, batch, query, i, head) @ k.T * scale
+        logits = softmax.cap(self._query(heads, batch, query, i, head) @ k.T * softmax.scale)
+        sinks = sink_logits(heads, softmax, head)
 
         # The tokens whose values are read: the heaviest for all queries, and those of the incomplete last page.
         tail = tokens % ps
         complete = len(position) - tail
-        weight = torch.softmax(logits, -1).sum(0)[:complete]
+        weight = torch.softmax(torch.cat([logits, sinks], -1), -1).sum(0)[:complete]
         count = min(complete, max(0, int(batch.value_tokens[i]) - tail))
         read = torch.zeros(len(position), dtype=torch.bool)
         read[weight.topk(count).indices] = True
         read[complete:] = True
         if not heads.selector.residual:
-            return torch.softmax(logits.masked_fill(~read, -torch.inf), -1) @ v
+            kept = torch.cat([logits.masked_fill(~read, -torch.inf), sinks], -1)
+            return torch.softmax(kept, -1)[:, : len(position)] @ v
 
         # What is not read counts as its mass times the mean value of its neighbours.
-        everything = torch.cat([logits, dropped], -1)
-        probability = torch.softmax(everything, -1)
+        everything = torch.cat([logits, dropped, sinks], -1)
+        probability = torch.softmax(everything, -1)[:, : len(position) + dropped.shape[1]]
         blocks = self._tiles(heads, batch, request)
         mean = heads.selector.mean_values(tiles[blocks, head, : heads.tile_bytes], heads.head_size, ps)
         of_mean = torch.cat([position, torch.arange(dropped.shape[1]) * ps]) * len(mean) // (len(blocks) * BLOCK)
@@ -156,6 +160,13 @@ class ReferenceKernels:
         rest = torch.zeros(heads.num_queries_per_kv, len(mean)).index_add_(1, of_mean[unread], probability[:, unread])
         # Where no page is complete there is no mean, and nothing unread.
         return out + rest @ torch.where((rest > 0).any(0)[:, None], mean, torch.zeros(()))
+
+
+def sink_logits(heads: Heads, softmax: Softmax, head: int) -> torch.Tensor:
+    """float32 [num_queries_per_kv, 1] of a KV head's queries; [num_queries_per_kv, 0] where there are no sinks."""
+    if softmax.sinks is None:
+        return torch.empty(heads.num_queries_per_kv, 0)
+    return softmax.sinks.float().view(heads.kv_heads, heads.num_queries_per_kv, 1)[head]
 
 
 def pages_of_request(

@@ -48,7 +48,10 @@ def engine(additional_config: Any = SPARSE, **changes: Any) -> Any:
         cache_config=SimpleNamespace(
             cache_dtype="auto", user_specified_block_size=False, block_size=16, kv_sharing_fast_prefill=False
         ),
-        parallel_config=SimpleNamespace(decode_context_parallel_size=1, prefill_context_parallel_size=1),
+        instance_id="test",
+        parallel_config=SimpleNamespace(
+            rank=0, tensor_parallel_size=1, decode_context_parallel_size=1, prefill_context_parallel_size=1
+        ),
         scheduler_config=SimpleNamespace(max_num_seqs=4),
         compilation_config=SimpleNamespace(
             cudagraph_mode=CUDAGraphMode.NONE, max_cudagraph_capture_size=None, static_forward_context={}
@@ -101,7 +104,7 @@ def test_engines_that_ask_for_it_get_a_sparse_one_whatever_vllm_would_choose(res
         ({"model_config__is_encoder_decoder": True}, "does not support encoder-decoder"),
         ({"model_config__is_hybrid": True}, "Mamba"),
         ({"model_config__rswa_window": 512}, "reference sliding windows"),
-        ({"cache_config__cache_dtype": "fp8"}, "remove --kv-cache-dtype"),
+        ({"cache_config__cache_dtype": "fp8"}, "add --kv-cache-dtype bfloat16"),
         ({"cache_config__user_specified_block_size": True}, "set it to 128"),
         ({"cache_config__kv_sharing_fast_prefill": True}, "remove --kv-sharing-fast-prefill"),
         ({"kv_transfer_config": object()}, "remove --kv-transfer-config"),

@@ -63,6 +63,7 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
         for name, impl in impls.items():
             if isinstance(impl, SparseCPUImpl):
                 impl.join(sparse=engine.dense_reasons[name] is None, first=is_first(name), block_stride=stride)
+        engine.publish(lambda heads: heads.tile_bytes)
         sparse = [name for name in impls if engine.dense_reasons[name] is None]
         self.any_sparse, self.any_dense = bool(sparse), len(sparse) < len(impls)
         self.has_first = any(map(is_first, sparse))

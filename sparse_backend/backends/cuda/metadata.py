@@ -50,6 +50,7 @@ class SparseBuilder:
         for name, impl in impls.items():
             if isinstance(impl, SparseImpl):
                 impl.join(sparse=engine.dense_reasons[name] is None, first=is_first(name))
+        engine.publish(kernels.tile_bytes)
         sparse = [engine.dense_reasons[name] is None for name in impls]
         self.any_sparse = any(sparse)
         self.dense_builder = self.stock(*arguments) if any(sparse) and not all(sparse) else None

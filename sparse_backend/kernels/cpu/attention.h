@@ -105,11 +105,13 @@ void attend(const Step& s, const T* cache, const uint8_t* const* tiles, const fl
 
   float* score = Scratch::grow(scratch.score, padded);
   std::fill(score, score + padded, 0.0f);
-  float denominator[MAX_QUERIES_PER_KV], factor[MAX_QUERIES_PER_KV];
+  float denominator[MAX_QUERIES_PER_KV], factor[MAX_QUERIES_PER_KV], sink[MAX_QUERIES_PER_KV];
   for (int g = 0; g < G; g++) {
     float* l = logits + (int64_t)g * padded;
+    soft_cap(s, l, padded);
     for (int t = valid; t < padded; t++) l[t] = -INFINITY;
-    vf top = splat(residual ? peak[g] : -INFINITY);
+    sink[g] = sink_of(s, head, g);
+    vf top = splat(residual ? std::max(peak[g], sink[g]) : sink[g]);
     for (int t = 0; t < padded; t += LANES) top = vmax(top, load16(l + t));
     float m = hmax(top);
     vf sum = {};
@@ -119,7 +121,8 @@ void attend(const Step& s, const T* cache, const uint8_t* const* tiles, const fl
       store_as(l + t, p);
       sum += p;
     }
-    denominator[g] = hsum(sum);
+    sink[g] = s.sinks ? std::exp2(sink[g] - m) : 0.0f;
+    denominator[g] = hsum(sum) + sink[g];
     float inverse = 1.0f / denominator[g];
     for (int t = 0; t < padded; t += LANES) store_as(score + t, load16(score + t) + load16(l + t) * inverse);
     factor[g] = residual && peak[g] > -INFINITY ? std::exp2(peak[g] - m) : 0.0f;
@@ -150,7 +153,7 @@ void attend(const Step& s, const T* cache, const uint8_t* const* tiles, const fl
     }
     for (int i = read; i < stride_read; i++) w[i] = 0.0f;
     if (!residual) {
-      denominator[g] = 0;
+      denominator[g] = sink[g];
       for (int i = 0; i < read; i++) denominator[g] += w[i];
       continue;
     }

@@ -9,7 +9,7 @@ namespace {
 // Writes the logical numbers of the selected pages, ascending, and for every page dropped its estimated mass:
 // dropped[g][page] * 2^(peak[g]) estimates the sum of 2^logit over the page's tokens (0 for a page kept).
 // Returns the number of selected pages.
-int select_pages(const Step& s, const uint8_t* const* tiles, const float* query, const Request& r, int key_tokens,
+int select_pages(const Step& s, const uint8_t* const* tiles, const float* query, const Request& r, int head, int key_tokens,
                int32_t* selected, float* dropped, int64_t stride, float* peak) {
   const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size;
   for (int g = 0; g < s.num_queries_per_kv; g++) {
@@ -38,6 +38,18 @@ int select_pages(const Step& s, const uint8_t* const* tiles, const float* query,
     }
   }
 
+  if (s.soft_cap > 0) {  // as if a page's tokens had equal shares of its mass
+    const int whole = (complete + LANES - 1) / LANES * LANES;
+    const float share = std::log2((float)ps);
+    for (int g = 0; g < s.num_queries_per_kv; g++) {
+      float *l = logit + g * stride, *d = dropped + g * stride;
+      for (int i = 0; i < complete; i++) l[i] += std::log2(d[i]) - share;
+      for (int i = complete; i < whole; i++) l[i] = 0;
+      soft_cap(s, l, whole);
+      for (int i = 0; i < complete; i++) d[i] = (float)ps;
+    }
+  }
+
   // Page score: the softmax over all complete pages, summed over the query heads; block_mean averages logits instead.
   const int padded = (complete + LANES - 1) / LANES * LANES;
   float* score = Scratch::grow(scratch.score, padded + LANES);
@@ -57,7 +69,8 @@ int select_pages(const Step& s, const uint8_t* const* tiles, const float* query,
         l[i] = -INFINITY;
         d[i] = 0.0f;
       }
-      vf top = splat(-INFINITY), sum = {};
+      const float sink = sink_of(s, head, g);
+      vf top = splat(sink), sum = {};
       for (int i = 0; i < padded; i += LANES) top = vmax(top, load16(l + i));
       peak[g] = hmax(top);
       for (int i = 0; i < padded; i += LANES) {
@@ -65,7 +78,7 @@ int select_pages(const Step& s, const uint8_t* const* tiles, const float* query,
         store_as(d + i, w);
         sum += w;
       }
-      const float inverse = 1.0f / hsum(sum);
+      const float inverse = 1.0f / (hsum(sum) + (s.sinks ? std::exp2(sink - peak[g]) : 0.0f));
       for (int i = 0; i < padded; i += LANES) store_as(score + i, load16(score + i) + load16(d + i) * inverse);
     }
   }

@@ -30,7 +30,7 @@ void decode_all(const Step& s, const T* query, const T* cache, const uint8_t* ti
     float* dropped = Scratch::grow(scratch.packed, s.num_queries_per_kv * stride);
     int32_t* selected = Scratch::grow(scratch.pages, r.pages + LANES);
     float peak[MAX_QUERIES_PER_KV];
-    int count = select_pages(s, tile, q, r, s.key_tokens[i], selected, dropped, stride, peak);
+    int count = select_pages(s, tile, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
     attend(s, cache, tile, q, r, head, s.value_tokens[i], selected, count, dropped, stride, peak,
                output + s.token[i] * s.output_stride + (int64_t)head * s.num_queries_per_kv * s.head_size);
   }
@@ -49,7 +49,7 @@ void select_all(const Step& s, const T* query, const uint8_t* tiles, int32_t* pa
     float* dropped = Scratch::grow(scratch.packed, s.num_queries_per_kv * stride);
     int32_t* selected = Scratch::grow(scratch.pages, r.pages + LANES);
     float peak[MAX_QUERIES_PER_KV];
-    counts[task] = select_pages(s, tile, q, r, s.key_tokens[i], selected, dropped, stride, peak);
+    counts[task] = select_pages(s, tile, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
     std::memcpy(page_table + (int64_t)task * s.max_pages, selected, sizeof(int32_t) * counts[task]);
   }
 }

@@ -1,6 +1,7 @@
 // What one engine step asks for, where summaries stand in a tile, and each thread's working memory.
 #pragma once
 
+#include <cmath>
 #include <vector>
 
 #include "vectors.h"
@@ -14,7 +15,7 @@ struct Step {
   int32_t num_requests;      // that take the sparse path
   int32_t table_stride;      // entries of block_table for a request
   int64_t tile_stride;       // bytes between tiles
-  float scale;
+  float scale, soft_cap;     // soft_cap: 0 for none
   int32_t max_pages;         // entries of page_table for a request and KV head
   const int32_t* requests;   // [num_requests] place of each in the batch
   const int32_t* token;      // [num_requests] place of its query in query and output
@@ -22,6 +23,7 @@ struct Step {
   const int32_t* value_tokens;  // [num_requests] tokens whose values are read
   const int32_t* seq_lens;      // [batch]
   const int32_t* block_table;   // [batch, table_stride] kernel blocks
+  const float* sinks;           // [query heads] or null
   int64_t query_stride, output_stride;  // elements between tokens
 };
 
@@ -117,6 +119,21 @@ INLINE Request request_of(const Step& s, int i) {
   r.local = std::max(r.sink, std::max(0, r.tokens - std::max(1, s.local_tokens)) / s.page_size);
   r.candidates = r.local - r.sink;
   return r;
+}
+
+// Logits, to the base 2 as everywhere, bounded smoothly: cap * tanh(x / cap). x: whole vectors.
+INLINE void soft_cap(const Step& s, float* x, int n) {
+  if (s.soft_cap <= 0) return;
+  const float cap = s.soft_cap * LOG2_E;
+  for (int i = 0; i < n; i += LANES) {
+    const vf doubled = exp2(load16(x + i) * (2 * LOG2_E / cap));
+    store_as(x + i, cap - 2 * cap / (doubled + 1.0f));
+  }
+}
+
+// The logit without a value of a query head, to the base 2.
+INLINE float sink_of(const Step& s, int head, int g) {
+  return s.sinks ? s.sinks[head * s.num_queries_per_kv + g] * LOG2_E : -INFINITY;
 }
 
 template <class T>
