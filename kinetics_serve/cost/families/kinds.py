@@ -51,6 +51,11 @@ def every(period: int, *keys: str, other: str = SLIDING, first: bool = False) ->
     return typed(kinds)
 
 
+def no_rule(config: Config) -> list[str]:
+    """For families that always have a list."""
+    raise config.refuse("no layer_types")
+
+
 def all_slide(config: Config) -> list[str]:
     """Every layer has the window, where there is one."""
     return [FULL if config.optional("sliding_window") is None else SLIDING] * config.layers
@@ -125,3 +130,23 @@ def grouped(config: Config) -> list[str]:
     size, layers = config.count("layer_group_size", default=1), config.layers
     grouped_layers = layers // size * size
     return [FULL if (index + 1) % size == 0 or index >= grouped_layers else LINEAR for index in range(layers)]
+
+
+def bamba(config: Config) -> list[str]:
+    """The layers that a list numbers attend to everything."""
+    numbers = config.listed("attn_layer_indices") or []
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in numbers):
+        raise config.refuse("attn_layer_indices of other values than layers' numbers")
+    return [FULL if index in numbers else LINEAR for index in range(config.layers)]
+
+
+def kimi(config: Config) -> list[str]:
+    """Two lists in ``linear_attn_config`` number the layers, from 1, or every fourth attends to everything."""
+    if config.value("linear_attn_config") is None:
+        rule = [FULL if index and index % 4 == 0 else LINEAR for index in range(config.layers)]
+        return typed(lambda config: rule)(config)
+    linear = config.part("linear_attn_config")
+    full_layers, others = linear.listed("full_attn_layers") or [], linear.listed("kda_layers") or []
+    if sorted([*full_layers, *others], key=str) != sorted(range(1, config.layers + 1), key=str):
+        raise config.refuse(f"full_attn_layers and kda_layers that don't number {config.layers} layers")
+    return [FULL if index + 1 in full_layers else LINEAR for index in range(config.layers)]
