@@ -9,7 +9,7 @@ from kinetics_serve.cost.families import special
 from kinetics_serve.cost.families.attention import FULL, Attention
 from kinetics_serve.cost.families.config import Config
 from kinetics_serve.cost.families.family import Family
-from kinetics_serve.cost.families.feed import Mixture, Mlp, first_dense, listed_or, qwen_mixture
+from kinetics_serve.cost.families.feed import IsMixture, Mixture, Mlp, first_dense, listed_or, qwen_mixture
 from kinetics_serve.cost.families.kinds import (
     LINEAR,
     MIXTURE,
@@ -87,16 +87,20 @@ GEMMA4 = Family(
 PHI3 = replace(PLAIN, kinds=typed(all_slide))
 
 
-def deepseek_mixture(config: Config, index: int) -> bool:
-    """Every ``moe_layer_freq``-th layer from ``first_k_dense_replace`` on."""
-    begun = index >= config.whole("first_k_dense_replace", default=0)
-    return begun and index % config.count("moe_layer_freq", default=1) == 0
+def deepseek_mixture(first: int) -> IsMixture:
+    """Every ``moe_layer_freq``-th layer from ``first_k_dense_replace`` on; ``first`` where that is not told."""
+
+    def decide(config: Config, index: int) -> bool:
+        begun = index >= config.whole("first_k_dense_replace", default=first)
+        return begun and index % config.count("moe_layer_freq", default=1) == 0
+
+    return decide
 
 
 DEEPSEEK_EXPERTS = Mixture(
     experts=("n_routed_experts", "num_local_experts", "num_experts"),
     shared=("n_shared_experts",),
-    mixture=listed_or("mlp_layer_types", deepseek_mixture),
+    mixture=listed_or("mlp_layer_types", deepseek_mixture(0)),
 )
 DEEPSEEK = Family(LatentAttention(), DEEPSEEK_EXPERTS, full, ignored=("head_dim",))
 DEEPSEEK_DSA = replace(
@@ -257,8 +261,8 @@ MIMO_V2 = Family(
 KIMI_EXPERTS = Mixture(
     experts=("num_experts", "num_local_experts"),
     routed=("num_experts_per_token", "num_experts_per_tok"),
-    shared=("num_shared_experts",),
-    mixture=listed_or("mlp_layer_types", deepseek_mixture),
+    shared=("num_shared_experts", "n_shared_experts"),
+    mixture=listed_or("mlp_layer_types", deepseek_mixture(1)),
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -301,7 +305,7 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_v32": DEEPSEEK_DSA,
     "glm_moe_dsa": GLM_DSA,
     "glm4_moe_lite": replace(
-        DEEPSEEK, feed=replace(DEEPSEEK_EXPERTS, mixture=listed_or("mlp_layer_types", first_dense("first_k_dense_replace", default=1)))
+        DEEPSEEK, feed=replace(DEEPSEEK_EXPERTS, mixture=listed_or("mlp_layer_types", deepseek_mixture(1)))
     ),
     "glm4_moe": Family(Glm4MoeAttention(), DEEPSEEK_EXPERTS),
     "llama4_text": Family(Attention(), LLAMA4_EXPERTS, typed(llama4), ignored=("use_qk_norm", "floor_scale")),
@@ -363,7 +367,7 @@ FAMILIES: Mapping[str, Family] = {
     "olmo": Family(Attention(), Mlp(), norm_vectors=0),
     "glm": Family(Attention(out_bias=False), Mlp()),
     "glm4": Family(Attention(out_bias=False), Mlp(), norms=4),
-    "granite_swa": replace(LLAMA, kinds=every(4, first=True)),
+    "granite_swa": replace(LLAMA, mixer=Attention(sinks=True), kinds=every(4, first=True)),
     "granitemoe": Family(Attention(), MIXTRAL_EXPERTS),
     "granitemoeshared": Family(
         Attention(), replace(MIXTRAL_EXPERTS, shared_width=("shared_intermediate_size",))
@@ -377,6 +381,7 @@ FAMILIES: Mapping[str, Family] = {
         {LINEAR: KimiDeltaAttention(), FULL: LatentAttention()},
         KIMI_EXPERTS,
         kimi,
+        ties=False,
         ignored=("mla_use_nope", "num_expert_group", "linear_attn_config", "linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim"),
     ),
     "lfm2": Family(
