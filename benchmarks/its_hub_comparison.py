@@ -53,10 +53,11 @@ Ask = Callable[[str, int], Awaitable[str | None]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a method reached. grades: 0 or 1, of each question. eflops, requests to vLLM, tokens: means a question."""
+    """What a method reached. eFLOPs, requests to vLLM and tokens are means of a question."""
 
     method: str
     grades: tuple[float, ...]
+    """0 or 1, of each question."""
     accuracy: Interval
     eflops: float
     requests: float
@@ -72,15 +73,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A method against the line of self-consistency.
-
-    at_equal_eflops: its accuracy less the line's. eflops_ratio: its eFLOPs by those at which the line is as accurate;
-    None where the line never is.
-    """
+    """A method against the line of self-consistency."""
 
     method: str
     at_equal_eflops: Interval
+    """Its accuracy less the line's."""
     eflops_ratio: float | None
+    """Its eFLOPs by those at which the line is as accurate; None where the line never is."""
 
     def __str__(self) -> str:
         ratio = "never as accurate" if self.eflops_ratio is None else f"{self.eflops_ratio:.2f}"

@@ -55,11 +55,7 @@ Pair = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """N of self-consistency, what the plan was asked for, and means over held-out questions.
-
-    difference: of accuracies, the plan's less self-consistency's. ratio: of eFLOPs, the plan's to self-consistency's.
-    plans: how often each was chosen.
-    """
+    """N of self-consistency, what the plan was asked for, and means over held-out questions."""
 
     samples: int
     aim: str
@@ -68,8 +64,11 @@ class Row:
     plan_accuracy: float
     plan_eflops: float
     difference: Interval
+    """Of accuracies, the plan's less self-consistency's."""
     ratio: Interval
+    """Of eFLOPs, the plan's to self-consistency's."""
     plans: dict[str, int]
+    """How often each was chosen."""
 
     def __str__(self) -> str:
         return (

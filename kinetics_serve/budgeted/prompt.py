@@ -23,19 +23,19 @@ _OURS = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request's prompt and sampling parameters, checked.
-
-    completion: the kind of completion. max_tokens: the client's limit per sample, None if it set none.
-    top_logprobs: see Completion. body: what goes to vLLM, but for what differs from sample to sample.
-    """
+    """A request's prompt and sampling parameters, checked."""
 
     completion: type[Completion]
     body: Json
+    """What goes to vLLM, but for what differs from sample to sample."""
     max_tokens: int | None
+    """The client's limit per sample; None if it set none."""
     top_logprobs: int | None
+    """See Completion."""
     stream: bool
     include_usage: bool
     greedy: bool
+    """Decoded without randomness, so that every sample is the same."""
 
     async def count_tokens(self, upstream: Upstream) -> int:
         """The tokens of the prompt as the upstream's tokenizer and chat template make them."""

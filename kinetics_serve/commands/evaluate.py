@@ -43,7 +43,7 @@ def evaluate(
     """Try a model on a task through any vLLM server: traces, pass@k, maj@k, length and eFLOPs."""
     from dataclasses import replace
 
-    from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
+    from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
     from kinetics_serve.evaluation.harness import Sampling
     from kinetics_serve.evaluation.tasks import TaskError, load_task
     from kinetics_serve.traces.traces import TracesError
@@ -93,7 +93,8 @@ async def _record(
     from kinetics_serve.engine.client import new_client
     from kinetics_serve.engine.upstream import Upstream
     from kinetics_serve.evaluation.harness import REPETITION_DETECTION, Harness
-    from kinetics_serve.traces.traces import Metadata, Recorder
+    from kinetics_serve.traces.recorder import Recorder
+    from kinetics_serve.traces.traces import Metadata
 
     async with new_client() as client:
         server = Upstream(url, client)

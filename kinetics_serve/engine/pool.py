@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy, Price, UnsupportedArchitecture, load_architecture
+from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
 from kinetics_serve.engine.routing import choose, prefix_of
-from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, ModelCard, Upstream
+from kinetics_serve.engine.upstream import ModelCard, Upstream
 from kinetics_serve.errors import KineticsError
 
 logger = logging.getLogger(__name__)
@@ -35,15 +36,15 @@ class ModelNotFound(KineticsError):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that an upstream serves. `price` is None where its architecture is unknown, `problem` says why.
-
-    kv: how the engine attends unless a request says otherwise.
-    """
+    """A model that an upstream serves."""
 
     card: ModelCard
     price: Price | None
+    """None where its architecture is unknown."""
     kv: KVPolicy = DENSE
+    """How the engine attends unless a request says otherwise."""
     problem: str | None = None
+    """Why it has no price."""
 
     @property
     def name(self) -> str:

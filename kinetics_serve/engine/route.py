@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.engine.pool import ModelNotFound, Pool
-from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
+from kinetics_serve.engine.upstream import Json, Upstream
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import aiohttp
 import orjson
 
 from kinetics_serve.engine.circuit import Circuit
+from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.engine.patient_reader import PatientReader
-from kinetics_serve.errors import RETRY_AFTER_S, KineticsError
 from kinetics_serve.observability.request_id import HEADER as REQUEST_ID
 from kinetics_serve.observability.request_id import request_id
 
@@ -23,52 +23,6 @@ logger = logging.getLogger(__name__)
 HEALTH_TIMEOUT = aiohttp.ClientTimeout(sock_connect=2.0, sock_read=2.0)
 
 Json = dict[str, Any]
-
-
-class EngineUnavailable(KineticsError):
-    """No answer from the server, or one that broke off. Another try may succeed."""
-
-    status = 503
-    code = "engine_unavailable"
-    retry_after_s: int | None = RETRY_AFTER_S
-    advice = "; try again in a few seconds"
-
-
-class EngineLost(EngineUnavailable):
-    """The connection failed or broke off, or generation did: its circuit is open."""
-
-
-class EngineOverloaded(EngineUnavailable):
-    """The server answered 429. retry_after_s: what it asks for, None where it doesn't say."""
-
-    status = 429
-    code = "overloaded"
-    advice = "; try again later"
-
-    def __init__(self, message: str, retry_after_s: int | None) -> None:
-        super().__init__(message)
-        if retry_after_s is not None:
-            self.retry_after_s = retry_after_s
-
-
-class EngineRejected(KineticsError):
-    """The server refused the request as it is: `status` is its 4xx, `message` its own words."""
-
-    code = "invalid_request"
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-class EngineSilent(EngineUnavailable):
-    """The server took longer than it may."""
-
-    status = 504
-    code = "engine_timeout"
-    retry_after_s = None
-    advice = ", so it was given up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +35,11 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """A model as `/v1/models` lists it. `root`: the folder or Hugging Face name that it was loaded from."""
+    """A model as `/v1/models` lists it."""
 
     name: str
     root: str
+    """The folder or Hugging Face name that it was loaded from."""
     max_model_len: int | None
     raw: Json
 

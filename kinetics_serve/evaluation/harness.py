@@ -9,14 +9,16 @@ from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.answers.equivalence import EquivalenceKind
 from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.cost import KVPolicy
-from kinetics_serve.engine.upstream import EngineUnavailable, Json, Upstream
+from kinetics_serve.engine.errors import EngineUnavailable
+from kinetics_serve.engine.upstream import Json, Upstream
 from kinetics_serve.evaluation.grading import Grading
 from kinetics_serve.evaluation.tasks import Problem, Task
 from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.sources.live import SEED_RANGE, WHOLE
 from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.strategies.state import Status
-from kinetics_serve.traces.traces import Recorder, Trial
+from kinetics_serve.traces.recorder import Recorder
+from kinetics_serve.traces.traces import Trial
 
 REPETITION_DETECTION = {"min_pattern_size": 4, "max_pattern_size": 64, "min_count": 6}
 """vLLM ends a sample that repeats the same 4 to 64 tokens six times: it would go on to max_tokens."""
@@ -30,12 +32,14 @@ SEEDS_PER_PROBLEM = 1_000_003
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How samples are drawn. max_tokens: of each. seed: of the first trial of the first question."""
+    """How samples are drawn."""
 
     max_tokens: int
+    """Of each."""
     temperature: float = 0.7
     top_p: float = 1.0
     seed: int = 0
+    """Of the first trial of the first question."""
 
 
 class Harness:

@@ -32,11 +32,12 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ProgramTest:
-    """What a program must answer. function: what to call with the JSON values on the lines of `given`; "" for stdin."""
+    """What a program must answer."""
 
     given: str
     expected: str
     function: str = ""
+    """What to call with the JSON values on the lines of `given`; "" for stdin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """template: the prompt, with {query} in it. extractor and pattern: as in a request's `kinetics.answer`."""
+    """Questions, how to ask them, and how to take and grade their answers."""
 
     name: str
     problems: tuple[Problem, ...]
     template: str = "{query}"
+    """The prompt, with {query} in it."""
     extractor: str = "auto"
+    """This and its pattern are as in a request's `kinetics.answer`."""
     pattern: str | None = None
     grader: Grader = "math"
 

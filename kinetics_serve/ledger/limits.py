@@ -7,18 +7,19 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """None is no limit. Amounts in eFLOPs.
-
-    window_eflops: in any `window_s` seconds. month_eflops: in a calendar month, UTC. request_eflops: for one request.
-    concurrency: requests that run at the same time. models: the names that the tenant may use.
-    """
+    """A tenant's quotas. None is no limit."""
 
     window_eflops: int | None = None
+    """In any `window_s` seconds."""
     window_s: int = DAY_S
     month_eflops: int | None = None
+    """In a calendar month, UTC."""
     request_eflops: int | None = None
+    """For one request."""
     concurrency: int | None = None
+    """Requests that run at the same time."""
     models: tuple[str, ...] | None = None
+    """The names of those that the tenant may use."""
 
     @property
     def priced(self) -> bool:

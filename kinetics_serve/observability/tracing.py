@@ -22,10 +22,12 @@ def _nothing() -> None: ...
 
 
 class Tracing(NamedTuple):
-    """of_clients: for the connections whose requests should be traced. end: to call last, so that all are sent."""
+    """OpenTelemetry, where the environment asks for it."""
 
     of_clients: tuple[aiohttp.TraceConfig, ...] = ()
+    """For the connections whose requests should be traced."""
     end: Callable[[], None] = _nothing
+    """To call last, so that all spans are sent."""
 
 
 def install(app: FastAPI) -> Tracing:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.responses import Response
 
-from kinetics_serve.engine.upstream import EngineUnavailable
+from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.observability.metrics import PassedThrough
 from kinetics_serve.passthrough.passage import Passage
 from kinetics_serve.requests.call import Call

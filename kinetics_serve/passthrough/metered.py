@@ -7,7 +7,8 @@ from time import monotonic
 
 from fastapi.responses import Response
 
-from kinetics_serve.engine.upstream import EngineUnavailable, Json
+from kinetics_serve.engine.errors import EngineUnavailable
+from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.observability.metrics import PASS_THROUGH, PassedThrough
 from kinetics_serve.passthrough.dialects import Dialect

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from kinetics_serve.engine.upstream import EngineSilent
+from kinetics_serve.engine.errors import EngineSilent
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from kinetics_serve.engine.upstream import EngineUnavailable
+from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.requests.errors import ApiError, as_api_error
 
 T = TypeVar("T")

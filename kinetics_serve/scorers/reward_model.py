@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kinetics_serve.cost import Cost
-from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable, Json, Upstream
+from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
+from kinetics_serve.engine.upstream import Json, Upstream
 from kinetics_serve.scorers.scorer import Score, ScorerFailed, ScorerPrompt
 from kinetics_serve.scorers.spec import ScorerContext, ScorerOptions, ScorerSpec
 

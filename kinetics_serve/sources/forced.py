@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from kinetics_serve.answers.extract import Extractor
 from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.cost import Cost, KVPolicy, Price
+from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.engine.route import Route
-from kinetics_serve.engine.upstream import EngineUnavailable, Json
+from kinetics_serve.engine.upstream import Json
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.sources.live import LiveSource

@@ -6,8 +6,8 @@ from typing import Any
 from kinetics_serve.answers.extract import Extractor
 from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.answers.structured import tool_calls
+from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
 from kinetics_serve.engine.route import Route
-from kinetics_serve.engine.upstream import EngineRejected, EngineUnavailable
 from kinetics_serve.observability.request_id import request_id
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.sources.completion import Completion

@@ -25,13 +25,12 @@ from kinetics_serve.strategies.votes import tally
 class Cascade:
     """Each stage votes on an arm of its own, in their order. A stage that ends surer than `escalate_below` of its
     answer has the last word, and so has one after which no sample of the next is affordable.
-
-    escalate_below: of a stage's confidence, between 0 and 1; a calibration knows it best. stages: policies that
-    estimate one.
     """
 
     stages: tuple[Policy, ...]
+    """Policies that estimate a confidence."""
     escalate_below: float = 0.8
+    """A stage's confidence, between 0 and 1; a calibration knows it best."""
     name: str = "cascade"
 
     def decide(self, state: State) -> Action:

@@ -22,12 +22,12 @@ class Race:
 
     The shorter of two samples is right more often, and costs less, so the first to finish make the better voters
     (short-m@k, Hassid et al. 2025, arXiv 2505.17813).
-
-    stop_confidence: see MajorityVote. deciding_votes: so many end it, agreed or not; None leaves it to agreement alone.
     """
 
     stop_confidence: float = 0.95
+    """See MajorityVote."""
     deciding_votes: int | None = None
+    """So many end it, agreed or not; None leaves it to agreement alone."""
     name: str = "race"
 
     def decide(self, state: State) -> Action:

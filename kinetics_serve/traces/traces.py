@@ -5,9 +5,8 @@ list of one text) and `score` (0 or 100), as in the paper, then what replay need
 counts, how the sample ended, the label of its answer and the model's confidence.
 """
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +21,6 @@ Json = dict[str, Any]
 VERSION = 1
 """Of our keys in the metadata line."""
 
-LOWS_DIGITS = 3
-"""Of a group confidence, in nats: what decides is a quantile of many."""
-
 CountTokens = Callable[[str], int]
 
 
@@ -34,24 +30,24 @@ class TracesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One recorded sample. answer: the label of its answer among the question's; None where it has none.
-
-    confidence: the mean over the tokens, in nats (see strategies.confidence); worst_window: of its least confident
-    group. status: FINISHED, or TRUNCATED by the recording's max_tokens or by repetition detection. empty: its text
-    is but white space. lows: (token, group confidence) whenever that was lower than ever before; none where that was
-    not recorded.
-    """
+    """One recorded sample."""
 
     number: int
     text: str
     tokens: int
     status: Status
+    """FINISHED, or TRUNCATED by the recording's max_tokens or by repetition detection."""
     answer: str | None
+    """The label of its answer among the question's; None where it has none."""
     correct: bool
     confidence: float = 0.0
+    """The mean over the tokens, in nats, see strategies.confidence."""
     worst_window: float = 0.0
+    """Its lowest group confidence, in nats."""
     empty: bool = False
+    """Its text is but white space."""
     lows: tuple[tuple[int, float], ...] = ()
+    """(token, group confidence) whenever that was lower than ever before; none where that was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +62,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """How the trials were made. max_tokens: the cap of each, None where that is not known.
-
-    sampling: whatever else must be the same for all of them (temperature, prompt template, seed).
-    """
+    """How the trials were made."""
 
     task: str
     model: str
     max_tokens: int | None = None
+    """The cap of each; None where that is not known."""
     kv: KVPolicy = DENSE
     architecture: Architecture | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else must be the same for all of them (temperature, prompt template, seed)."""
 
     def as_json(self) -> Json:
         return {
@@ -135,7 +130,7 @@ def read(path: Path, count_tokens: CountTokens | None = None) -> Traces:
 
     count_tokens: the tokens of a text, for files without token counts. Raises TracesError, OSError.
     """
-    lines = _lines(path)
+    lines = lines_of(path)
     try:
         metadata = Metadata.from_json(next(lines), path.stem)
     except StopIteration:
@@ -155,75 +150,8 @@ def read(path: Path, count_tokens: CountTokens | None = None) -> Traces:
         raise TracesError(f"{path}: {error}") from None
 
 
-class Recorder:
-    """Appends trials to a file, and knows which are there already.
-
-    A line that an interruption cut in two is dropped. Raises TracesError where the file holds the trials of other
-    metadata, or another process is adding to it.
-    """
-
-    def __init__(self, path: Path, metadata: Metadata) -> None:
-        self.path = path
-        self.done: set[tuple[str, int]] = set()
-        self.labels: dict[str, list[str]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise TracesError(f"another run is recording into {path}: wait for it, or record elsewhere") from None
-        _drop_partial_line(path)
-        lines = _lines(path)
-        header = next(lines, None)
-        if header is None:
-            self._write(metadata.as_json())
-        else:
-            self._check_same(header, metadata)
-        for line in lines:
-            self.done.add((line["query"], line["trial"]))
-            labels = self.labels.setdefault(line["query"], [])
-            if line["label"] is not None and line["label"] not in labels:
-                labels.append(line["label"])
-
-    def add(self, query: str, choices: Sequence[str], prompt_tokens: int, trial: Trial, **more: Any) -> None:
-        """more: what is worth keeping beside the trial, such as the reason the engine gave for its end."""
-        self._write(
-            {
-                "query": query,
-                "choices": list(choices),
-                "prediction": [trial.text],
-                "score": 100.0 if trial.correct else 0.0,
-                "trial": trial.number,
-                "prompt_tokens": prompt_tokens,
-                "tokens": trial.tokens,
-                "status": trial.status.value,
-                "label": trial.answer,
-                "confidence": trial.confidence,
-                "worst_window": trial.worst_window,
-                "lows": [[token, round(confidence, LOWS_DIGITS)] for token, confidence in trial.lows],
-                **more,
-            }
-        )
-        self.done.add((query, trial.number))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, line: Json) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def _check_same(self, header: Json, metadata: Metadata) -> None:
-        wanted = json.loads(json.dumps(metadata.as_json()))
-        other = sorted(key for key in wanted if header.get(key) != wanted[key])
-        if other:
-            self._file.close()
-            there = ", ".join(f"{key} {header.get(key)!r:.200} instead of {wanted[key]!r:.200}" for key in other)
-            raise TracesError(f"{self.path} was recorded with {there}: record into another folder")
-
-
-def _lines(path: Path) -> Iterator[Json]:
+def lines_of(path: Path) -> Iterator[Json]:
+    """The JSON objects of a file, one a line. Raises TracesError, OSError."""
     with path.open(encoding="utf-8") as file:
         for number, text in enumerate(file, 1):
             if not text.strip():
@@ -235,12 +163,6 @@ def _lines(path: Path) -> Iterator[Json]:
             if not isinstance(line, dict):
                 raise TracesError(f"{path}, line {number} is not a JSON object")
             yield line
-
-
-def _drop_partial_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _question(query: str, rows: list[Json], count_tokens: CountTokens | None) -> Question:

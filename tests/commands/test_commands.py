@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kinetics_serve.commands.main import app
-from kinetics_serve.traces.traces import Recorder
+from kinetics_serve.traces.recorder import Recorder
 from tests.synthetic import synthetic
 
 runner = CliRunner()

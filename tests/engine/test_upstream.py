@@ -5,15 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from kinetics_serve.engine.upstream import (
-    EngineLost,
-    EngineOverloaded,
-    EngineSilent,
-    EngineUnavailable,
-    Patience,
-    Upstream,
-    new_client,
-)
+from kinetics_serve.engine.client import new_client
+from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineSilent, EngineUnavailable
+from kinetics_serve.engine.upstream import Patience, Upstream
 from kinetics_serve.errors import RETRY_AFTER_S
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 

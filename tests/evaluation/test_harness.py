@@ -16,13 +16,15 @@ from fastapi.responses import StreamingResponse
 
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.client import new_client
-from kinetics_serve.engine.upstream import EngineUnavailable, Upstream
+from kinetics_serve.engine.errors import EngineUnavailable
+from kinetics_serve.engine.upstream import Upstream
 from kinetics_serve.evaluation import harness as harness_module
 from kinetics_serve.evaluation.harness import Harness, Sampling
 from kinetics_serve.evaluation.report import report
 from kinetics_serve.evaluation.tasks import Problem, Task
 from kinetics_serve.strategies.state import Status
-from kinetics_serve.traces.traces import Metadata, Recorder, Traces, read
+from kinetics_serve.traces.recorder import Recorder
+from kinetics_serve.traces.traces import Metadata, Traces, read
 from tests.synthetic import ARCHITECTURE
 
 

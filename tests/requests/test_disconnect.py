@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kinetics_serve.engine.upstream import EngineLost
+from kinetics_serve.engine.errors import EngineLost
 from kinetics_serve.requests.disconnect import telling
 
 

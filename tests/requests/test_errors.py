@@ -2,8 +2,8 @@
 
 import pytest
 
+from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineRejected, EngineSilent
 from kinetics_serve.engine.pool import ModelNotFound
-from kinetics_serve.engine.upstream import EngineLost, EngineOverloaded, EngineRejected, EngineSilent
 from kinetics_serve.errors import KineticsError
 from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
 from kinetics_serve.planner.choose import AccuracyOutOfReach

@@ -7,7 +7,7 @@ import pytest
 from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.answers.extract import number
 from kinetics_serve.answers.groups import AnswerGroups
-from kinetics_serve.engine.upstream import EngineUnavailable
+from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.sources.live import LiveSource

@@ -5,7 +5,8 @@ import pytest
 
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.strategies.state import Status
-from kinetics_serve.traces.traces import Metadata, Recorder, Traces, TracesError, read
+from kinetics_serve.traces.recorder import Recorder
+from kinetics_serve.traces.traces import Metadata, Traces, TracesError, read
 from tests.synthetic import synthetic
 
 

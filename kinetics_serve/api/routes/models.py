@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path
 
 from kinetics_serve.api.dependencies import AppServices, Asker
 from kinetics_serve.budgeted.arms import auto_models
+from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.engine.pool import AUTO_MODEL
-from kinetics_serve.engine.upstream import EngineUnavailable
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.requests.access import check_model, may_use
 from kinetics_serve.requests.services import Services

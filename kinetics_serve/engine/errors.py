@@ -1,0 +1,49 @@
+"""What can go wrong between us and a vLLM server."""
+
+from kinetics_serve.errors import RETRY_AFTER_S, KineticsError
+
+
+class EngineUnavailable(KineticsError):
+    """No answer from the server, or one that broke off. Another try may succeed."""
+
+    status = 503
+    code = "engine_unavailable"
+    retry_after_s: int | None = RETRY_AFTER_S
+    advice = "; try again in a few seconds"
+
+
+class EngineLost(EngineUnavailable):
+    """The connection failed or broke off, or generation did: its circuit is open."""
+
+
+class EngineOverloaded(EngineUnavailable):
+    """The server answered 429. retry_after_s: what it asks for, None where it doesn't say."""
+
+    status = 429
+    code = "overloaded"
+    advice = "; try again later"
+
+    def __init__(self, message: str, retry_after_s: int | None) -> None:
+        super().__init__(message)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class EngineRejected(KineticsError):
+    """The server refused the request as it is: `status` is its 4xx, `message` its own words."""
+
+    code = "invalid_request"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class EngineSilent(EngineUnavailable):
+    """The server took longer than it may."""
+
+    status = 504
+    code = "engine_timeout"
+    retry_after_s = None
+    advice = ", so it was given up"
