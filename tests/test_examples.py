@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kinetics_serve.traces.traces import Recorder
+from kinetics_serve.traces.recorder import Recorder
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.ledger.server import FrontEnd, check_error, front_end
 from tests.openapi_document import document_of
