@@ -38,6 +38,13 @@ STRATEGY_NAMES = [AUTO, *(spec.name for spec in _SPECS)]
 BY_SCORE = [spec.name for spec in _SPECS if spec.by_score]
 """The strategies that score decides: the others would pay a scorer for nothing."""
 
+OPTIONS_OF_STRATEGIES = ". ".join(
+    f"{spec.name}: {name} ({field.default}), {(field.description or 'its own').lower().rstrip('.')}"
+    for spec in _SPECS
+    for name, field in spec.options.model_fields.items()
+)
+"""What `strategy_options` can hold, for the OpenAPI document."""
+
 Positive = Annotated[float, Field(gt=0, le=MAX_BUDGET, allow_inf_nan=False, strict=True)]
 Probability = Annotated[float, Field(gt=0, le=1, strict=True)]
 
@@ -115,7 +122,9 @@ class KineticsOptions(Strict):
 
     budget: BudgetOption | None = None
     strategy: Annotated[str, Field(json_schema_extra={"enum": STRATEGY_NAMES})] = AUTO
-    strategy_options: Annotated[dict[str, Any], Field(examples=[{"stop_confidence": 0.9}])] = {}
+    strategy_options: Annotated[
+        dict[str, Any], Field(examples=[{"stop_confidence": 0.9}], description=OPTIONS_OF_STRATEGIES)
+    ] = {}
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] = 32
     kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=MIN_KV_BUDGET, strict=True)] = "auto"
     answer: AnswerOption = AnswerOption()
@@ -134,6 +143,14 @@ class KineticsOptions(Strict):
             raise ValueError(
                 f"no strategy is called so: there are {', '.join(STRATEGY_NAMES)}{did_you_mean(value, STRATEGY_NAMES)}"
             )
+        return value
+
+    @field_validator("scorer", mode="before")
+    @classmethod
+    def known_scorer(cls, value: Any) -> Any:
+        kind = _scorer_kind(value)
+        if isinstance(kind, str):
+            SCORERS.get(kind)  # raises with what there is
         return value
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ CONFIDENCE = "confidence"
 class ScorerOptions(BaseModel):
     """What a client may set of a scorer. A subclass names it in `kind`, a literal; its other fields are its options."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     kind: str
 

@@ -17,9 +17,9 @@ STOP_CONFIDENCES = (0.8, 0.95)
 
 
 class Options(BaseModel):
-    """What a client may set of a strategy. A subclass's fields and their descriptions are the strategy's document."""
+    """What a client may set of a strategy. A subclass's fields and their docstrings are the strategy's document."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class VoteOptions(Options):

@@ -1,1 +1,1 @@
-"""Parts of one's own for Kinetics Serve, each found by its entry point in pyproject.toml."""
+"""Parts of one's own for Kinetics Serve, one file each. The entry points in pyproject.toml announce them."""
