@@ -289,7 +289,7 @@ def measure_budgeted(folder: str, requests: int) -> dict[str, Any]:
 
 def measure_memory(folder: str, requests: int) -> dict[str, Any]:
     """A tenth of them with a budget of 2 samples, the others half streamed, half not."""
-    plain = QUESTION | {"max_tokens": 8}
+    plain: dict[str, Any] = QUESTION | {"max_tokens": 8}
     kinetics = {"budget": {"samples": 2}, "strategy": "best_of_n", "max_samples": 2}
     kinds: list[dict[str, Any]] = [plain | {"kinetics": kinetics}, *[plain, plain | {"stream": True}] * 5][:10]
     sizes: list[tuple[int, float]] = []
