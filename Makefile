@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo calibrate-demo serve test lint bench clean
+.PHONY: install demo calibrate-demo serve test lint wheel bench clean
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: install
+	BASE_PYTHON=$(PYTHON) .ci/wheel
 
 bench: install
 	$(BIN)/python -m benchmarks.attention_speed

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from sparse_backend.config import BLOCK, SparseAttentionConfig, pages
+from sparse_backend.config import SparseAttentionConfig
+from sparse_backend.constants import BLOCK, pages
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton import (
     DecodeStep,
@@ -55,10 +56,11 @@ class Layer:
         self.cache, self.tiles = split_blocks(kv_cache, heads)
         for block in self.cache.split(256):
             # Keys that differ between pages more than within one, as real ones do.
-            shape = (*block.shape[:2], heads.pages_of_block, 1, block.shape[3])
+            shape = (*block.shape[:2], heads.pages_of_tile, 1, block.shape[3])
             page = torch.randn(shape, device=device).expand(-1, -1, -1, heads.page_size, -1).flatten(2, 3)
             block.copy_(page + torch.randn(block.shape, device=device))
-        self.query = torch.randn(batch, heads.kv_heads * heads.group, heads.head_size, device=device).to(heads.dtype)
+        query_heads = heads.kv_heads * heads.num_queries_per_kv
+        self.query = torch.randn(batch, query_heads, heads.head_size, device=device).to(heads.dtype)
         self.output = torch.zeros_like(self.query)
         self.steps: dict[int, DecodeStep] = {}
 
@@ -102,7 +104,7 @@ class Layer:
         masses of the others."""
         heads = self.heads
         keys, values = self.tokens(row).double().split(heads.head_size, -1)
-        query = self.query[row].double().view(heads.kv_heads, heads.group, -1)
+        query = self.query[row].double().view(heads.kv_heads, heads.num_queries_per_kv, -1)
         logits = query @ keys.mT * self.scale
         if budget < keys.shape[1]:
             read = torch.zeros(heads.kv_heads, keys.shape[1] // heads.page_size, dtype=torch.bool, device=keys.device)
@@ -112,7 +114,7 @@ class Layer:
             mass = work.log_mass[row, ..., : read.shape[1]].double().masked_fill(read[:, None], -torch.inf)
             means = means_of_block(heads.page_size)
             codes, scale = quantise(values.unflatten(1, (-1, BLOCK // means)).mean(2), 7)
-            mean_values = (codes * scale).repeat_interleave(heads.pages_of_block // means, 1)
+            mean_values = (codes * scale).repeat_interleave(heads.pages_of_tile // means, 1)
             logits = torch.cat([logits.masked_fill(~by_token, -torch.inf), mass], -1)
             values = torch.cat([values, mean_values], 1)
         expected = (torch.softmax(logits, -1) @ values).flatten(0, 1)

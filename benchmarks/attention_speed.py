@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from sparse_backend.config import BLOCK
+from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import DecodeBatch, Heads, cpu_kernels
 from sparse_backend.kernels.batch import split_cache
 from sparse_backend.kernels.huge_pages import use_huge_pages
@@ -89,24 +89,25 @@ def attention(
 
     config, batch, budget = shape["config"], shape["batch"], shape["budget"]
     context, page_size, dtype = 16 * budget, 16, torch.bfloat16
-    selector, kernels = get_selector(selector_name), cpu_kernels()
+    selector = get_selector(selector_name)
+    kernels = cpu_kernels(selector)
     kv_heads, head_size = config["num_key_value_heads"], config["head_dim"]
     group = config["num_attention_heads"] // kv_heads
     heads = Heads(kv_heads, group, head_size, page_size, dtype, selector, 16, 64)
     blocks_each = context // BLOCK
     blocks = batch * blocks_each
-    per_block = heads.pages_of_block
+    per_block = heads.pages_of_tile
     order = torch.randperm(blocks).view(batch, blocks_each).int()
     table = (order[:, :, None] * per_block + torch.arange(per_block, dtype=torch.int32)).flatten(1).contiguous()
-    rows = torch.arange(batch, dtype=torch.int32)
+    requests = torch.arange(batch, dtype=torch.int32)
     seq_lens = torch.full((batch,), context, dtype=torch.int32)
     # As many steps as a page has tokens: summaries are made when a page is complete, so once in that many steps.
     steps = [
         DecodeBatch(
             seq_lens=seq_lens - page_size + 1 + i,
             block_table=table,
-            rows=rows,
-            tokens=rows,
+            requests=requests,
+            tokens=requests,
             key_tokens=torch.full((batch,), selector.key_tokens(budget, page_size), dtype=torch.int32),
             value_tokens=torch.full((batch,), selector.value_tokens(budget), dtype=torch.int32),
         )
@@ -119,7 +120,7 @@ def attention(
         use_huge_pages(kv_cache)  # as the plugin does in an engine
         cache, tiles = split_cache(kv_cache.zero_(), heads)
         cache.normal_()
-        kernels.update_summaries(heads, steps[-1], cache, tiles, rows, torch.zeros_like(rows))
+        kernels.update_summaries(heads, steps[-1], cache, tiles, requests, torch.zeros_like(requests))
         ours.append((cache, tiles))
         stock.append(torch.empty(blocks, kv_heads, 2 * BLOCK, head_size, dtype=dtype).normal_())
     query = torch.randn(batch, kv_heads * group, head_size).to(dtype)
@@ -144,7 +145,7 @@ def attention(
     def sparse_attention() -> None:
         for step in steps:
             for cache, tiles in ours:
-                kernels.update_summaries(heads, step, cache, tiles, rows, step.seq_lens - 1)
+                kernels.update_summaries(heads, step, cache, tiles, requests, step.seq_lens - 1)
                 kernels.decode(heads, step, query, cache, tiles, output, scale)
 
     def selection() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sparse_backend.config import BLOCK
+from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import DecodeBatch, Heads, cpu_kernels
 from sparse_backend.kernels.batch import keys_and_values
 from sparse_backend.selection import get_selector
@@ -99,28 +99,30 @@ def evaluate(
     budget: int,
 ) -> dict[str, Any]:
     """Mean relative error of the attention output, mean attention mass of the keys read, share of bytes read."""
-    kernels, selector = cpu_kernels(), get_selector(selector_name)
+    selector = get_selector(selector_name)
+    kernels = cpu_kernels(selector)
     errors, masses, shares = [], [], []
     for layer, ((query, key, value), reference) in enumerate(zip(layers, dense, strict=True)):
-        layer_budget = selector.layer_budget(budget, len(layers), layer == 0)
+        first, others = selector.layer_budgets(budget, len(layers), True)
+        layer_budget = first if layer == 0 else others
         kv_heads, tokens, head_size = key.shape
         group = query.shape[0] // kv_heads
         heads = Heads(kv_heads, group, head_size, page_size, torch.float32, selector, 16, 64)
         blocks = -(-tokens // BLOCK)
-        rows_of_cache = blocks * heads.rows_of_block
-        cache = torch.zeros(rows_of_cache, kv_heads, heads.row_tokens, 2 * head_size)
+        kernel_blocks = blocks * heads.kernel_blocks_of_tile
+        cache = torch.zeros(kernel_blocks, kv_heads, heads.kernel_block_tokens, 2 * head_size)
         keys, values = keys_and_values(cache, head_size)
         padding = (0, 0, 0, blocks * BLOCK - tokens)
-        keys.copy_(F.pad(key, padding).unflatten(1, (-1, heads.row_tokens)).permute(1, 0, 3, 2))
-        values.copy_(F.pad(value, padding).unflatten(1, (-1, heads.row_tokens)).transpose(0, 1))
+        keys.copy_(F.pad(key, padding).unflatten(1, (-1, heads.kernel_block_tokens)).permute(1, 0, 3, 2))
+        values.copy_(F.pad(value, padding).unflatten(1, (-1, heads.kernel_block_tokens)).transpose(0, 1))
         tiles = torch.zeros(blocks, kv_heads, max(1, heads.tile_bytes), dtype=torch.uint8)
         n = len(positions)
-        rows = torch.arange(n, dtype=torch.int32)
+        requests = torch.arange(n, dtype=torch.int32)
         batch = DecodeBatch(
             seq_lens=torch.tensor([p + 1 for p in positions], dtype=torch.int32),
-            block_table=torch.arange(rows_of_cache, dtype=torch.int32).repeat(n, 1),
-            rows=rows,
-            tokens=rows,
+            block_table=torch.arange(kernel_blocks, dtype=torch.int32).repeat(n, 1),
+            requests=requests,
+            tokens=requests,
             key_tokens=torch.full((n,), selector.key_tokens(layer_budget, page_size), dtype=torch.int32),
             value_tokens=torch.full((n,), selector.value_tokens(layer_budget), dtype=torch.int32),
         )
@@ -135,14 +137,14 @@ def evaluate(
             context = position + 1
             probability, expected = reference[i]
             errors.append(((output[i] - expected).norm(dim=-1) / expected.norm(dim=-1)).mean().item())
-            mass = torch.zeros(kv_heads, group, blocks * heads.pages_of_block).index_add_(
+            mass = torch.zeros(kv_heads, group, blocks * heads.pages_of_tile).index_add_(
                 2, torch.arange(context) // page_size, probability
             )
             for head in range(kv_heads):
                 selected = table[i, head, : int(counts[i, head])].long()
                 masses.append(mass[head, :, selected].sum(-1).mean().item())
-                rows_read = (selected * page_size // heads.row_tokens).unique()  # the keys of a row share cache lines
-                keys_read = min(len(rows_read) * heads.row_tokens, context)
+                size = heads.kernel_block_tokens  # whose keys share cache lines
+                keys_read = min(len((selected * page_size // size).unique()) * size, context)
                 values_read = min(selector.value_tokens(layer_budget), context)
                 # 16-bit keys and values, as served; a whole tile for each block scored.
                 read = 2 * head_size * (keys_read + values_read) + heads.tile_bytes * context / BLOCK

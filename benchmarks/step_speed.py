@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.attention_speed import SHAPES, machine
-from sparse_backend.config import BLOCK
+from sparse_backend.constants import BLOCK
 
 SIDES = ("stock", "sparse")
 WARM_UP = 2  # steps that aren't counted
@@ -80,7 +80,7 @@ def fill(worker: Any) -> None:
         if not hasattr(layer.impl, "regions"):
             continue
         pages = torch.arange(len(cache), dtype=torch.int32)[None]
-        tokens = torch.tensor([pages.numel() * layer.impl.heads.row_tokens], dtype=torch.int32)
+        tokens = torch.tensor([pages.numel() * layer.impl.heads.kernel_block_tokens], dtype=torch.int32)
         none, zero = torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
         batch = DecodeBatch(tokens, pages, none, none, none, none)
         layer.impl.kernels.update_summaries(layer.impl.heads, batch, cache, tiles, zero, zero)

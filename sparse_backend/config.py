@@ -6,42 +6,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from sparse_backend.constants import PAGE_SIZES, pages
+from sparse_backend.selection import selector_names
+
 KEY = "sparse_attention"
-SELECTORS = ("low_rank", "block_mean", "quest", "exact")
-BLOCK = 128  # tokens of a KV block that one summary tile describes; vLLM's own default block size on CPU
-ROW_TOKENS = 16  # the fewest tokens that vLLM's CPU kernel keeps together
-PAGE_SIZES = (8, 16, 32, 64)
 
 
 class ConfigError(ValueError):
     """A configuration that cannot work; the message says what to change."""
 
 
-def row_tokens(page_size: int) -> int:
-    """Tokens of a row of the CPU's cache, which is vLLM's kernel block: a page, or two of 8."""
-    return max(ROW_TOKENS, page_size)
-
-
-def pages(tokens: int, page_size: int) -> int:
-    """Pages that `tokens` tokens touch."""
-    return -(-tokens // page_size)
-
-
 @dataclass(frozen=True)
 class SparseAttentionConfig:
-    """Sparse attention settings of one engine.
-
-    `kv_budget` is in tokens: a decode step of one request reads, for each KV head, no more KV bytes than a dense
-    step over `kv_budget` tokens would (sink and local window included; page summaries come on top). 0 is dense.
-    A request stays dense until its context exceeds both its budget and `min_context` tokens.
-    """
+    """Sparse attention settings of one engine."""
 
     kv_budget: int = 1024
+    """Tokens: a decode step of one request reads, for each KV head, no more KV bytes than a dense step over so many
+    tokens would (sink and local window included; page summaries come on top). 0 is dense."""
+
     selector: str = "low_rank"
+    """Which pages are read: a name in the entry-point group `sparse_backend.selectors`."""
+
     page_size: int = 16
+    """Tokens that are chosen together."""
+
     sink_tokens: int = 16
+    """The first tokens, whose keys are always read."""
+
     local_tokens: int = 64
+    """The last tokens, whose keys are always read."""
+
     min_context: int = 0
+    """Tokens: a request stays dense until its context exceeds this and its budget."""
+
     enabled: bool = True
 
     def __post_init__(self) -> None:
@@ -53,8 +50,9 @@ class SparseAttentionConfig:
                 raise ConfigError(f"{KEY}.{field.name} is {value!r}: set it to a whole number of at least 0.")
         if not isinstance(self.enabled, bool):
             raise ConfigError(f"{KEY}.enabled is {self.enabled!r}: set it to true or false.")
-        if self.selector not in SELECTORS:
-            raise ConfigError(f"{KEY}.selector is {self.selector!r}: choose one of {', '.join(SELECTORS)}.")
+        if self.selector not in selector_names():
+            known = ", ".join(selector_names()) or "none: install kinetics-serve again"
+            raise ConfigError(f"{KEY}.selector is {self.selector!r}: choose one of those installed, {known}.")
         if self.page_size not in PAGE_SIZES:
             raise ConfigError(f"{KEY}.page_size is {self.page_size}: choose one of {', '.join(map(str, PAGE_SIZES))}.")
         if self.local_tokens < 1:

@@ -10,8 +10,14 @@ CUDA_BACKENDS = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "CUSTOM")
 def register() -> None:
     """Entry point of group `vllm.general_plugins`; vLLM calls it in every process, before any model is built."""
     from vllm.platforms import current_platform
+    from vllm.v1.attention import selector
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
+    # vLLM keeps a backend by what it asks of one, additional_config not included: another engine in this process, with
+    # other settings or none, would get the first one's.
+    selector._cached_get_attn_backend = getattr(
+        selector._cached_get_attn_backend, "__wrapped__", selector._cached_get_attn_backend
+    )
     if current_platform.is_cpu():
         register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
     elif current_platform.is_cuda():

@@ -8,6 +8,7 @@ import typer
 from kinetics_serve.commands.calibrate import print_laws
 from kinetics_serve.commands.options import CalibrationFile, load_calibration
 from kinetics_serve.commands.terminal import fail, output
+from kinetics_serve.observability.numbers import for_people
 
 
 def frontier(
@@ -24,7 +25,8 @@ def frontier(
         raise fail(f"figures need matplotlib ({error}): pip install 'kinetics-serve[planning]'") from None
     for cost, accuracy, point in served_frontier(calibration.served):
         output.print(
-            f"{cost:.3e} eFLOPs  {accuracy:.3f}  {point.arm.model}, KV {kv_label(point.arm.kv)}, {point.strategy}, "
+            f"{cost:.3e} eFLOPs ({for_people(cost)})  {accuracy:.3f}  "
+            f"{point.arm.model}, KV {kv_label(point.arm.kv)}, {point.strategy}, "
             f"{point.samples_worth:g} samples' worth of {point.arm.max_tokens} tokens",
             markup=False,
             soft_wrap=True,

@@ -6,6 +6,7 @@ import typer
 
 from kinetics_serve.commands.terminal import chosen_hardware, output
 from kinetics_serve.cost import hardware
+from kinetics_serve.observability.numbers import for_people
 
 
 def show_hardware(
@@ -14,5 +15,5 @@ def show_hardware(
     """Show the hardware that eFLOPs are counted for."""
     profile = hardware.remeasured_cpu() if measure else chosen_hardware(None)
     output.print(f"{profile.name}: {profile.intensity:.1f} FLOPs per byte")
-    output.print(f"  {profile.flops / 1e12:.4g} TFLOP/s, {profile.bytes_per_second / 1e9:.4g} GB/s")
+    output.print(f"  {for_people(profile.flops)}FLOP/s, {for_people(profile.bytes_per_second)}B/s")
     output.print(f"  {profile.source}", soft_wrap=True)

@@ -9,6 +9,7 @@ import typer
 
 from kinetics_serve.commands.options import ArchitectureName, TokenizerName, TracesFile, budget_of, open_traces
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, fail, output
+from kinetics_serve.observability.numbers import for_people
 
 
 def replay(
@@ -66,7 +67,9 @@ def replay(
     output.print(f"{strategy} with {budget} on {asked}")
     output.print(f"  accuracy {accuracy.mean:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]", markup=False)
     output.print(
-        f"  spent    {spent.mean:.3e} [{spent.low:.3e}, {spent.high:.3e}] eFLOPs of {outcome.budget:.3e}", markup=False
+        f"  spent    {spent.mean:.3e} [{spent.low:.3e}, {spent.high:.3e}] eFLOPs of {outcome.budget:.3e}: "
+        f"{for_people(spent.mean)} of {for_people(outcome.budget)}",
+        markup=False,
     )
     output.print(f"  samples  {outcome.samples:.2f}, {outcome.tokens:.0f} tokens a request")
     output.print("  stopped  " + ", ".join(f"{reason} {count}" for reason, count in outcome.stop_reasons.items()))

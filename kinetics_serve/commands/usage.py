@@ -10,6 +10,7 @@ from rich.table import Table
 
 from kinetics_serve.commands.ledger import LedgerUrl, run
 from kinetics_serve.commands.terminal import output
+from kinetics_serve.observability.numbers import for_people
 
 if TYPE_CHECKING:  # so that `--help` loads no SQL
     from kinetics_serve.ledger.ledger import Ledger
@@ -41,7 +42,7 @@ def usage(
     if as_csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
         return
-    table = Table(*columns, box=None)
+    table = Table(*columns, "", box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*row, for_people(int(row[-1])))
     output.print(table)

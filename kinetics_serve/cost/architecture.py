@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from kinetics_serve.cost.hardware_profile import GemmDtype
 from kinetics_serve.cost.layers import Layers, layers_of
 
-GemmDtype = Literal["bf16", "fp8", "fp4"]
+
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+GemmDtype = Literal["bf16", "fp8", "fp4"]
 
 
 @dataclass(frozen=True)
 class HardwareProfile:
-    """Peak FLOPs per second and memory bytes per second of one device, and where the numbers come from."""
+    """Peak FLOPs per second and memory bytes per second of one device, and where the numbers come from.
+
+    ``flops`` are dense bf16; ``fp8`` and ``fp4`` dense ones of those, where the device has them.
+    """
 
     name: str
     flops: float
     bytes_per_second: float
     source: str
+    fp8: float | None = None
+    fp4: float | None = None
+
+    def __post_init__(self) -> None:
+        rates = [self.flops, self.bytes_per_second, *(rate for rate in (self.fp8, self.fp4) if rate is not None)]
+        if not all(0 < rate < float("inf") for rate in rates):
+            raise ValueError(f"hardware {self.name!r}: rates must be finite and above 0, got {rates}")
 
     @property
     def intensity(self) -> float:
-        """FLOPs that the device computes while it moves one byte."""
+        """FLOPs that the device computes in bf16 while it moves one byte."""
         return self.flops / self.bytes_per_second
+
+    def intensity_in(self, dtype: GemmDtype) -> float:
+        """The same in another dtype; where the device lacks it, weights are multiplied in the next wider."""
+        rates = {"bf16": self.flops, "fp8": self.fp8 or self.flops, "fp4": self.fp4 or self.fp8 or self.flops}
+        return rates[dtype] / self.bytes_per_second

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kinetics_serve.cost.architecture import Architecture
 from kinetics_serve.cost.cost import ZERO, Cost
+from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.layers import AttentionLayers
 from kinetics_serve.cost.policy import DENSE, KVPolicy
 from kinetics_serve.cost.sums import sum_capped, sum_whole_pages
@@ -30,6 +31,11 @@ class Price:
     def __post_init__(self) -> None:
         if not 0 <= self.intensity < float("inf"):
             raise ValueError(f"intensity must be finite and not negative FLOPs per byte, got {self.intensity}")
+
+    @classmethod
+    def on(cls, architecture: Architecture, hardware: HardwareProfile) -> Price:
+        """On ``hardware``, at the intensity of the dtype that the checkpoint is multiplied in."""
+        return cls(architecture, hardware.intensity_in(architecture.gemm_dtype))
 
     def eflops(self, cost: Cost) -> float:
         """``cost`` in eFLOPs at this hardware's intensity."""

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+
 from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.answers.equivalence import EquivalenceKind
 from kinetics_serve.answers.groups import AnswerGroups
@@ -118,22 +120,19 @@ class Harness:
         )
         self._on_trial(completion.tokens)
 
+    @retry(
+        retry=retry_if_exception_type(EngineUnavailable),
+        stop=stop_after_attempt(TRIES),
+        wait=wait_exponential(FIRST_PAUSE_S),
+        reraise=True,
+    )
     async def _complete(self, body: Json) -> ChatCompletion:
-        pause = FIRST_PAUSE_S
-        for attempt in range(TRIES):
-            completion = ChatCompletion(None, window_tokens(self._sampling.max_tokens))
-            try:
-                async with self._upstream.stream(completion.path, body) as chunks:
-                    async for arrived in chunks:
-                        for chunk in arrived:
-                            completion.add(chunk)
-                return completion
-            except EngineUnavailable:
-                if attempt == TRIES - 1:
-                    raise
-                await asyncio.sleep(pause)
-                pause *= 2
-        raise AssertionError("unreachable")
+        completion = ChatCompletion(None, window_tokens(self._sampling.max_tokens))
+        async with self._upstream.stream(completion.path, body) as chunks:
+            async for arrived in chunks:
+                for chunk in arrived:
+                    completion.add(chunk)
+        return completion
 
     def _body(self, problem: Problem, number: int, trial: int) -> Json:
         return {

@@ -6,13 +6,14 @@ import time
 from datetime import UTC, datetime
 from typing import Literal
 
+from huggingface_hub.utils.logging import get_logger as hub_logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kinetics_serve.observability.request_id import request_id
 
 LogFormat = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_QUIET = ("httpx", "aiosqlite", "alembic")
+_QUIET = ("httpx", "aiosqlite", "alembic", "uvicorn.error")
 _PROBES = ("/health", "/ready", "/metrics")
 
 access_log = logging.getLogger("kinetics_serve.access")
@@ -23,6 +24,8 @@ def configure(level: str, form: LogFormat) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Its own handler would print again what it passes on to ours.
+    hub_logger("huggingface_hub").handlers.clear()
     for library in _QUIET:
         logging.getLogger(library).setLevel(logging.WARNING)
 

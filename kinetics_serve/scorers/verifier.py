@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import Field, field_validator
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from kinetics_serve.cost import ZERO, Cost
 from kinetics_serve.engine.upstream import Json
@@ -22,6 +23,14 @@ FIRST_PAUSE_S = 0.25
 MAX_RESPONSE_BYTES = 64 << 10
 MAX_URL_LENGTH = 8192
 MAX_TIMEOUT_S = 300.0
+
+
+class _Refused(Exception):
+    """No score came; the message says why."""
+
+
+class _Again(_Refused):
+    """Another try may bring one."""
 
 
 class HttpScorer(ScorerOptions):
@@ -53,25 +62,30 @@ class Verifier:
         return ZERO
 
     async def score(self, text: str, answer: str | None, tokens: int) -> Score:
-        problem = ""
-        for number in range(TRIES):
-            if number:
-                await asyncio.sleep(self.first_pause_s * 2 ** (number - 1))
-            try:
-                async with asyncio.timeout(self.timeout_s):
-                    status, content = await self._post({"messages": self.messages, "text": text, "answer": answer})
-            except aiohttp.ClientError as error:
-                problem = f"{type(error).__name__}"
-                continue
-            except TimeoutError:
-                problem = f"no answer within {self.timeout_s:g} s"
-                continue
-            if status == 200:
-                return Score(_score(self.url, content))
-            problem = f"HTTP {status}"
-            if status < 500 and status not in (408, 429):
-                break
-        raise ScorerFailed(f"the verifier {self.url} gave no score: {problem} (tried {number + 1} times)")
+        tries = AsyncRetrying(
+            retry=retry_if_exception_type(_Again),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential(self.first_pause_s),
+            reraise=True,
+        )
+        try:
+            content: bytes = await tries(self._answer, {"messages": self.messages, "text": text, "answer": answer})
+        except _Refused as error:
+            tried = tries.statistics["attempt_number"]
+            raise ScorerFailed(f"the verifier {self.url} gave no score: {error} (tried {tried} times)") from None
+        return Score(_score(self.url, content))
+
+    async def _answer(self, body: Json) -> bytes:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                status, content = await self._post(body)
+        except aiohttp.ClientError as error:
+            raise _Again(type(error).__name__) from error
+        except TimeoutError:
+            raise _Again(f"no answer within {self.timeout_s:g} s") from None
+        if status == 200:
+            return content
+        raise (_Again if status >= 500 or status in (408, 429) else _Refused)(f"HTTP {status}")
 
     async def _post(self, body: Json) -> tuple[int, bytes]:
         """The status, and no more of the answer than is sane. Redirects are not followed: they could lead anywhere."""

@@ -1,15 +1,128 @@
-"""Which engines sparse attention can serve."""
+"""One vLLM engine with sparse attention: its settings, its requests' budgets, its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
 
-from vllm.config import VllmConfig
+import torch
+from vllm.config import VllmConfig, get_layers_from_vllm_config
 from vllm.logger import init_logger
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.models.utils import extract_layer_index
 
-from sparse_backend.config import BLOCK, KEY, ConfigError
+from sparse_backend.backends.layers import dense_reason
+from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
+from sparse_backend.constants import BLOCK
+from sparse_backend.engine_info import publish
+from sparse_backend.kernels import Heads, Kernels, cpu_kernels
+from sparse_backend.selection import get_selector
 
 logger = init_logger(__name__)
+
+ATTRIBUTE = "sparse_attention"
+
+BackendT = TypeVar("BackendT")
+
+
+class Engine:
+    """What sparse attention knows of one vLLM engine. `engine_of` finds it."""
+
+    def __init__(self, vllm_config: VllmConfig, config: SparseAttentionConfig) -> None:
+        self.vllm_config = vllm_config
+        self.config = config
+        try:
+            self.selector = get_selector(config.selector)
+        except (ImportError, AttributeError, LookupError, TypeError) as error:
+            raise ConfigError(f"{KEY}.selector is {config.selector!r}, which cannot be loaded: {error}") from error
+        self.budgets: dict[int, int] = {}
+        """KV budgets of requests that ask for one: by place in the batch with vLLM's first model runner, by request
+        slot with its second one."""
+        self.scratch: dict[Heads, Any] = {}
+        """Scratch memory of CUDA kernels, for layers of one shape."""
+        self.published = False
+        self._heads: dict[tuple[Any, ...], Heads] = {}
+        self._backends: dict[type[Any], type[Any]] = {}
+
+    def heads(
+        self, kv_heads: int, num_queries_per_kv: int, head_size: int, dtype: torch.dtype, block_stride: int = 0
+    ) -> Heads:
+        """One object for layers of one shape, by which the kernels see that a step is prepared for them already."""
+        shape = kv_heads, num_queries_per_kv, head_size, dtype, block_stride
+        if shape not in self._heads:
+            self._heads[shape] = Heads.of(self.config, self.selector, *shape)
+        return self._heads[shape]
+
+    def backend(self, kind: type[BackendT]) -> type[BackendT]:
+        """A subclass of a backend that knows this engine: vLLM asks backends by class, for the most part."""
+        if kind not in self._backends:
+            names = {"engine": self, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+            self._backends[kind] = type(kind.__name__, (kind,), names)
+        return self._backends[kind]
+
+    @cached_property
+    def cpu_kernels(self) -> Kernels:
+        return cpu_kernels(self.selector)
+
+    def attention_layers(self, names: list[str] | None = None) -> dict[str, Attention]:
+        """The attention layers that were built so far, by name."""
+        return get_layers_from_vllm_config(self.vllm_config, Attention, names)
+
+    @cached_property
+    def dense_reasons(self) -> dict[str, str | None]:
+        """Why each attention layer stays dense, None where it is sparse. Once all layers are built."""
+        return {name: dense_reason(layer) for name, layer in self.attention_layers().items()}
+
+    def publish(self, tile_bytes: Callable[[Heads], int]) -> None:
+        """Says what this engine does, once its layers are built: see `engine_info`."""
+        parallel, cache_dtype = self.vllm_config.parallel_config, self.vllm_config.cache_config.cache_dtype
+        stage, rank = divmod(parallel.rank, parallel.tensor_parallel_size)
+        sparse = {name: layer for name, layer in self.attention_layers().items() if self.dense_reasons[name] is None}
+        if rank or self.published:
+            return
+        self.published = True
+        heads: list[Heads] = [layer.impl.heads for layer in sparse.values()]  # type: ignore[attr-defined]
+        dtype = str(self.vllm_config.model_config.dtype).removeprefix("torch.")
+        dense: dict[str, list[int]] = {}
+        for name, reason in self.dense_reasons.items():
+            if reason is not None:
+                dense.setdefault(reason, []).append(extract_layer_index(name))
+        facts = {
+            "kv_budget": self.config.kv_budget,
+            "selector": self.config.selector,
+            "page_size": self.config.page_size,
+            "summary_bytes": max((tile_bytes(h) / h.pages_of_tile for h in heads), default=0),
+            "sparse": list(map(extract_layer_index, sparse)),
+            "dense": dense,
+            "kv_cache_dtype": dtype if cache_dtype == "auto" else cache_dtype,
+            "device": self.vllm_config.device_config.device_type,
+        }
+        publish(self.vllm_config, stage, facts)
+
+    def layer_budgets(self, budget: int) -> tuple[int, int]:
+        """A KV budget in tokens as it is for the model's first layer, and for each other one."""
+        sparse = [name for name, reason in self.dense_reasons.items() if reason is None]
+        return self.selector.layer_budgets(budget, len(sparse), any(map(is_first, sparse)))
+
+
+def is_first(layer_name: str) -> bool:
+    """Whether this is the model's first layer."""
+    return extract_layer_index(layer_name) == 0
+
+
+def engine_of(vllm_config: VllmConfig) -> Engine | None:
+    """The engine of a configuration; None where it does not ask for sparse attention. Raises ConfigError.
+
+    It is kept on the compilation_config, which has the layers: vLLM makes other VllmConfigs of the same engine for
+    parts of a model, all with this one.
+    """
+    owner: Any = vllm_config.compilation_config
+    if not hasattr(owner, ATTRIBUTE):
+        config = from_additional_config(vllm_config.additional_config)
+        setattr(owner, ATTRIBUTE, config and Engine(vllm_config, config))
+    engine: Engine | None = getattr(owner, ATTRIBUTE)
+    return engine
 
 
 def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ()) -> None:
@@ -24,7 +137,8 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
         (model.is_hybrid, "does not support models that mix attention with Mamba layers"),
         (
             cache.cache_dtype not in ("auto", "bfloat16", "float16"),
-            f"does not support the KV cache dtype {cache.cache_dtype}: remove --kv-cache-dtype",
+            f"does not read a KV cache of {cache.cache_dtype}, which the command line or the checkpoint asks for: add "
+            "--kv-cache-dtype bfloat16",
         ),
         (
             cache.user_specified_block_size and cache.block_size % BLOCK != 0,

@@ -1,6 +1,7 @@
 """The interface of a page selector, and the pieces that selectors share.
 
-These classes define the semantics in plain torch; `sparse_backend.kernels` runs the same on the KV cache itself.
+A selector in plain torch, registered in the entry-point group `sparse_backend.selectors`, is enough to run on the
+reference kernels. For the built-in ones `sparse_backend.kernels` has fast ones that do the same.
 A tile summarises the BLOCK tokens of one (KV block, KV head). What stands for keys is interleaved, the page fastest,
 so that a vector register holds the same element of several pages.
 """
@@ -12,27 +13,37 @@ from typing import ClassVar
 
 import torch
 
-from sparse_backend.config import BLOCK
+from sparse_backend.constants import BLOCK
 
 
 class Selector(ABC):
     """Scores pages by summaries of their keys."""
 
     name: ClassVar[str]
-    code: ClassVar[int]  # the kernels' number for it
-    # Keys are cheaper to rule on than values: a selector may read the keys of more tokens than the budget says, and
-    # in exchange the values of fewer. Together they cost at most the bytes of `kv_budget` whole tokens.
-    key_share: ClassVar[float] = 1.0
-    value_share: ClassVar[float] = 1.0
-    # The first layer attends more widely than the others: its share of the budget, which they pay for.
-    first_layer_share: ClassVar[float] = 1.0
-    # Whether what is not read still counts, as its estimated mass times a mean value.
-    residual: ClassVar[bool] = False
+    """As it is registered."""
 
-    def layer_budget(self, budget: int, layers: int, first: bool) -> int:
-        """A layer's budget in a model of `layers` layers whose mean budget is `budget`."""
+    key_share: ClassVar[float] = 1.0
+    """Keys are cheaper to rule on than values: a selector may read the keys of more tokens than the budget says, and
+    in exchange the values of fewer. Together they cost at most the bytes of `kv_budget` whole tokens."""
+
+    value_share: ClassVar[float] = 1.0
+    """The values of how many, as a share of the budget."""
+
+    first_layer_share: ClassVar[float] = 1.0
+    """The first layer attends more widely than the others: its share of the budget, which they pay for."""
+
+    residual: ClassVar[bool] = False
+    """Whether what is not read still counts, as its estimated mass times a mean value."""
+
+    def layer_budgets(self, budget: int, layers: int, first: bool) -> tuple[int, int]:
+        """Budgets of the model's first layer and of each other one, which together cost `budget` a layer at most.
+
+        layers: how many are sparse; first: whether the model's first layer is one of them.
+        """
+        if not first:
+            return 0, budget
         share = max(1.0, min(self.first_layer_share, layers / 8))
-        return int(budget * (share if first else (layers - share) / max(1, layers - 1)))
+        return int(budget * share), int(budget * (layers - share) / max(1, layers - 1))
 
     def key_tokens(self, budget: int, page_size: int) -> int:
         """Tokens whose keys are read under a budget: a multiple of `page_size`."""
@@ -58,12 +69,12 @@ class Selector(ABC):
     def log_mass(self, tiles: torch.Tensor, query: torch.Tensor, page_size: int) -> torch.Tensor:
         """Estimates log Σ e^logit over each page's tokens, up to a constant for each query head.
 
-        tiles: uint8 [blocks, tile_bytes]; query: [group, head_size] float32, softmax scale included.
-        Returns float32 [group, blocks × pages of a block].
+        tiles: uint8 [blocks, tile_bytes]; query: [num_queries_per_kv, head_size] float32, softmax scale included.
+        Returns float32 [num_queries_per_kv, blocks × pages of a block].
         """
 
     def page_scores(self, log_mass: torch.Tensor) -> torch.Tensor:
-        """[group, pages] -> [pages]: the mass that the group as a whole puts on each page.
+        """[num_queries_per_kv, pages] -> [pages]: the mass that all query heads together put on each page.
 
         log_mass: of all complete pages, those that are read anyway too. A query head that looks at these alone has no
         say in which others are read.
@@ -93,5 +104,6 @@ def as_bytes(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous().view(torch.uint8)
 
 
-def pages_of_block(page_size: int) -> int:
+def pages_of_tile(page_size: int) -> int:
+    """Pages that one tile summarises."""
     return BLOCK // page_size

@@ -11,7 +11,6 @@ class Exact(Selector):
     """Every page's keys are read; the values of the `kv_budget` heaviest tokens. For quality, not for speed."""
 
     name = "exact"
-    code = 0
 
     def key_tokens(self, budget: int, page_size: int) -> int:
         return 2**30 // page_size * page_size

@@ -11,20 +11,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sparse_backend.config import BLOCK
-from sparse_backend.selection.base import Selector, as_bytes, deinterleave, interleave, pages_of_block
+from sparse_backend.constants import BLOCK, FINE, MEAN_TOKENS, POWER_ITERATIONS, RANK, VECTOR
+from sparse_backend.selection.base import Selector, as_bytes, deinterleave, interleave, pages_of_tile
 
-RANK = 3
-POWER_ITERATIONS = 12
 TINY = 1e-20  # keeps scales of constant pages finite
-VECTOR = 64  # bytes of the kernels' vector registers
-FINE = 254  # steps of a query's fine code in one of its coarse code
-MEAN_TOKENS = 32  # whose values one mean value stands for; a page, where pages are larger
 
 
 class LowRank(Selector):
     name = "low_rank"
-    code = 3
     # Chosen with benchmarks/selection_quality.py: with summaries, an eighth of the context reads 16 % of its bytes.
     key_share = 1.3
     value_share = 0.36
@@ -32,7 +26,7 @@ class LowRank(Selector):
     residual = True
 
     def tile_bytes(self, head_size: int, page_size: int) -> int:
-        pages, means = pages_of_block(page_size), means_of_block(page_size)
+        pages, means = pages_of_tile(page_size), means_of_block(page_size)
         keys = 5 * code_bytes(head_size, pages) // 2 + 3 * BLOCK // 2 + 4 * (1 + RANK) * pages
         return keys + means * head_size // 2 + 4 * means
 
@@ -60,20 +54,20 @@ class LowRank(Selector):
         parts += [nibbles(first, second), nibbles(*third.chunk(2, -1))]
         parts = [x.to(torch.uint8) for x in parts]
         parts += [as_bytes(x.float()) for x in (mean_scale.squeeze(-1), *scales)]
-        mean_value, value_scale = quantise(self.grouped_means(values, keys.shape[-3]), 7)
+        mean_value, value_scale = quantise(self.page_means(values, keys.shape[-3]), 7)
         parts.append(nibbles(mean_value[..., ::2, :], mean_value[..., 1::2, :]).flatten(-2).to(torch.uint8))
         parts.append(as_bytes(value_scale.squeeze(-1)))
         return torch.cat(parts, -1)
 
-    def grouped_means(self, values: torch.Tensor, pages: int) -> torch.Tensor:
+    def page_means(self, values: torch.Tensor, pages: int) -> torch.Tensor:
         """Mean values of a block of `pages` pages, of which `values` has the complete ones.
 
         values: [..., complete pages, page_size, head_size].
         Returns [..., means, head_size], 0 where no page is complete.
         """
         together = pages // means_of_block(values.shape[-2])
-        groups = [values[..., first : first + together, :, :] for first in range(0, pages, together)]
-        means = [g.flatten(-3, -2).sum(-2) / max(1, g.shape[-3] * g.shape[-2]) for g in groups]
+        parts = [values[..., first : first + together, :, :] for first in range(0, pages, together)]
+        means = [p.flatten(-3, -2).sum(-2) / max(1, p.shape[-3] * p.shape[-2]) for p in parts]
         return torch.stack(means, -2)
 
     def log_mass(self, tiles: torch.Tensor, query: torch.Tensor, page_size: int) -> torch.Tensor:
@@ -147,7 +141,7 @@ def both_nibbles(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def unpack(tiles: torch.Tensor, head_size: int, page_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """uint8 [blocks, tile_bytes] -> mean [blocks, pages, head_size], directions [blocks, pages, RANK, head_size] and
     coefficients [blocks, pages, RANK, page_size], float32, scales applied."""
-    pages = pages_of_block(page_size)
+    pages = pages_of_tile(page_size)
     n, codes = head_size * pages, code_bytes(head_size, pages)
     sizes = [codes, codes, codes // 2, BLOCK, BLOCK // 2] + [4 * pages] * (1 + RANK)
     mean, direction_pairs, third_direction, coefficient_pairs, third_coefficient, *scales = torch.split(

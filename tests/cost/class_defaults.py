@@ -34,7 +34,7 @@ def class_defaults() -> dict[str, dict[str, Any]]:
 
 def _declared(kind: type[Any], known: set[str]) -> dict[str, Any]:
     defaults = {field.name: field.default for field in fields(kind) if field.name in known}
-    return {key: value for key, value in sorted(defaults.items()) if isinstance(value, bool | int | str)}
+    return {key: value for key, value in sorted(defaults.items()) if isinstance(value, bool | int | float | str)}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sparse_backend.config import BLOCK
+from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import DecodeBatch, Heads
 from sparse_backend.kernels.batch import keys_and_values, skip_tiles, split_cache
 from sparse_backend.selection import get_selector
@@ -14,8 +14,8 @@ from sparse_backend.selection import get_selector
 SINK, LOCAL = 16, 64
 
 
-def make_heads(selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int) -> Heads:
-    return Heads(2, group, head_size, page_size, dtype, get_selector(selector), SINK, LOCAL)
+def make_heads(selector: str, dtype: torch.dtype, head_size: int, queries: int, page_size: int) -> Heads:
+    return Heads(2, queries, head_size, page_size, dtype, get_selector(selector), SINK, LOCAL)
 
 
 @dataclass
@@ -30,54 +30,54 @@ class Paged:
     def random(cls, heads: Heads, seq_lens: list[int], spare_blocks: int = 3) -> Paged:
         width = max(-(-n // BLOCK) for n in seq_lens)
         blocks = width * len(seq_lens) + spare_blocks
-        rows = heads.rows_of_block
+        per_tile = heads.kernel_blocks_of_tile
         share = heads.tile_bytes_per_token // heads.dtype.itemsize
-        shape = (blocks * rows, heads.kv_heads, heads.row_tokens, 2 * heads.head_size + share)
+        shape = (blocks * per_tile, heads.kv_heads, heads.kernel_block_tokens, 2 * heads.head_size + share)
         cache, tiles = split_cache(torch.zeros(shape, dtype=heads.dtype), heads)
         # Keys that differ between pages more than within one, as real ones do.
         cache.copy_(torch.randn(cache.shape) + torch.randn(*cache.shape[:2], 1, cache.shape[3]))
         order = torch.randperm(blocks)[: width * len(seq_lens)].view(len(seq_lens), width)
-        table = (order[:, :, None] * rows + torch.arange(rows)).flatten(1).int().contiguous()
+        table = (order[:, :, None] * per_tile + torch.arange(per_tile)).flatten(1).int().contiguous()
         return cls(heads, cache, tiles, torch.tensor(seq_lens, dtype=torch.int32), table)
 
     def with_tiles_in_blocks(self, blocks: int) -> Paged:
         """The same cache where every `blocks` BLOCKs keep their tiles behind them."""
-        per = self.heads.rows_of_block
-        heads = replace(self.heads, block_rows=blocks * (per + 1))
+        per = self.heads.kernel_blocks_of_tile
+        heads = replace(self.heads, block_stride=blocks * (per + 1))
         content = len(self.cache) // (blocks * per) * blocks * per
         share = heads.tile_bytes_per_token // heads.dtype.itemsize
-        shape = (content, heads.kv_heads, heads.row_tokens, 2 * heads.head_size + share)
+        shape = (content, heads.kv_heads, heads.kernel_block_tokens, 2 * heads.head_size + share)
         cache, tiles = split_cache(torch.zeros(shape, dtype=heads.dtype), heads)
         cache[skip_tiles(torch.arange(content), blocks * per, blocks)] = self.cache[:content]
         return Paged(heads, cache, tiles, self.seq_lens, skip_tiles(self.block_table, blocks * per, blocks))
 
     def batch(self, budgets: dict[int, int]) -> DecodeBatch:
-        """Row -> budget of the rows that decode sparsely; the query of a row is token `row`."""
-        selector, rows = self.heads.selector, torch.tensor(list(budgets), dtype=torch.int32)
+        """Request -> budget of those that decode sparsely; the query of a request is the token of its number."""
+        selector, requests = self.heads.selector, torch.tensor(list(budgets), dtype=torch.int32)
         keys = [selector.key_tokens(b, self.heads.page_size) for b in budgets.values()]
         values = [selector.value_tokens(b) for b in budgets.values()]
         return DecodeBatch(
             self.seq_lens,
             self.block_table,
-            rows,
-            rows,
+            requests,
+            requests,
             torch.tensor(keys, dtype=torch.int32),
             torch.tensor(values, dtype=torch.int32),
         )
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and starts that make update_summaries summarise every page of every request."""
+        """Requests and starts that make update_summaries summarise every page of every request."""
         n = len(self.seq_lens)
         return torch.arange(n, dtype=torch.int32), torch.zeros(n, dtype=torch.int32)
 
     def dense(self, query: torch.Tensor, scale: float) -> torch.Tensor:
         """Dense attention in float64, [batch, heads, head_size]."""
         keys, values = keys_and_values(self.cache, self.heads.head_size)
-        rows = []
-        for row, tokens in enumerate(self.seq_lens.tolist()):
-            pages = self.block_table[row].long()
+        outputs = []
+        for request, tokens in enumerate(self.seq_lens.tolist()):
+            pages = self.block_table[request].long()
             k = keys[pages].double().permute(1, 0, 3, 2).flatten(1, 2)[:, :tokens]
             v = values[pages].double().transpose(0, 1).flatten(1, 2)[:, :tokens]
-            q = query[row].double().view(self.heads.kv_heads, self.heads.group, -1)
-            rows.append((torch.softmax(q @ k.mT * scale, -1) @ v).flatten(0, 1))
-        return torch.stack(rows)
+            q = query[request].double().view(self.heads.kv_heads, self.heads.num_queries_per_kv, -1)
+            outputs.append((torch.softmax(q @ k.mT * scale, -1) @ v).flatten(0, 1))
+        return torch.stack(outputs)

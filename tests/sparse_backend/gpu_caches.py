@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sparse_backend.config import BLOCK
-from sparse_backend.config import pages as pages_of
+from sparse_backend.constants import BLOCK
+from sparse_backend.constants import pages as pages_of
 from sparse_backend.kernels import Heads
 from sparse_backend.kernels.triton import DecodeStep, Workspace, split_blocks, tile_bytes_per_token
 from sparse_backend.kernels.triton.layout import LowRankOffsets
@@ -30,7 +30,7 @@ class Paged:
         kv_cache = torch.zeros(blocks, heads.kv_heads, BLOCK, 2 * heads.head_size + share, dtype=heads.dtype)
         cache, tiles = split_blocks(kv_cache, heads)
         # Keys that differ between pages more than within one, as real ones do.
-        pages = torch.randn(blocks, heads.kv_heads, heads.pages_of_block, 1, 2 * heads.head_size)
+        pages = torch.randn(blocks, heads.kv_heads, heads.pages_of_tile, 1, 2 * heads.head_size)
         cache.copy_(torch.randn(cache.shape) + pages.expand(-1, -1, -1, heads.page_size, -1).flatten(2, 3))
         order = torch.randperm(blocks)[: width * len(seq_lens)].view(len(seq_lens), width)
         return cls(heads, cache, tiles, seq_lens, order.int())
@@ -61,7 +61,7 @@ class Paged:
     def summaries(self, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the low-rank tiles of a request say: mean keys, directions and coefficients as `low_rank.unpack`
         returns them, of [kv_heads × blocks], and mean values [kv_heads × blocks, means, head_size]."""
-        heads, pages = self.heads, self.heads.pages_of_block
+        heads, pages = self.heads, self.heads.pages_of_tile
         size, page_size = heads.head_size, heads.page_size
         means, at = means_of_block(page_size), LowRankOffsets.of(size, page_size)
         tiles = self.block_tiles(row).flatten(0, 1)
@@ -84,7 +84,7 @@ class Paged:
 
     def write_summaries(self) -> None:
         """Writes the reference's summaries of all blocks, whether complete or not, to the tiles."""
-        heads, pages = self.heads, self.heads.pages_of_block
+        heads, pages = self.heads, self.heads.pages_of_tile
         size, kind = heads.head_size, heads.selector.name
         shape = (-1, heads.kv_heads, pages, heads.page_size, size)
         keys, values = (x.float().reshape(shape) for x in self.cache.split(size, -1))
@@ -117,16 +117,17 @@ class Paged:
         heads = self.heads
         keys, values = self.tokens(row)
         blocks = self.seq_lens[row] // BLOCK
-        shape = (heads.kv_heads * blocks, heads.pages_of_block, heads.page_size, heads.head_size)
+        shape = (heads.kv_heads * blocks, heads.pages_of_tile, heads.page_size, heads.head_size)
         k, v = (x[:, : blocks * BLOCK].reshape(shape).float() for x in (keys, values))
         tiles = LowRank().summarise(k, v)
         mean_values = LowRank().mean_values(tiles, heads.head_size, heads.page_size).unflatten(0, (len(tiles), -1))
         return *unpack(tiles, heads.head_size, heads.page_size), mean_values
 
     def log_mass(self, row: int, query: torch.Tensor, scale: float) -> torch.Tensor:
-        """Estimated log Σ e^logit of the pages of a request, from the tiles: float64 [kv_heads, group, pages]."""
+        """Estimated log Σ e^logit of the pages of a request, from the tiles: float64 [kv_heads, num_queries_per_kv,
+        pages]."""
         heads, blocks = self.heads, self.block_table.shape[1]
-        q = query.double().view(heads.kv_heads, heads.group, heads.head_size) * scale
+        q = query.double().view(heads.kv_heads, heads.num_queries_per_kv, heads.head_size) * scale
         if heads.selector.name == "low_rank":
             mean, direction, coefficient, _ = (
                 x.double().unflatten(0, (heads.kv_heads, blocks)).flatten(1, 2) for x in self.summaries(row)
@@ -135,7 +136,7 @@ class Paged:
             logits = torch.einsum("hgd,hpd->hgp", q, mean)[..., None]
             return (logits + torch.einsum("hgpk,hpkt->hgpt", slopes, coefficient)).logsumexp(-1)
         vectors = self.block_tiles(row).contiguous().view(torch.bfloat16).double()
-        size = heads.pages_of_block * heads.head_size
+        size = heads.pages_of_tile * heads.head_size
 
         def vector(i: int) -> torch.Tensor:
             x = vectors[..., i * size : (i + 1) * size]
@@ -161,14 +162,14 @@ class Paged:
     def expected(self, row: int, read: torch.Tensor, query: torch.Tensor, scale: float) -> torch.Tensor:
         """Attention of one request over the pages read, and over the others' estimates: float64 [heads, head_size]."""
         heads, (keys, values) = self.heads, self.tokens(row)
-        q = query.double().view(heads.kv_heads, heads.group, heads.head_size)
+        q = query.double().view(heads.kv_heads, heads.num_queries_per_kv, heads.head_size)
         token_read = read.repeat_interleave(heads.page_size, 1)[:, None, : self.seq_lens[row]]
         logits = (q @ keys.mT * scale).masked_fill(~token_read, -torch.inf)
         if heads.selector.residual and not read.all():
             dropped = self.log_mass(row, query, scale)[..., : read.shape[1]].masked_fill(read[:, None], -torch.inf)
             logits = torch.cat([logits, dropped], -1)
             means = self.summaries(row)[3].double().unflatten(0, (heads.kv_heads, -1)).flatten(1, 2)
-            together = heads.pages_of_block // means_of_block(heads.page_size)
+            together = heads.pages_of_tile // means_of_block(heads.page_size)
             of_page = means.repeat_interleave(together, 1)[:, : read.shape[1]]
             # Where no page is complete there is no mean, and nothing dropped.
             values = torch.cat([values, of_page.masked_fill(read[..., None], 0)], 1)

@@ -21,7 +21,7 @@ def test_fields_reach_the_config() -> None:
         ({"kv_budget": 512.5}, "whole number"),
         ({"kv_budget": True}, "whole number"),
         ({"kv_budget": 64}, "raise it, or use 0"),
-        ({"selector": "best"}, "choose one of low_rank"),
+        ({"selector": "best"}, "block_mean, exact, low_rank, quest"),
         ({"page_size": 12}, "choose one of 8"),
         ({"local_tokens": 0}, "keep at least 1"),
         ({"enabled": "yes"}, "true or false"),

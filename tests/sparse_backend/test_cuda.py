@@ -1,6 +1,5 @@
 """The CUDA backend without a GPU: its Triton kernels in the interpreter, and a torch stand-in for vLLM's own kernel."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,15 +15,16 @@ from vllm.v1.attention.backends.flash_attn import FlashAttentionBackend
 from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheTensor, create_kv_cache_views
 
-from sparse_backend import request_budgets
 from sparse_backend.backends import cuda
-from sparse_backend.config import BLOCK, ConfigError, SparseAttentionConfig, pages
-from sparse_backend.kernels.batch import heads_of
+from sparse_backend.backends.cuda import layer as cuda_layer
+from sparse_backend.backends.engine import Engine
+from sparse_backend.config import ConfigError, SparseAttentionConfig
+from sparse_backend.constants import BLOCK, pages
 from sparse_backend.kernels.triton import layout, split_blocks
 from sparse_backend.request_budgets import RequestBudgets
 from tests.sparse_backend.gpu_caches import Paged
 
-KV_HEADS, GROUP, HEAD_SIZE = 2, 2, 32
+KV_HEADS, QUERIES_PER_KV, HEAD_SIZE = 2, 2, 32
 BUDGET = 96
 SPARSE = {"sparse_attention": {"kv_budget": BUDGET, "sink_tokens": 16, "local_tokens": 32}}
 
@@ -41,14 +41,17 @@ def engine(additional_config: Any = SPARSE, **changes: Any) -> Any:
             dtype=torch.float32,
             max_model_len=512,
             hf_text_config=SimpleNamespace(num_hidden_layers=4),
-            get_num_attention_heads=lambda _: KV_HEADS * GROUP,
+            get_num_attention_heads=lambda _: KV_HEADS * QUERIES_PER_KV,
             get_num_kv_heads=lambda _: KV_HEADS,
             get_head_size=lambda: HEAD_SIZE,
         ),
         cache_config=SimpleNamespace(
             cache_dtype="auto", user_specified_block_size=False, block_size=16, kv_sharing_fast_prefill=False
         ),
-        parallel_config=SimpleNamespace(decode_context_parallel_size=1, prefill_context_parallel_size=1),
+        instance_id="test",
+        parallel_config=SimpleNamespace(
+            rank=0, tensor_parallel_size=1, decode_context_parallel_size=1, prefill_context_parallel_size=1
+        ),
         scheduler_config=SimpleNamespace(max_num_seqs=4),
         compilation_config=SimpleNamespace(
             cudagraph_mode=CUDAGraphMode.NONE, max_cudagraph_capture_size=None, static_forward_context={}
@@ -67,19 +70,16 @@ def engine(additional_config: Any = SPARSE, **changes: Any) -> Any:
 
 
 @pytest.fixture
-def resolve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Resolves a registered name as vLLM does, for an engine."""
 
     def resolved(name: str, vllm_config: Any) -> Any:
         monkeypatch.setattr(cuda, "get_current_vllm_config_or_none", lambda: vllm_config)
-        monkeypatch.setattr(cuda, "get_current_vllm_config", lambda: vllm_config)
+        monkeypatch.setattr(cuda_layer, "get_current_vllm_config", lambda: vllm_config)
         return getattr(cuda, name)
 
     monkeypatch.setattr(layout, "PROGRAMS", 8)  # the interpreter is slow
-    monkeypatch.setattr(request_budgets, "_rows", {})  # of engines that are gone, whose identity may come again
-    cuda.workspace.cache_clear()
-    yield resolved
-    cuda.workspace.cache_clear()
+    return resolved
 
 
 @pytest.mark.parametrize("additional_config", [{}, {"sparse_attention": {"enabled": False}}])
@@ -93,8 +93,8 @@ def test_engines_that_do_not_ask_for_it_get_the_stock_backend(resolve: Any, addi
 
 def test_engines_that_ask_for_it_get_a_sparse_one_whatever_vllm_would_choose(resolve: Any) -> None:
     for name in ("FLASH_ATTN", "FLASHINFER", "CUSTOM"):
-        assert resolve(name, engine()) is cuda.SparseFlashAttentionBackend
-    assert resolve("TRITON_ATTN", engine()) is cuda.SparseTritonAttentionBackend
+        assert resolve(name, engine()).__base__ is cuda.SparseFlashAttentionBackend
+    assert resolve("TRITON_ATTN", engine()).__base__ is cuda.SparseTritonAttentionBackend
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_engines_that_ask_for_it_get_a_sparse_one_whatever_vllm_would_choose(res
         ({"model_config__is_encoder_decoder": True}, "does not support encoder-decoder"),
         ({"model_config__is_hybrid": True}, "Mamba"),
         ({"model_config__rswa_window": 512}, "reference sliding windows"),
-        ({"cache_config__cache_dtype": "fp8"}, "remove --kv-cache-dtype"),
+        ({"cache_config__cache_dtype": "fp8"}, "add --kv-cache-dtype bfloat16"),
         ({"cache_config__user_specified_block_size": True}, "set it to 128"),
         ({"cache_config__kv_sharing_fast_prefill": True}, "remove --kv-sharing-fast-prefill"),
         ({"kv_transfer_config": object()}, "remove --kv-transfer-config"),
@@ -128,7 +128,7 @@ def test_vllm_chooses_blocks_of_a_tile_and_makes_room_for_it(resolve: Any) -> No
     assert not backend.supports_block_size(64)
     spec = FullAttentionSpec(block_size=2 * BLOCK, num_kv_heads=KV_HEADS, head_size=HEAD_SIZE, dtype=torch.bfloat16)
     sparse = backend.customize_spec(spec)
-    heads = heads_of(backend.config, KV_HEADS, 1, HEAD_SIZE, torch.bfloat16)
+    heads = backend.engine.heads(KV_HEADS, 1, HEAD_SIZE, torch.bfloat16)
     tile = layout.tile_bytes_per_token(heads) * BLOCK
     assert sparse.page_size_bytes == spec.page_size_bytes + 2 * KV_HEADS * tile
     assert tile >= layout.tile_bytes(heads)
@@ -137,7 +137,7 @@ def test_vllm_chooses_blocks_of_a_tile_and_makes_room_for_it(resolve: Any) -> No
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_regions_cover_vllm_s_cache_without_overlap(resolve: Any, dtype: torch.dtype) -> None:
     backend, layers, blocks = resolve("FLASH_ATTN", engine()), 2, 3
-    heads = heads_of(backend.config, KV_HEADS, 1, HEAD_SIZE, dtype)
+    heads = backend.engine.heads(KV_HEADS, 1, HEAD_SIZE, dtype)
     for cache_layout in backend.supported_kv_cache_layouts():
         across = cache_layout.is_layer_compact
         # Where the layers of a block lie together, vLLM takes no blocks of several kernel blocks.
@@ -182,7 +182,7 @@ class Stock:
         for row, tokens in enumerate(metadata.seq_lens.tolist()):
             new = slice(starts[row], starts[row + 1])
             both = kv_cache[metadata.block_table[row].long()].transpose(0, 1).flatten(1, 2)[:, :tokens]
-            k, v = (x.repeat_interleave(GROUP, 0) for x in both.split(HEAD_SIZE, -1))
+            k, v = (x.repeat_interleave(QUERIES_PER_KV, 0) for x in both.split(HEAD_SIZE, -1))
             q = query[new].transpose(0, 1)
             causal = torch.arange(tokens) <= torch.arange(tokens - q.shape[1], tokens)[:, None]
             logits = (q @ k.mT * HEAD_SIZE**-0.5).masked_fill(~causal, -torch.inf)
@@ -193,17 +193,24 @@ class Stock:
 class Run:
     """One attention layer of an engine on the sparse Triton backend."""
 
-    def __init__(self, resolve: Any, monkeypatch: pytest.MonkeyPatch, layer: int = 1) -> None:
+    def __init__(self, resolve: Any, monkeypatch: pytest.MonkeyPatch, layer: int = 1, count: int = 4) -> None:
         for name in ("do_kv_cache_update", "forward"):
             monkeypatch.setattr(TritonAttentionImpl, name, getattr(Stock, name))
         self.config = engine()
         backend = resolve("TRITON_ATTN", self.config)
-        heads = KV_HEADS * GROUP, HEAD_SIZE, HEAD_SIZE**-0.5, KV_HEADS
+        heads = KV_HEADS * QUERIES_PER_KV, HEAD_SIZE, HEAD_SIZE**-0.5, KV_HEADS
         self.impl = backend.get_impl_cls()(*heads, None, None, "auto", None, AttentionType.DECODER)
         name = f"model.layers.{layer}.attn"
-        monkeypatch.setattr(cuda, "layers_of", lambda *_: {name: SimpleNamespace(impl=self.impl)})
+        kind = {"attn_type": AttentionType.DECODER, "sliding_window": None, "head_size": HEAD_SIZE}
+        layers = {name: SimpleNamespace(impl=self.impl, **kind)}
+        # What a model of `count` layers has, all of them sparse.
+        layers |= {f"model.layers.{i}.attn": SimpleNamespace(impl=self.impl, **kind) for i in range(count)}
         monkeypatch.setattr(
-            "vllm.v1.attention.backends.triton_attn.get_num_attention_heads_from_layers", lambda *_: KV_HEADS * GROUP
+            Engine, "attention_layers", lambda self, names=None: {n: layers[n] for n in names or layers}
+        )
+        monkeypatch.setattr(
+            "vllm.v1.attention.backends.triton_attn.get_num_attention_heads_from_layers",
+            lambda *_: KV_HEADS * QUERIES_PER_KV,
         )
         spec = backend.customize_spec(
             FullAttentionSpec(block_size=BLOCK, num_kv_heads=KV_HEADS, head_size=HEAD_SIZE, dtype=torch.float32)
@@ -230,7 +237,7 @@ class Run:
             req_idx=slots,
         )
         metadata = self.builder.build(0, common)
-        query = torch.randn(sum(new), KV_HEADS * GROUP, HEAD_SIZE)
+        query = torch.randn(sum(new), KV_HEADS * QUERIES_PER_KV, HEAD_SIZE)
         # Neighbouring tokens share something, as real ones do, which makes some pages heavier than others.
         key = (
             torch.randn(sum(new), KV_HEADS, HEAD_SIZE)
@@ -294,8 +301,7 @@ def test_requests_forked_from_one_prompt_share_its_summaries(running: Run) -> No
 
 def test_the_first_layer_reads_more(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    run = Run(resolve, monkeypatch, layer=0)
-    run.builder.layers = 24
+    run = Run(resolve, monkeypatch, layer=0, count=24)
     _, rest, first = run.builder.page_counts(BUDGET)
     assert first > rest
     run.step([310], [310], [[3, 7, 1]])

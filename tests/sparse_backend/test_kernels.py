@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparse_backend import kernels
+from sparse_backend import constants, kernels
 from sparse_backend.kernels import native
 from sparse_backend.kernels.batch import keys_and_values
 from sparse_backend.kernels.reference import ReferenceKernels
+from sparse_backend.selection import LowRank, Quest, get_selector
 from sparse_backend.selection.low_rank import unpack
 from tests.sparse_backend.caches import Paged, make_heads
 
@@ -28,15 +29,15 @@ def fast(architecture: str = "native") -> native.NativeKernels:
 @needs_compiler
 @pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest", "exact"])
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES)
+@pytest.mark.parametrize(("head_size", "queries", "page_size"), SHAPES)
 def test_selection_and_attention_equal_the_reference(
-    selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int
+    selector: str, dtype: torch.dtype, head_size: int, queries: int, page_size: int
 ) -> None:
-    heads = make_heads(selector, dtype, head_size, group, page_size)
+    heads = make_heads(selector, dtype, head_size, queries, page_size)
     paged = Paged.random(heads, [1111, 640, 777])
     fast().update_summaries(heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
     batch = paged.batch({2: 448, 0: 576})
-    query = (2 * torch.randn(3, 2 * group, head_size)).to(dtype)
+    query = (2 * torch.randn(3, 2 * queries, head_size)).to(dtype)
     scale = head_size**-0.5
 
     pages, counts = fast().select_pages(heads, batch, query, paged.tiles, scale)
@@ -53,15 +54,15 @@ def test_selection_and_attention_equal_the_reference(
 
 @needs_compiler
 @pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest"])
-@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES[:6])
-def test_summaries_equal_the_reference(selector: str, head_size: int, group: int, page_size: int) -> None:
-    heads = make_heads(selector, torch.float32, head_size, group, page_size)
+@pytest.mark.parametrize(("head_size", "queries", "page_size"), SHAPES[:6])
+def test_summaries_equal_the_reference(selector: str, head_size: int, queries: int, page_size: int) -> None:
+    heads = make_heads(selector, torch.float32, head_size, queries, page_size)
     paged = Paged.random(heads, [640, 256])
     expected = paged.tiles.clone()
     batch, everything = paged.batch({}), paged.everything()
     fast().update_summaries(heads, batch, paged.cache, paged.tiles, *everything)
     ReferenceKernels().update_summaries(heads, batch, paged.cache, expected, *everything)
-    blocks = paged.block_table[:, :: heads.rows_of_block].long() // heads.rows_of_block
+    blocks = paged.block_table[:, :: heads.kernel_blocks_of_tile].long() // heads.kernel_blocks_of_tile
     complete = torch.cat([blocks[0, :5], blocks[1, :2]])
     tiles = [t[complete, :, : heads.tile_bytes].flatten(0, 1) for t in (paged.tiles, expected)]
     same = (tiles[0] == tiles[1]).float().mean()
@@ -151,11 +152,62 @@ def test_without_a_compiler_the_reference_takes_over_with_a_warning(
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("SPARSE_BACKEND_CACHE", str(tmp_path))
     native.load.cache_clear()
-    kernels.cpu_kernels.cache_clear()
     try:
-        assert isinstance(kernels.cpu_kernels(), ReferenceKernels)
-        assert kernels.cpu_kernels() is kernels.cpu_kernels()
+        assert isinstance(kernels.cpu_kernels(get_selector("low_rank")), ReferenceKernels)
         assert [r.message for r in caplog.records if "no C++ compiler" in r.message] == [caplog.messages[0]]
     finally:
         native.load.cache_clear()
-        kernels.cpu_kernels.cache_clear()
+
+
+@needs_compiler
+def test_kernels_built_around_other_constants_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = native.load()
+    for module, name in ((constants, "MAX_QUERIES_PER_KV"), (constants, "BLOCK")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, 32)
+            with pytest.raises(native.BuildError, match=f"{name} is 32 in Python and (64|128) in the compiled"):
+                native.check_constants(library)
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "SELECTORS", {**native.SELECTORS, Quest: 7})
+        with pytest.raises(native.BuildError, match="quest is 7 in Python and 2 in the compiled"):
+            native.check_constants(library)
+    monkeypatch.setattr(LowRank, "tile_bytes", lambda self, head_size, page_size: head_size)
+    with pytest.raises(native.BuildError, match="A tile of low_rank, head size 64 and page size 8 has 64 bytes"):
+        native.check_constants(library)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("queries", "head_size", "says"), [(65, 64, "at most 64"), (1, 1040, "up to 1024"), (1, 72, "multiples of 16")]
+)
+def test_heads_beyond_the_kernels_buffers_are_refused(queries: int, head_size: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        fast().check(make_heads("low_rank", torch.bfloat16, head_size, queries, 16))
+
+
+@needs_compiler
+def test_the_largest_heads_are_served() -> None:
+    heads = make_heads("low_rank", torch.float32, constants.MAX_HEAD_SIZE, constants.MAX_QUERIES_PER_KV, 16)
+    paged, query = Paged.random(heads, [400]), torch.randn(1, 2 * constants.MAX_QUERIES_PER_KV, constants.MAX_HEAD_SIZE)
+    output, expected = torch.zeros_like(query), torch.zeros_like(query)
+    fast().check(heads)
+    fast().update_summaries(heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
+    for kernel, out in ((fast(), output), (ReferenceKernels(), expected)):
+        kernel.decode(heads, paged.batch({0: 256}), query, paged.cache, paged.tiles, out, 1 / 64)
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
+
+
+@needs_compiler
+def test_a_stray_entry_among_the_sources_is_no_obstacle_and_a_folder_in_the_place_of_one_is_a_build_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SPARSE_BACKEND_CACHE", str(tmp_path / "cache"))
+    sources = tmp_path / "cpu"
+    (sources / "__pycache__").mkdir(parents=True)
+    monkeypatch.setattr(native, "SOURCE", sources / "nothing.cpp")
+    native.SOURCE.write_text("int nothing;")
+    (sources / "swap.bin").write_bytes(b"\xff\xfe")
+    assert native.build().is_file()
+    (sources / "more.h").mkdir()
+    with pytest.raises(native.BuildError, match="cannot read the sources"):
+        native.build()

@@ -13,15 +13,20 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate
 from vllm.v1.sample.logits_processor.interface import MoveDirectionality
 
+from sparse_backend.backends.engine import engine_of
 from sparse_backend.config import SparseAttentionConfig
-from sparse_backend.request_budgets import RequestBudgets, row_budgets
+from sparse_backend.request_budgets import RequestBudgets, batch_budgets
 
 CONFIG = SparseAttentionConfig(kv_budget=1024)
 
 
 def engine() -> tuple[Any, RequestBudgets]:
-    vllm_config = SimpleNamespace(additional_config={"sparse_attention": {"kv_budget": 1024}})
-    return vllm_config, RequestBudgets(vllm_config, torch.device("cpu"), False)  # type: ignore[arg-type]
+    """What budgets an engine's metadata builders see, and the processor that keeps them."""
+    vllm_config: Any = SimpleNamespace(
+        additional_config={"sparse_attention": {"kv_budget": 1024}}, compilation_config=SimpleNamespace()
+    )
+    processor = RequestBudgets(vllm_config, torch.device("cpu"), False)
+    return engine_of(vllm_config).budgets, processor  # type: ignore[union-attr]
 
 
 def params(budget: object = None) -> SamplingParams:
@@ -40,16 +45,16 @@ def test_a_good_budget_is_accepted(budget: object) -> None:
 
 
 def test_requests_without_a_budget_get_the_engine_s_and_small_ones_the_smallest_possible() -> None:
-    vllm_config, budgets = engine()
+    given, budgets = engine()
     added = [(0, params(), None, []), (1, params(0), None, []), (2, params(1), None, []), (3, params(512), None, [])]
     budgets.update_state(BatchUpdate(batch_size=4, removed=[], added=added, moved=[]))
-    assert row_budgets(vllm_config, CONFIG, 4).tolist() == [1024, 0, CONFIG.min_budget, 512]
+    assert batch_budgets(given, CONFIG, 4).tolist() == [1024, 0, CONFIG.min_budget, 512]
 
 
 @settings(deadline=None)
 @given(st.data())
 def test_budgets_follow_their_requests_through_the_batch(data: st.DataObject) -> None:
-    vllm_config, processor = engine()
+    given_budgets, processor = engine()
     rows: list[int] = []  # the budget of the request in each row; 1024 where it names none
     for _ in range(data.draw(st.integers(1, 8))):
         removed = sorted(data.draw(st.sets(st.integers(0, len(rows) - 1), max_size=len(rows)))) if rows else []
@@ -78,4 +83,4 @@ def test_budgets_follow_their_requests_through_the_batch(data: st.DataObject) ->
             batch_size=len(rows), removed=[r for r in removed if r not in filled], added=added, moved=moved
         )
         processor.update_state(update)
-        assert row_budgets(vllm_config, CONFIG, len(rows)).tolist() == rows
+        assert batch_budgets(given_budgets, CONFIG, len(rows)).tolist() == rows

@@ -1,7 +1,11 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
-from sparse_backend.selection import get_selector
+from sparse_backend.config import SparseAttentionConfig
+from sparse_backend.selection import get_selector, selector_names
 from sparse_backend.selection.low_rank import LowRank, both_nibbles, nibbles, unpack
 
 SELECTORS = ["low_rank", "block_mean", "quest", "exact"]
@@ -9,10 +13,61 @@ SELECTORS = ["low_rank", "block_mean", "quest", "exact"]
 
 @pytest.mark.parametrize("name", SELECTORS)
 @pytest.mark.parametrize("layers", [1, 2, 12, 28, 64])
-def test_layers_together_spend_the_budget(name: str, layers: int) -> None:
-    selector = get_selector(name)
-    spent = sum(selector.layer_budget(1024, layers, layer == 0) for layer in range(layers))
+@pytest.mark.parametrize("first", [True, False])
+def test_sparse_layers_together_spend_the_budget(name: str, layers: int, first: bool) -> None:
+    of_first, of_others = get_selector(name).layer_budgets(1024, layers, first)
+    spent = of_first + (layers - 1) * of_others if first else layers * of_others
     assert 1024 * layers - layers <= spent <= 1024 * layers
+
+
+def test_only_the_first_layer_of_a_model_has_a_larger_budget() -> None:
+    first, others = LowRank().layer_budgets(1024, 28, True)
+    assert first > 1024 > others
+    assert LowRank().layer_budgets(1024, 28, False)[1] == 1024
+
+
+class Endings(LowRank):
+    name = "endings"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Installs a package that has entry points for selectors."""
+
+    def install(package: str, **selectors: str) -> None:
+        folder = tmp_path / f"{package}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in selectors.items()]
+        (folder / "entry_points.txt").write_text("\n".join(["[sparse_backend.selectors]", *lines]))
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return install
+
+
+def test_selectors_of_other_packages_are_found_by_name(installed: Callable[..., None]) -> None:
+    installed("theirs", endings=f"{__name__}:Endings")
+    assert "endings" in selector_names()
+    assert type(get_selector("endings")).__name__ == "Endings"
+    assert SparseAttentionConfig(selector="endings").selector == "endings"
+
+
+def test_an_unknown_name_lists_what_there_is() -> None:
+    with pytest.raises(LookupError, match="block_mean, exact, low_rank, quest"):
+        get_selector("best")
+
+
+def test_two_packages_with_one_name_are_refused(installed: Callable[..., None]) -> None:
+    installed("one", endings="one:Endings")
+    installed("two", endings="two:Endings")
+    with pytest.raises(LookupError, match="two packages call a selector 'endings', one:Endings and two:Endings"):
+        get_selector("endings")
+
+
+def test_an_entry_point_that_is_no_selector_is_refused(installed: Callable[..., None]) -> None:
+    installed("odd", odd="collections:OrderedDict")
+    with pytest.raises(TypeError, match=r"not a subclass of sparse_backend\.selection\.Selector"):
+        get_selector("odd")
 
 
 @pytest.mark.parametrize("name", ["low_rank", "block_mean", "quest"])

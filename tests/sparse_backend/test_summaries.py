@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sparse_backend.config import BLOCK
+from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import DecodeBatch, native
 from sparse_backend.kernels.batch import keys_and_values, split_cache
 from tests.sparse_backend.caches import make_heads
@@ -26,7 +26,7 @@ class Schedule(RuleBasedStateMachine):
         torch.manual_seed(0)
         self.heads = make_heads("low_rank", torch.float32, 32, 2, 16)
         share = self.heads.tile_bytes_per_token // 4
-        shape = (BLOCKS * self.heads.pages_of_block, 2, 16, 2 * 32 + share)
+        shape = (BLOCKS * self.heads.pages_of_tile, 2, 16, 2 * 32 + share)
         self.cache, self.tiles = split_cache(torch.zeros(shape), self.heads)
         self.kernels = native.NativeKernels(native.load())
         self.requests: list[tuple[list[int], int]] = []  # blocks, tokens
@@ -40,7 +40,7 @@ class Schedule(RuleBasedStateMachine):
         return free[-1]
 
     def batch(self, rows: list[int]) -> DecodeBatch:
-        per_block = self.heads.pages_of_block
+        per_block = self.heads.pages_of_tile
         table = torch.zeros(len(rows), WIDTH * per_block, dtype=torch.int32)
         for i, row in enumerate(rows):
             for j, block in enumerate(self.requests[row][0]):
@@ -65,7 +65,7 @@ class Schedule(RuleBasedStateMachine):
             if new == 0:
                 continue
             for t in range(tokens, tokens + new):
-                page = blocks[t // BLOCK] * self.heads.pages_of_block + t % BLOCK // 16
+                page = blocks[t // BLOCK] * self.heads.pages_of_tile + t % BLOCK // 16
                 keys[page, :, :, t % 16] = torch.randn(2, 32)
                 values[page, :, t % 16] = torch.randn(2, 32)
             self.requests[row] = (blocks, tokens + new)
@@ -117,7 +117,7 @@ class Schedule(RuleBasedStateMachine):
 
     @invariant()
     def summaries_equal_rebuilt_ones(self) -> None:
-        per_block = self.heads.pages_of_block
+        per_block = self.heads.pages_of_tile
         for row, (blocks, tokens) in enumerate(self.requests):
             if tokens < 16:
                 continue

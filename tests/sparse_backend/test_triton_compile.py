@@ -35,12 +35,12 @@ for module, name in (
 ):
     setattr(module, name, Recorded(getattr(module, name)))
 
-heads = Heads(8, GROUP, 128, PAGE_SIZE, torch.bfloat16, get_selector("SELECTOR"), 16, 64)
+heads = Heads(8, QUERIES, 128, PAGE_SIZE, torch.bfloat16, get_selector("SELECTOR"), 16, 64)
 share = layout.tile_bytes_per_token(heads) // 2
 cache, tiles = layout.split_blocks(torch.zeros(2, 8, 128, 256 + share, dtype=torch.bfloat16), heads)
 zeros = lambda *shape: torch.zeros(shape, dtype=torch.int32)
 step = layout.DecodeStep(zeros(5), zeros(4), zeros(4, 1024), zeros(4))
-query = torch.zeros(4, 8 * GROUP, 128, dtype=torch.bfloat16)
+query = torch.zeros(4, 8 * QUERIES, 128, dtype=torch.bfloat16)
 work = layout.Workspace.allocate(heads, 4, 131072, 131072, torch.device("cpu"))
 update_summaries(heads, step, cache, tiles, 1)
 decode(heads, step, query, cache, tiles, query.clone(), 0.1, work)
@@ -60,11 +60,11 @@ for kernel, args, options in launches:
 
 
 @pytest.mark.parametrize(
-    ("capability", "group", "page_size", "selector"),
+    ("capability", "queries", "page_size", "selector"),
     [(80, 2, 16, "low_rank"), (90, 8, 32, "low_rank"), (90, 4, 16, "quest")],
 )
-def test_the_kernels_compile_for_a_gpu(capability: int, group: int, page_size: int, selector: str) -> None:
-    code = COMPILE.replace("CAPABILITY", str(capability)).replace("GROUP", str(group)).replace("SELECTOR", selector)
+def test_the_kernels_compile_for_a_gpu(capability: int, queries: int, page_size: int, selector: str) -> None:
+    code = COMPILE.replace("CAPABILITY", str(capability)).replace("QUERIES", str(queries)).replace("SELECTOR", selector)
     code = code.replace("PAGE_SIZE", str(page_size))
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -21,9 +21,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_heads(
-    selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int, kv_heads: int = 2
+    selector: str, dtype: torch.dtype, head_size: int, queries: int, page_size: int, kv_heads: int = 2
 ) -> Heads:
-    return Heads(kv_heads, group, head_size, page_size, dtype, get_selector(selector), 16, 40)
+    return Heads(kv_heads, queries, head_size, page_size, dtype, get_selector(selector), 16, 40)
 
 
 def summarised(heads: Heads, seq_lens: list[int]) -> Paged:
@@ -50,16 +50,16 @@ def run(paged: Paged, budgets: list[int], query: torch.Tensor, scale: float) -> 
 
 @pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest"])
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES)
+@pytest.mark.parametrize(("head_size", "queries", "page_size"), SHAPES)
 def test_selection_and_attention_equal_the_reference(
-    selector: str, dtype: torch.dtype, head_size: int, group: int, page_size: int
+    selector: str, dtype: torch.dtype, head_size: int, queries: int, page_size: int
 ) -> None:
-    heads = make_heads(selector, dtype, head_size, group, page_size)
+    heads = make_heads(selector, dtype, head_size, queries, page_size)
     paged = Paged.random(heads, [331, 140, 270])
     paged.write_summaries()
     # Two budgets, and a request in the middle that is dense in this step.
     budgets = [256 // page_size, 0, 224 // page_size]
-    query, scale = torch.randn(3, 2 * group, head_size).to(dtype), head_size**-0.5
+    query, scale = torch.randn(3, 2 * queries, head_size).to(dtype), head_size**-0.5
     output, reads = run(paged, budgets, query, scale)
     assert not output[1].any()
     for row in (0, 2):
@@ -71,9 +71,9 @@ def test_selection_and_attention_equal_the_reference(
         torch.testing.assert_close(output[row].double(), attention, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize(("head_size", "group", "page_size"), SHAPES)
-def test_low_rank_summaries_equal_the_reference(head_size: int, group: int, page_size: int) -> None:
-    paged = summarised(make_heads("low_rank", torch.float32, head_size, group, page_size), [256])
+@pytest.mark.parametrize(("head_size", "queries", "page_size"), SHAPES)
+def test_low_rank_summaries_equal_the_reference(head_size: int, queries: int, page_size: int) -> None:
+    paged = summarised(make_heads("low_rank", torch.float32, head_size, queries, page_size), [256])
     for got, expected in zip(paged.summaries(0), paged.expected_summaries(0), strict=True):
         assert (got.view(expected.shape) - expected).norm() < 0.02 * expected.norm()
 
@@ -98,7 +98,7 @@ def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.Monke
     paged.write_summaries()
     query = torch.randn(3, 4, 64)
     output, _ = run(paged, [8, 7, 9], query, 0.125)
-    monkeypatch.setattr(layout, "MAX_ROWS", 2)
+    monkeypatch.setattr(layout, "MAX_WAVE", 2)
     monkeypatch.setattr(layout, "PROGRAMS", 48)
     assert len(paged.workspace(144).waves(3)) == 2
     heads, again = paged.heads, torch.zeros_like(query)
@@ -149,7 +149,7 @@ def test_mean_values_are_of_the_pages_complete_so_far(page_size: int) -> None:
         new = 100 if tokens == 100 else 1
         update_summaries(heads, paged.step([0], [new]), paged.cache, paged.tiles, new)
         values = paged.tokens(0)[1][:, : tokens // page_size * page_size].float()
-        means = torch.stack([group.mean(1) for group in values.split(together, 1)], 1)
+        means = torch.stack([some.mean(1) for some in values.split(together, 1)], 1)
         codes, scale = quantise(means, 7)
         got = paged.summaries(0)[3].unflatten(0, (heads.kv_heads, -1)).flatten(1, 2)[:, : means.shape[1]]
         torch.testing.assert_close(got, codes * scale)

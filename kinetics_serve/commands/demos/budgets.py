@@ -4,8 +4,7 @@ where prompts are long, through the openai SDK."""
 import asyncio
 import random
 import time
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from kinetics_serve.commands.demos.serving import NotStarted, console, serving
 from kinetics_serve.engine.embedded import bundled_model
+from kinetics_serve.observability.numbers import for_people
 
 CONCURRENT_REQUESTS = 6
 SAMPLES_WORTH = (1, 4, 16)
@@ -38,7 +38,7 @@ TIMES_TABLES = Task(
         (f"What is {a} times {b}? Answer with the number only.", str(a * b))
         for a, b in random.Random(3).sample([(a, b) for a in range(3, 10) for b in range(3, 10)], 12)
     ),
-    max_tokens=48,
+    max_tokens=128,
     extractor="number",
 )
 CAPITALS = Task(
@@ -54,7 +54,7 @@ CAPITALS = Task(
             "Spain": "Madrid",
         }.items()
     ),
-    max_tokens=32,
+    max_tokens=48,
     extractor="regex",
     pattern=r"(?i)capital(?: city)? of [\w ]+? is (?:the city of )?\W*(\w+)",
 )
@@ -83,12 +83,10 @@ class Row:
     attended: int | str = ""
     budget: int = 0
     spent: int = 0
-    compute_flops: float = 0
     memory_bytes: float = 0
     samples: int = 0
     correct: int = 0
     within_budget: bool = True
-    stopped: Counter[str] = field(default_factory=Counter)
 
     @property
     def strategy(self) -> str:
@@ -98,12 +96,10 @@ class Row:
         self.attended = bill["kv_budget"] if bill["kv_budget"] != "dense" else "all"
         self.budget += bill["budget_eflops"]
         self.spent += bill["spent_eflops"]
-        self.compute_flops += bill["compute_flops"]
         self.memory_bytes += bill["memory_bytes"]
         self.samples += bill["samples_started"]
         self.correct += (bill["answer"] or "").casefold() == expected.casefold()
         self.within_budget &= bill["spent_eflops"] <= bill["budget_eflops"]
-        self.stopped[bill["stop_reason"]] += 1
 
 
 def main() -> int:
@@ -126,6 +122,7 @@ def main() -> int:
     for problem in problems:
         console.print(f"Not as it should be: {problem}")
     console.print(f"{time.monotonic() - started:.0f} s in all.")
+    console.print(_bottom_line(rows), soft_wrap=True)
     return 1 if problems else 0
 
 
@@ -176,37 +173,47 @@ async def _ask(url: str, row: Row, on_answer: Any) -> None:
 
 
 def _table(rows: list[Row]) -> Table:
-    title = "What each budget bought (sums over the questions; T = 1e12)"
+    title = "What each budget bought (sums over the questions; a sample: one of full length, dense)"
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("task", "strategy"):
         table.add_column(heading)
-    table.add_column("KV\ntokens\nat most", justify="right")
     for heading in (
-        "budget:\nsamples'\nworth",
-        "\nbudget\nT eFLOPs",
-        "\nspent\nT eFLOPs",
-        "\ncompute\nT FLOPs",
-        "\nmemory\nGB",
-        "\n\nsamples",
-        "\n\naccuracy",
+        "KV tokens\nat most",
+        "budget\nsamples",
+        "budget\neFLOPs",
+        "spent\neFLOPs",
+        "memory\nbytes",
+        "samples\nstarted",
+        "right\nanswers",
     ):
         table.add_column(heading, justify="right")
-    table.add_column("\n\nstopped why")
     for row in rows:
         table.add_row(
             row.task.name,
             row.strategy,
             str(row.attended),
             str(row.samples_worth),
-            f"{row.budget / 1e12:.2f}",
-            f"{row.spent / 1e12:.2f}",
-            f"{row.compute_flops / 1e12:.2f}",
-            f"{row.memory_bytes / 1e9:.2f}",
+            for_people(row.budget),
+            for_people(row.spent),
+            for_people(row.memory_bytes),
             str(row.samples),
             f"{row.correct}/{len(row.task.questions)}",
-            ", ".join(f"{reason} {count}" for reason, count in row.stopped.most_common()),
         )
     return table
+
+
+def _bottom_line(rows: list[Row]) -> str:
+    """What the budget bought, in a sentence."""
+    least, most = (_row(rows, worth) for worth in (min(SAMPLES_WORTH), max(SAMPLES_WORTH)))
+    times, unspent = most.spent / least.spent, 1 - most.spent / most.budget
+    return (
+        f"On the {TIMES_TABLES.name}, {times:.1f} times the eFLOPs bought {most.correct} right answers of "
+        f"{len(TIMES_TABLES.questions)} instead of {least.correct}; {unspent:.0%} of that budget was left over."
+    )
+
+
+def _row(rows: list[Row], worth: int) -> Row:
+    return next(row for row in rows if row.task is TIMES_TABLES and row.samples_worth == worth)
 
 
 def _problems(rows: list[Row]) -> list[str]:
@@ -215,8 +222,7 @@ def _problems(rows: list[Row]) -> list[str]:
         for row in rows
         if not row.within_budget
     ]
-    correct = {row.samples_worth: row.correct for row in rows if row.task is TIMES_TABLES}
-    if correct[max(SAMPLES_WORTH)] <= correct[1]:
+    if _row(rows, max(SAMPLES_WORTH)).correct <= _row(rows, 1).correct:
         problems.append("majority voting at 16 samples' worth did not beat a single sample on the times tables")
     dense, sparse = (row for row in rows if row.task is AFTER_A_LOG)
     if sparse.correct < dense.correct or sparse.spent >= dense.spent:

@@ -72,4 +72,4 @@ def _metavar(name: str) -> str:
 
 def _help(name: str) -> str:
     default = shown_default(name)
-    return f"{meaning(name)} [default: {default}]" if default else meaning(name)
+    return f"{meaning(name)} (default: {default})" if default else meaning(name)

@@ -62,6 +62,7 @@ class Options(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
         env_ignore_empty=True,
+        dotenv_filtering="only_existing",
         use_attribute_docstrings=True,
         extra="forbid",
         frozen=True,

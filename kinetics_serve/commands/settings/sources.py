@@ -120,7 +120,7 @@ def _file(path: Path) -> Values:
         stated = YamlConfigSettingsSource(Options, path)()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} can't be read: {error}") from None
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, ValueError):  # a list, or a text
         raise SettingsError(f"{path} must hold lines such as `port: 8000`") from None
     for name in stated:
         if name not in Options.model_fields:

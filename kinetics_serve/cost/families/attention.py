@@ -67,12 +67,13 @@ def limits(config: Config, kind: str) -> dict[str, int]:
 @dataclass(frozen=True)
 class Attention:
     """Four projections, and what families add: biases (always, never, or where a key of that name says so), an RMSNorm of
-    each query and key ("head": of one head's size, "all": of all heads'), an output gate, sinks."""
+    each query and key ("head": of one head's size, "all": of all heads'), sinks, and a gate of every output element (by a
+    matrix of its own, or as a part of the queries' with its bias) or of every head."""
 
     qkv_bias: bool | str = "attention_bias"
     out_bias: bool | str = "attention_bias"
     head_norms: Literal["", "head", "all"] = ""
-    gate: Literal["", "element", "head"] = ""
+    gate: Literal["", "element", "query", "head"] = ""
     sinks: bool = False
 
     def part(self, config: Config, index: int, kind: str) -> Part:
@@ -85,7 +86,7 @@ class Attention:
         qkv = shape.query_width + shape.key_width + shape.value_width
         weights = hidden * (qkv + shape.output_width)
         if biased(config, self.qkv_bias):
-            weights += qkv
+            weights += qkv + (shape.output_width if self.gate == "query" else 0)
         if biased(config, self.out_bias):
             weights += hidden
         if self.head_norms == "head":
@@ -93,7 +94,7 @@ class Attention:
         elif self.head_norms == "all":
             weights += shape.query_width + shape.key_width
         if self.gate:
-            weights += hidden * (shape.output_width if self.gate == "element" else shape.query)
+            weights += hidden * (shape.query if self.gate == "head" else shape.output_width)
         return weights + (shape.query if self.sinks else 0)
 
 

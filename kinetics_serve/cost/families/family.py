@@ -29,7 +29,7 @@ class Family:
 
     ``norms`` of hidden size a layer; a norm has ``norm_vectors`` of weights (2 for LayerNorm with its bias, 0 for one
     without weights), and so has the one before the head. ``extra`` is what else a model has; ``tables`` are embeddings that
-    are only ever looked up. ``ignored`` keys are known to cost nothing.
+    are only ever looked up. Without ``ties``, the head cannot be the embedding. ``ignored`` keys are known to cost nothing.
     """
 
     mixer: Block | Mapping[str, Block]
@@ -38,6 +38,7 @@ class Family:
     norms: int = 2
     norm_vectors: int = 1
     head_bias: bool = False
+    ties: bool = True
     extra: Callable[[Config], int] = lambda config: 0
     tables: Callable[[Config], int] = lambda config: 0
     ignored: tuple[str, ...] = ()
@@ -46,6 +47,8 @@ class Family:
         config.ignore(*self.ignored)
         hidden, vocabulary = config.count("hidden_size"), config.count("vocab_size", "padded_vocab_size")
         tied = config.flag("tie_word_embeddings", "tie_embedding")
+        if tied and not self.ties:
+            raise config.refuse("tie_word_embeddings true")
         kinds = self.kinds(config)
         config.ignore("num_hidden_layers")
         self._know_other_kinds(config, kinds)

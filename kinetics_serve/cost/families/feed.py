@@ -37,7 +37,8 @@ class Mixture:
     """Routed experts, shared ones, and a router; ``dense`` stands in layers that are no mixture.
 
     The fields of strings hold the names that families use for one thing. ``shared_width`` is the width of all shared experts
-    together; where it isn't told, ``shared`` of ``width``. ``correction`` is a number a expert that balances their load.
+    together; where it isn't told, ``shared`` of ``width``. ``correction`` is a number a expert that balances their load. Without experts every
+    layer is ``dense``, where that is ``optional``.
     """
 
     experts: tuple[str, ...] = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -48,12 +49,13 @@ class Mixture:
     shared_gate: bool = False
     router_bias: bool | str = False
     correction: bool = False
+    optional: bool = False
     expert: Mlp = Mlp()
     dense: Mlp = Mlp()
     mixture: IsMixture = lambda config, index: True
 
     def part(self, config: Config, index: int, kind: str) -> Part:
-        experts = config.whole(*self.experts, default=0)
+        experts = config.whole(*self.experts, default=0) if self.optional else config.count(*self.experts)
         if not experts:
             config.ignore(*self.routed, *self.width, *self.shared, *self.shared_width)
         if not experts or not self.mixture(config, index):
@@ -70,17 +72,21 @@ class Mixture:
         return Part(experts * expert + always, routed * expert + always)
 
     def _shared(self, config: Config, width: int) -> int:
-        number = config.whole(*self.shared, default=0) if self.shared else 1
-        together = config.whole(*self.shared_width, default=number * width) if self.shared_width else number * width
-        if not (self.shared or self.shared_width) or not number or not together:
+        """Weights of the shared experts, and of the gate that some have."""
+        if not (self.shared or self.shared_width):
             return 0
-        gate = config.count("hidden_size") if self.shared_gate else 0
-        return self.expert.parameters(config, together) + gate
+        together = config.whole(*self.shared_width, default=0) if self.shared_width else None
+        number = config.whole(*self.shared, default=0 if together is None else 1) if self.shared else 1
+        if together is not None and number > 1:
+            raise config.refuse(f"{self.shared[0]} {number} beside {self.shared_width[0]}")
+        total = number * (width if together is None else together)
+        gate = config.count("hidden_size") if self.shared_gate and total else 0
+        return self.expert.parameters(config, total) + gate if total else 0
 
 
-def first_dense(*keys: str) -> IsMixture:
+def first_dense(*keys: str, default: int = 0) -> IsMixture:
     """The first layers, as many as a key tells, are dense."""
-    return lambda config, index: index >= config.whole(*keys, default=0)
+    return lambda config, index: index >= config.whole(*keys, default=default)
 
 
 def listed_or(key: str, otherwise: IsMixture, mixed: object = "sparse", plain: object = "dense") -> IsMixture:

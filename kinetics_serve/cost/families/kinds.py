@@ -31,9 +31,7 @@ def typed(otherwise: Kinds, *keys: str) -> Kinds:
         for kind in types:
             if not isinstance(kind, str):
                 raise config.refuse(f"{kind!r} in layer_types")
-        config.ignore(
-            "sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval", "max_window_layers"
-        )
+        config.ignore("sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval", "max_window_layers")
         config.ignore("use_sliding_window", "global_attn_every_n_layers", "no_rope_layers", "no_rope_layer_interval")
         return [SYNONYMS.get(kind, kind) for kind in types]
 
@@ -51,6 +49,11 @@ def every(period: int, *keys: str, other: str = SLIDING, first: bool = False) ->
         return [FULL if index % number == position else other for index in range(config.layers)]
 
     return typed(kinds)
+
+
+def no_rule(config: Config) -> list[str]:
+    """For families that always have a list."""
+    raise config.refuse("no layer_types")
 
 
 def all_slide(config: Config) -> list[str]:
@@ -112,11 +115,7 @@ def nemotron(config: Config) -> list[str]:
     pattern, types = config.text("hybrid_override_pattern"), config.listed("layers_block_type", "layer_types")
     if pattern is None and types is None:
         raise config.refuse("no hybrid_override_pattern or layers_block_type")
-    names: Mapping[Any, str] = (
-        NEMOTRON_LETTERS
-        if pattern is not None
-        else {**SYNONYMS, FULL: FULL, LINEAR: LINEAR, "mlp": MLP, "moe": MIXTURE}
-    )
+    names: Mapping[Any, str] = NEMOTRON_LETTERS if pattern is not None else {**SYNONYMS, FULL: FULL, LINEAR: LINEAR, "mlp": MLP, "moe": MIXTURE}
     kinds = list(pattern if pattern is not None else types or ())
     unknown = [kind for kind in kinds if not isinstance(kind, str) or kind not in names]
     if unknown or not kinds:
@@ -131,3 +130,23 @@ def grouped(config: Config) -> list[str]:
     size, layers = config.count("layer_group_size", default=1), config.layers
     grouped_layers = layers // size * size
     return [FULL if (index + 1) % size == 0 or index >= grouped_layers else LINEAR for index in range(layers)]
+
+
+def bamba(config: Config) -> list[str]:
+    """The layers that a list numbers attend to everything."""
+    numbers = config.listed("attn_layer_indices") or []
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in numbers):
+        raise config.refuse("attn_layer_indices of other values than layers' numbers")
+    return [FULL if index in numbers else LINEAR for index in range(config.layers)]
+
+
+def kimi(config: Config) -> list[str]:
+    """Two lists in ``linear_attn_config`` number the layers, from 1, or every fourth attends to everything."""
+    if config.value("linear_attn_config") is None:
+        rule = [FULL if index and index % 4 == 0 else LINEAR for index in range(config.layers)]
+        return typed(lambda config: rule)(config)
+    linear = config.part("linear_attn_config")
+    full_layers, others = linear.listed("full_attn_layers") or [], linear.listed("kda_layers") or []
+    if sorted([*full_layers, *others], key=str) != sorted(range(1, config.layers + 1), key=str):
+        raise config.refuse(f"full_attn_layers and kda_layers that don't number {config.layers} layers")
+    return [FULL if index + 1 in full_layers else LINEAR for index in range(config.layers)]

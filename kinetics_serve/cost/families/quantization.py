@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kinetics_serve.cost.architecture import GemmDtype
 from kinetics_serve.cost.families.config import Config, shown
+from kinetics_serve.cost.hardware_profile import GemmDtype
 
 
 def kv_cache_bytes(quantization: object, config: Config) -> int:

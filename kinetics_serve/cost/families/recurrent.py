@@ -77,7 +77,7 @@ class Mamba2:
     state: str = "mamba_d_state"
     taps: str = "mamba_d_conv"
     conv_bias: str = "mamba_conv_bias"
-    bias: str = "mamba_proj_bias"
+    bias: bool | str = "mamba_proj_bias"
     norm: bool | str = True
     default_bytes: int = 2
 
@@ -89,7 +89,7 @@ class Mamba2:
         wide = inner + channels + heads
         weights = hidden * wide + channels * taps + 3 * heads + inner * hidden
         weights += channels if config.flag(self.conv_bias, default=True) else 0
-        weights += wide + hidden if config.flag(self.bias) else 0
+        weights += wide + hidden if biased(config, self.bias) else 0
         weights += inner if biased(config, self.norm) else 0
         flops = 5 * inner * state + 2 * taps * channels
         remembered = channels * (taps - 1)

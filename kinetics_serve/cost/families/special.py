@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kinetics_serve.cost.families.attention import FULL, SLIDING, Attention, Heads, heads, limits
-from kinetics_serve.cost.families.config import Config
+from kinetics_serve.cost.families.config import Config, shown
 from kinetics_serve.cost.families.feed import Mixture, Mlp
-from kinetics_serve.cost.families.kinds import every
+from kinetics_serve.cost.families.kinds import LINEAR, every, typed
 from kinetics_serve.cost.families.parts import NOTHING, Block, Part, dense
 from kinetics_serve.cost.layers import AttentionLayers, IndexLayers
 
@@ -93,6 +93,7 @@ class Gemma3nFeed:
     def part(self, config: Config, index: int, kind: str) -> Part:
         hidden, streams, rank = config.count("hidden_size"), altup(config), config.count("laurel_rank")
         width = config.of_layer(index, "intermediate_size")
+        config.count("hidden_size_per_layer_input")  # its norm is there without it
         streams_weights = streams**2 + streams**3 + streams * hidden + 2 * hidden
         laurel = 2 * rank * hidden + hidden
         config.ignore("altup_active_idx", "altup_coef_clip", "altup_correct_scale", "activation_sparsity_pattern")
@@ -125,9 +126,9 @@ class LagunaAttention:
         if each is not None:
             shape = replace(shape, query=config.of_layer(index, "num_attention_heads_per_layer"))
         gate = config.value("gating")
-        if gate not in (None, True, False, "per-head") or shape.query < 1:
-            raise config.refuse(f"gating {gate!r}, {shape.query} query heads")
-        attention = Attention(head_norms="head", gate="head" if gate else "")
+        if gate not in (True, "per-head") or shape.query < 1:
+            raise config.refuse(f"gating {shown(gate)}, {shape.query} query heads")
+        attention = Attention(head_norms="head", gate="head")
         layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, **limits(config, kind))
         return dense(attention.parameters(config, shape), layer)
 
@@ -156,18 +157,14 @@ class MiMoAttention:
 
 @dataclass(frozen=True)
 class BlockSparseAttention:
-    """MiniMax-M3: layers of kind "sparse" attend to the best blocks, which index heads with one key a token choose."""
+    """MiniMax-M3: layers that attend to the best blocks, which index heads with one key a token choose."""
 
     def part(self, config: Config, index: int, kind: str) -> Part:
         attention = Attention(head_norms="head")
-        if kind != SPARSE:
-            return attention.part(config, index, kind)
         shape, hidden = heads(config), config.count("hidden_size")
         if config.value("sparse_attention_config") is not None:
             sparse = config.part("sparse_attention_config")
-            sparse.ignore(
-                "sparse_attention_freq", "sparse_disable_index_value", "sparse_score_type", "sparse_init_block"
-            )
+            sparse.ignore("sparse_attention_freq", "sparse_disable_index_value", "sparse_score_type", "sparse_init_block")
             sparse.ignore("sparse_local_block", "use_sparse_attention")
             names = ("sparse_topk_blocks", "sparse_block_size", "sparse_num_index_heads", "sparse_index_dim")
         else:
@@ -206,14 +203,13 @@ class LatentMixture:
         experts, routed = config.count("n_routed_experts"), config.count("num_experts_per_tok")
         if routed > experts:
             raise config.refuse(f"num_experts_per_tok {routed} of {experts} experts")
-        bias = config.flag("mlp_bias")
-        expert = Mlp(matrices=2, bias=bias).parameters(config, config.count("moe_intermediate_size"), latent or hidden)
-        shared = config.whole("moe_shared_expert_intermediate_size", default=0) * config.whole(
-            "n_shared_experts", default=1
-        )
-        always = hidden * experts + Mlp(matrices=2, bias=bias).parameters(config, shared)
+        expert = Mlp(matrices=2).parameters(config, config.count("moe_intermediate_size"), latent or hidden)
+        if config.whole("n_shared_experts", default=1) != 1:
+            raise config.refuse("n_shared_experts other than 1")
+        shared = config.count("moe_shared_expert_intermediate_size")
+        always = hidden * experts + Mlp(matrices=2).parameters(config, shared)
         if latent is not None:
-            always += 2 * hidden * latent + (hidden + latent if bias else 0)
+            always += 2 * hidden * latent
         config.ignore("moe_shared_expert_overlap")
         return Part(experts * expert + always, routed * expert + always)
 
@@ -258,3 +254,49 @@ class NemotronNas:
             raise config.refuse(f"ffn_mult {multiple!r}, expected a number")
         width = -(-int(2 * multiple * hidden / 3) // 256) * 256  # vLLM's _ffn_mult_to_intermediate_size
         return dense(3 * hidden * width + hidden)
+
+
+@dataclass(frozen=True)
+class Lfm2Mlp:
+    """LFM2's MLP: two thirds of the width that the config says, rounded up."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        width = config.count("intermediate_size", "block_ff_dim")
+        multiplier = config.value("block_ffn_dim_multiplier")
+        if config.flag("block_auto_adjust_ff_dim", default=True):
+            width = 2 * width // 3
+            if multiplier is not None:
+                if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 0 < multiplier < 64:
+                    raise config.refuse(f"block_ffn_dim_multiplier {shown(multiplier)}, expected a number")
+                width = int(multiplier * width)
+                step = config.count("block_multiple_of", default=256)
+                width = -(-width // step) * step
+        config.ignore("block_multiple_of", "block_ffn_dim_multiplier", "block_use_swiglu", "block_norm_eps", "block_dim")
+        config.ignore("conv_dim", "conv_dim_out", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale")
+        return dense(Mlp().parameters(config, width))
+
+
+def lfm2_kinds(config: Config) -> list[str]:
+    """A list, or the numbers of the layers that attend to everything."""
+    numbers = config.listed("full_attn_idxs")
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in numbers or ()):
+        raise config.refuse("full_attn_idxs of other values than layers' numbers")
+    rule = [FULL if numbers is None or index in numbers else LINEAR for index in range(config.layers)]
+    return typed(lambda config: rule)(config)
+
+
+@dataclass(frozen=True)
+class LongcatFeed:
+    """LongCat-Flash: two MLPs, and a mixture whose router may also choose experts that do nothing."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        hidden, experts = config.count("hidden_size"), config.count("n_routed_experts")
+        idle, routed = config.whole("zero_expert_num", default=0), config.count("moe_topk", "num_experts_per_tok")
+        if routed > experts:
+            raise config.refuse(f"moe_topk {routed} of {experts} experts")
+        if config.text("zero_expert_type") not in (None, "identity"):
+            raise config.refuse(f"zero_expert_type {config.text('zero_expert_type')!r}")
+        expert = Mlp().parameters(config, config.count("expert_ffn_hidden_size", "moe_intermediate_size"))
+        router = hidden * (experts + idle) + (experts + idle if config.flag("router_bias") else 0)
+        always = 2 * Mlp().parameters(config, config.count("ffn_hidden_size", "intermediate_size")) + router
+        return Part(experts * expert + always, routed * expert + always)

@@ -9,26 +9,30 @@ from kinetics_serve.cost.families import special
 from kinetics_serve.cost.families.attention import FULL, Attention
 from kinetics_serve.cost.families.config import Config
 from kinetics_serve.cost.families.family import Family
-from kinetics_serve.cost.families.feed import Mixture, Mlp, first_dense, listed_or, qwen_mixture
+from kinetics_serve.cost.families.feed import IsMixture, Mixture, Mlp, first_dense, listed_or, qwen_mixture
 from kinetics_serve.cost.families.kinds import (
     LINEAR,
     MIXTURE,
     MLP,
     all_slide,
+    bamba,
     either,
     every,
     exaone,
     flagged,
     full,
     grouped,
+    kimi,
     last_slide,
     llama4,
     nemotron,
+    no_rule,
     typed,
 )
 from kinetics_serve.cost.families.latent import LatentAttention, every_layer, glm_indexer
 from kinetics_serve.cost.families.recurrent import (
     GatedDeltaNet,
+    KimiDeltaAttention,
     Lightning,
     Mamba2,
     ShortConvolution,
@@ -39,12 +43,16 @@ PLAIN = Family(Attention(qkv_bias=False, out_bias=False), Mlp())
 QWEN2 = Family(Attention(qkv_bias=True, out_bias=False), Mlp(), typed(last_slide))
 QWEN3 = Family(Attention(head_norms="head"), Mlp(), typed(last_slide))
 
-QWEN_EXPERTS = Mixture(mixture=qwen_mixture)
-QWEN3_MOE = replace(QWEN3, feed=QWEN_EXPERTS, ignored=("shared_expert_intermediate_size", "qkv_bias", "use_qk_norm"))
-QWEN2_MOE = replace(
-    QWEN2, feed=replace(QWEN_EXPERTS, shared_width=("shared_expert_intermediate_size",), shared_gate=True)
+QWEN_EXPERTS = Mixture(mixture=qwen_mixture, optional=True)
+QWEN3_MOE = replace(
+    QWEN3, feed=QWEN_EXPERTS, ignored=("shared_expert_intermediate_size", "qkv_bias", "use_qk_norm")
 )
-GATED_ATTENTION = Attention(head_norms="head", gate="element")
+QWEN2_MOE = replace(
+    QWEN2,
+    mixer=Attention(qkv_bias="qkv_bias", out_bias=False),
+    feed=replace(QWEN_EXPERTS, shared_width=("shared_expert_intermediate_size",), shared_gate=True),
+)
+GATED_ATTENTION = Attention(head_norms="head", gate="query")
 QWEN3_NEXT = Family(
     {LINEAR: GatedDeltaNet(), FULL: GATED_ATTENTION},
     replace(QWEN_EXPERTS, shared_width=("shared_expert_intermediate_size",), shared_gate=True),
@@ -79,16 +87,20 @@ GEMMA4 = Family(
 PHI3 = replace(PLAIN, kinds=typed(all_slide))
 
 
-def deepseek_mixture(config: Config, index: int) -> bool:
-    """Every ``moe_layer_freq``-th layer from ``first_k_dense_replace`` on."""
-    begun = index >= config.whole("first_k_dense_replace", default=0)
-    return begun and index % config.count("moe_layer_freq", default=1) == 0
+def deepseek_mixture(first: int) -> IsMixture:
+    """Every ``moe_layer_freq``-th layer from ``first_k_dense_replace`` on; ``first`` where that is not told."""
+
+    def decide(config: Config, index: int) -> bool:
+        begun = index >= config.whole("first_k_dense_replace", default=first)
+        return begun and index % config.count("moe_layer_freq", default=1) == 0
+
+    return decide
 
 
 DEEPSEEK_EXPERTS = Mixture(
-    experts=("n_routed_experts",),
+    experts=("n_routed_experts", "num_local_experts", "num_experts"),
     shared=("n_shared_experts",),
-    mixture=listed_or("mlp_layer_types", deepseek_mixture),
+    mixture=listed_or("mlp_layer_types", deepseek_mixture(0)),
 )
 DEEPSEEK = Family(LatentAttention(), DEEPSEEK_EXPERTS, full, ignored=("head_dim",))
 DEEPSEEK_DSA = replace(
@@ -96,7 +108,6 @@ DEEPSEEK_DSA = replace(
 )
 GLM_DSA = replace(DEEPSEEK_DSA, mixer=LatentAttention(indexer=glm_indexer))
 
-GLM4_EXPERTS = replace(DEEPSEEK_EXPERTS, experts=("n_routed_experts", "num_experts"))
 
 
 class Glm4MoeAttention:
@@ -108,12 +119,10 @@ class Glm4MoeAttention:
 
 
 ERNIE_MIXTURE = Mixture(
-    experts=("moe_num_experts",),
-    routed=("moe_k",),
+    experts=("moe_num_experts", "num_experts"),
+    routed=("moe_k", "num_experts_per_tok"),
     shared=("moe_num_shared_experts",),
     correction=True,
-    expert=Mlp(bias="use_bias"),
-    dense=Mlp(bias="use_bias"),
     mixture=lambda config, index: (
         (index + 1) % config.count("moe_layer_interval", default=1) == 0
         and config.whole("moe_layer_start_index", default=0) <= index <= ernie_end(config)
@@ -138,6 +147,7 @@ LLAMA4_EXPERTS = Mixture(
 
 
 def llama4_mixtures(config: Config) -> set[int]:
+    config.count("num_local_experts")  # without experts there would still be the shared one
     step = config.count("interleave_moe_layer_step", default=1)
     listed = config.listed("moe_layers")
     if listed is None:
@@ -155,6 +165,7 @@ GRANITE_HYBRID = Family(
         width=("intermediate_size",),
         shared_width=("shared_intermediate_size",),
         dense=GRANITE_SHARED,
+        optional=True,
     ),
     typed(lambda config: [LINEAR] * config.layers, "layers_block_type"),
     ignored=("intermediate_size", "position_embedding_type", "normalization_function"),
@@ -166,22 +177,23 @@ NEMOTRON_MAMBA = Mamba2(
     state="ssm_state_size",
     taps="conv_kernel",
     conv_bias="use_conv_bias",
+    bias="use_bias",
     default_bytes=4,  # vLLM's choice where the config has none
 )
 NEMOTRON_H = Family(
     {
         LINEAR: NEMOTRON_MAMBA,
-        FULL: Attention(),
-        MLP: Mlp(matrices=2, bias="mlp_bias"),
+        FULL: Attention(qkv_bias=False, out_bias=False),
+        MLP: Mlp(matrices=2),
         MIXTURE: special.LatentMixture(),
     },
     None,
     nemotron,
     norms=1,
-    ignored=("use_bias",),
+    ties=False,
 )
 FALCON_H1 = Family(
-    special.Both(Attention(), Mamba2(conv_bias="mamba_conv_bias", norm="mamba_rms_norm")),
+    special.Both(Attention(), Mamba2(bias=False, norm="mamba_rms_norm")),
     Mlp(bias="mlp_bias"),
     ignored=(
         "mamba_norm_before_gate", "projectors_bias", "key_multiplier", "lm_head_multiplier", "attention_in_multiplier",
@@ -193,7 +205,7 @@ LFM2_EXPERTS = Mixture(mixture=first_dense("num_dense_layers"))
 LFM2_MOE = Family(
     {LINEAR: ShortConvolution(), FULL: Attention(qkv_bias=False, out_bias=False, head_norms="head")},
     LFM2_EXPERTS,
-    typed(lambda config: [FULL] * config.layers),
+    typed(no_rule),
     ignored=("use_expert_bias",),
 )
 
@@ -211,7 +223,7 @@ MINIMAX_M2 = Family(
     ignored=("use_qk_norm", "qk_norm_type", "use_routing_bias", "use_mtp"),
 )
 MINIMAX_M3 = Family(
-    special.BlockSparseAttention(),
+    {FULL: Attention(head_norms="head"), special.SPARSE: special.BlockSparseAttention()},
     Mixture(
         experts=("num_local_experts",),
         width=("intermediate_size", "moe_intermediate_size"),
@@ -221,14 +233,7 @@ MINIMAX_M3 = Family(
         mixture=listed_or("mlp_layer_types", listed_or("moe_layer_freq", lambda config, index: True, 1, 0)),
     ),
     special.minimax_m3_kinds,
-    ignored=(
-        "use_qk_norm",
-        "qk_norm_type",
-        "use_routing_bias",
-        "use_gemma_norm",
-        "attention_output_gate",
-        "first_k_dense_replace",
-    ),
+    ignored=("use_qk_norm", "qk_norm_type", "use_routing_bias", "use_gemma_norm", "attention_output_gate", "first_k_dense_replace"),
 )
 BAILING_EXPERTS = Mixture(
     shared=("num_shared_experts", "n_shared_experts"),
@@ -250,18 +255,14 @@ MIMO_V2 = Family(
     either(
         "hybrid_layer_pattern",
         flagged("hybrid_layer_pattern", "sliding_attention", FULL),
-        typed(
-            lambda config: [
-                FULL if not index or (index + 1) % 6 == 0 else "sliding_attention" for index in range(config.layers)
-            ]
-        ),
+        typed(lambda config: [FULL if not index or (index + 1) % 6 == 0 else "sliding_attention" for index in range(config.layers)]),
     ),
 )
 KIMI_EXPERTS = Mixture(
-    experts=("num_experts",),
-    routed=("num_experts_per_token",),
-    shared=("num_shared_experts",),
-    mixture=listed_or("mlp_layer_types", deepseek_mixture),
+    experts=("num_experts", "num_local_experts"),
+    routed=("num_experts_per_token", "num_experts_per_tok"),
+    shared=("num_shared_experts", "n_shared_experts"),
+    mixture=listed_or("mlp_layer_types", deepseek_mixture(1)),
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -297,14 +298,16 @@ FAMILIES: Mapping[str, Family] = {
     "exaone4": Family(Attention(qkv_bias=False, out_bias=False, head_norms="head"), Mlp(), typed(exaone)),
     "hunyuan_v1_dense": Family(Attention(head_norms="head"), Mlp()),
     "ernie4_5": Family(Attention(qkv_bias="use_bias", out_bias="use_bias"), Mlp(bias="use_bias")),
-    "ernie4_5_moe": Family(Attention(qkv_bias="use_bias", out_bias="use_bias"), ERNIE_MIXTURE),
+    "ernie4_5_moe": replace(PLAIN, feed=ERNIE_MIXTURE),
     "deepseek_v2": DEEPSEEK,
     "deepseek_v3": DEEPSEEK,
     "kimi_k2": DEEPSEEK,
     "deepseek_v32": DEEPSEEK_DSA,
     "glm_moe_dsa": GLM_DSA,
-    "glm4_moe_lite": DEEPSEEK,
-    "glm4_moe": Family(Glm4MoeAttention(), GLM4_EXPERTS),
+    "glm4_moe_lite": replace(
+        DEEPSEEK, feed=replace(DEEPSEEK_EXPERTS, mixture=listed_or("mlp_layer_types", deepseek_mixture(1)))
+    ),
+    "glm4_moe": Family(Glm4MoeAttention(), DEEPSEEK_EXPERTS),
     "llama4_text": Family(Attention(), LLAMA4_EXPERTS, typed(llama4), ignored=("use_qk_norm", "floor_scale")),
     "nemotron_h": NEMOTRON_H,
     "nemotron-nas": Family(special.NemotronNas(), None, norms=0, ignored=("attention_bias", "mlp_bias")),
@@ -345,6 +348,68 @@ FAMILIES: Mapping[str, Family] = {
     "minimax_m3_vl_text": MINIMAX_M3,
     "bailing_moe_linear": BAILING_LINEAR,
     "mimo_v2_flash": MIMO_V2,
+    "arcee": Family(Attention(), Mlp(matrices=2, bias="mlp_bias")),
+    "youtu": replace(DEEPSEEK, feed=Mlp()),
+    "bamba": Family({LINEAR: Mamba2(), FULL: Attention()}, Mlp(bias="mlp_bias"), bamba),
+    "cohere": Family(Attention(), Mlp(), norms=1),
+    "cohere2": Family(Attention(), Mlp(), every(4, "sliding_window_pattern"), norms=1),
+    "cwm": Family(Attention(qkv_bias=False, out_bias=False), Mlp(), every(4, first=True)),
+    "dots1": Family(
+        Attention(head_norms="head"), DEEPSEEK_EXPERTS, typed(last_slide)
+    ),
+    "exaone_moe": Family(
+        Attention(qkv_bias=False, out_bias=False, head_norms="head"),
+        Mixture(shared=("num_shared_experts",), mixture=listed_or("mlp_layer_types", first_dense("first_k_dense_replace", default=1))),
+        typed(exaone),
+    ),
+    "flex_olmo": Family(Attention(head_norms="all"), replace(MIXTRAL_EXPERTS, experts=("num_experts", "num_local_experts"))),
+    "olmoe": Family(Attention(head_norms="all"), replace(MIXTRAL_EXPERTS, experts=("num_experts", "num_local_experts"))),
+    "olmo": Family(Attention(), Mlp(), norm_vectors=0),
+    "glm": Family(Attention(out_bias=False), Mlp()),
+    "glm4": Family(Attention(out_bias=False), Mlp(), norms=4),
+    "granite_swa": replace(LLAMA, mixer=Attention(sinks=True), kinds=every(4, first=True)),
+    "granitemoe": Family(Attention(), MIXTRAL_EXPERTS),
+    "granitemoeshared": Family(
+        Attention(), replace(MIXTRAL_EXPERTS, shared_width=("shared_intermediate_size",))
+    ),
+    "hy_v3": Family(
+        Attention(head_norms="head"),
+        Mixture(shared=("num_shared_experts",), mixture=listed_or("mlp_layer_types", first_dense("first_k_dense_replace", default=1))),
+    ),
+    "jais2": Family(Attention(), Mlp(matrices=2, bias="mlp_bias"), norm_vectors=2),
+    "kimi_linear": Family(
+        {LINEAR: KimiDeltaAttention(), FULL: LatentAttention()},
+        KIMI_EXPERTS,
+        kimi,
+        ties=False,
+        ignored=("mla_use_nope", "num_expert_group", "linear_attn_config", "linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim"),
+    ),
+    "lfm2": Family(
+        {LINEAR: ShortConvolution(), FULL: Attention(qkv_bias=False, out_bias=False, head_norms="head")},
+        special.Lfm2Mlp(),
+        special.lfm2_kinds,
+    ),
+    "longcat_flash": Family(
+        special.Both(LatentAttention(), LatentAttention()), special.LongcatFeed(), norms=4
+    ),
+    "nemotron": Family(Attention(), Mlp(matrices=2, bias="mlp_bias"), norm_vectors=2),
+    "olmo_hybrid": Family(
+        {LINEAR: GatedDeltaNet(), FULL: Attention(head_norms="all")}, Mlp(), every(4, other=LINEAR)
+    ),
+    "phi": Family(Attention(qkv_bias=True, out_bias=True), Mlp(matrices=2, bias=True), norms=1, norm_vectors=2, head_bias=True),
+    "phimoe": Family(Attention(), MIXTRAL_EXPERTS, typed(all_slide), norm_vectors=2),
+    "seed_oss": Family(Attention(out_bias="attention_out_bias"), Mlp(bias="mlp_bias")),
+    "solar_open": Family(
+        Attention(out_bias=False), DEEPSEEK_EXPERTS
+    ),
+    "stablelm": Family(Attention(qkv_bias="use_qkv_bias", out_bias=False), Mlp(), norm_vectors=2),
+    "starcoder2": Family(
+        Attention(qkv_bias="use_bias", out_bias="use_bias"), Mlp(matrices=2, bias="use_bias"), typed(all_slide), norm_vectors=2
+    ),
+    "vaultgemma": Family(Attention(), Mlp(), every(2)),
+    "hunyuan_v1_moe": Family(
+        Attention(head_norms="head"), Mixture(width=("intermediate_size",), routed=("moe_topk",), shared_width=("intermediate_size",))
+    ),
 }
 
 WRAPPERS: Mapping[str, str | None] = {

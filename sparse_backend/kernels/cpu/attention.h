@@ -16,12 +16,12 @@ constexpr int VALUES_AHEAD = 24;  // a multiple of 8
 // Logits of a page's tokens, in whole vectors: what follows a page of 8 is for the next page to overwrite.
 template <class T, int G>
 INLINE void page_logits(const Step& s, const T* keys, const T* next, const float* query, float* out, int64_t stride) {
-  const int64_t row = s.row_tokens, D = s.head_size;
+  const int64_t width = s.kernel_block_tokens, D = s.head_size;
   for (int t = 0; t < s.page_size; t += LANES) {
     vf even[G] = {}, odd[G] = {};
     for (int d = 0; d < D; d += 2) {
-      prefetch(next + d * row + t);
-      vf k = load16(keys + d * row + t), l = load16(keys + (d + 1) * row + t);
+      prefetch(next + d * width + t);
+      vf k = load16(keys + d * width + t), l = load16(keys + (d + 1) * width + t);
       for (int g = 0; g < G; g++) {
         even[g] += k * query[g * D + d];
         odd[g] += l * query[g * D + d + 1];
@@ -58,7 +58,7 @@ void add_codes(const uint8_t* const* tiles, int blocks, int d, int D, const Tile
 void add_mean_values(const Step& s, const uint8_t* const* tiles, int blocks, const TileLayout& at, float* rest,
                      float* out) {
   const int D = s.head_size, means = blocks * at.means;
-  for (int g = 0; g < s.group; g++) {
+  for (int g = 0; g < s.num_queries_per_kv; g++) {
     float* weight = rest + (int64_t)g * means;
     float offset = 0;
     for (int b = 0; b < blocks; b++) {
@@ -70,7 +70,7 @@ void add_mean_values(const Step& s, const uint8_t* const* tiles, int blocks, con
     }
     for (int d = 0; d < D; d += LANES) store_as(out + g * D + d, load16(out + g * D + d) - offset);
   }
-  in_turns(s.group, [&](int g, auto heads) {
+  in_turns(s.num_queries_per_kv, [&](int g, auto heads) {
     int d = 0;
     auto add = [&](auto vectors) {
       add_codes<heads, vectors>(tiles, blocks, d, D, at, rest + (int64_t)g * means, out + g * D + d);
@@ -82,16 +82,17 @@ void add_mean_values(const Step& s, const uint8_t* const* tiles, int blocks, con
 }
 
 template <class T>
-void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, const float* query, const Row& r, int head,
+void attend(const Step& s, const T* cache, const uint8_t* const* tiles, const float* query, const Request& r, int head,
                 int value_tokens, const int32_t* selected, int count, const float* dropped, int64_t stride,
                 const float* peak, T* output) {
-  const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size, G = s.group;
-  const int tokens = count * ps, padded = (tokens + s.row_tokens - ps + LANES - 1) / LANES * LANES;
+  const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size, G = s.num_queries_per_kv;
+  const int tokens = count * ps, padded = (tokens + s.kernel_block_tokens - ps + LANES - 1) / LANES * LANES;
   const bool residual = s.selector == LOW_RANK;
   float* logits = Scratch::grow(scratch.logits, (size_t)G * padded);
+  const size_t page_bytes = s.kernel_block_tokens * D * sizeof(T);
   auto keys_at = [&](int i) { return keys_of(s, cache, r.table, selected[i], head); };
 
-  for (int i = 0; i < std::min(PAGES_AHEAD, count); i++) prefetch_all(keys_at(i), s.row_tokens * D * sizeof(T));
+  for (int i = 0; i < std::min(PAGES_AHEAD, count); i++) prefetch_all(keys_at(i), page_bytes);
   for (int i = 0; i < count; i++) {
     const T *keys = keys_at(i), *next = keys_at(std::min(i + PAGES_AHEAD, count - 1));
     float* out = logits + (int64_t)i * ps;
@@ -104,11 +105,13 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
 
   float* score = Scratch::grow(scratch.score, padded);
   std::fill(score, score + padded, 0.0f);
-  float denominator[64], factor[64];
+  float denominator[MAX_QUERIES_PER_KV], factor[MAX_QUERIES_PER_KV], sink[MAX_QUERIES_PER_KV];
   for (int g = 0; g < G; g++) {
     float* l = logits + (int64_t)g * padded;
+    soft_cap(s, l, padded);
     for (int t = valid; t < padded; t++) l[t] = -INFINITY;
-    vf top = splat(residual ? peak[g] : -INFINITY);
+    sink[g] = sink_of(s, head, g);
+    vf top = splat(residual ? std::max(peak[g], sink[g]) : sink[g]);
     for (int t = 0; t < padded; t += LANES) top = vmax(top, load16(l + t));
     float m = hmax(top);
     vf sum = {};
@@ -118,7 +121,8 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
       store_as(l + t, p);
       sum += p;
     }
-    denominator[g] = hsum(sum);
+    sink[g] = s.sinks ? std::exp2(sink[g] - m) : 0.0f;
+    denominator[g] = hsum(sum) + sink[g];
     float inverse = 1.0f / denominator[g];
     for (int t = 0; t < padded; t += LANES) store_as(score + t, load16(score + t) + load16(l + t) * inverse);
     factor[g] = residual && peak[g] > -INFINITY ? std::exp2(peak[g] - m) : 0.0f;
@@ -149,7 +153,7 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
     }
     for (int i = read; i < stride_read; i++) w[i] = 0.0f;
     if (!residual) {
-      denominator[g] = 0;
+      denominator[g] = sink[g];
       for (int i = 0; i < read; i++) denominator[g] += w[i];
       continue;
     }
@@ -174,14 +178,14 @@ void attend_row(const Step& s, const T* cache, const uint8_t* const* tiles, cons
 
   float* out = Scratch::grow(scratch.out, (size_t)G * D);
   std::fill(out, out + (size_t)G * D, 0.0f);
-  const T* rows[8];
+  const T* values[8];
   for (int i = 0; i < read; i += 8) {
-    for (int j = 0; j < 8; j++) rows[j] = value(tokens_read[std::min(i + j, read - 1)]);
+    for (int j = 0; j < 8; j++) values[j] = value(tokens_read[std::min(i + j, read - 1)]);
     for (int j = i + VALUES_AHEAD; j < std::min(i + VALUES_AHEAD + 8, read); j++)
       prefetch_all(value(tokens_read[j]), D * sizeof(T));
     for (int d = 0; d < D; d += LANES) {
       vf v[8];
-      for (int j = 0; j < 8; j++) v[j] = load16(rows[j] + d);
+      for (int j = 0; j < 8; j++) v[j] = load16(values[j] + d);
       for (int g = 0; g < G; g++) {
         const float* w = weight + (int64_t)g * stride_read + i;
         vf acc = load16(out + g * D + d);

@@ -12,14 +12,14 @@ constexpr int TILES_AHEAD = 3;
 
 // What the query heads of one KV head are to the scoring of its tiles.
 struct Query {
-  const float* spread;  // [group][head_size * pages], page fastest: what a page-interleaved tile wants
-  const int8_t* codes;  // [2][group][layout.codes], in fours: FINE * coarse + fine, times `scale`, is the query
-  float scale[64];
-  int32_t coarse_sum[64], sum[64];
+  const float* spread;  // [num_queries_per_kv][head_size * pages], page fastest: what a page-interleaved tile wants
+  const int8_t* codes;  // [2][num_queries_per_kv][layout.codes], in fours: the query is (FINE * coarse + fine) * scale
+  float scale[MAX_QUERIES_PER_KV];
+  int32_t coarse_sum[MAX_QUERIES_PER_KV], sum[MAX_QUERIES_PER_KV];
 };
 
 Query prepare(const Step& s, const TileLayout& at, const float* query, int pages) {
-  const int G = s.group, D = s.head_size;
+  const int G = s.num_queries_per_kv, D = s.head_size;
   Query out;
   if (s.selector != LOW_RANK) {
     float* spread = Scratch::grow(scratch.expanded, (size_t)G * D * pages);
@@ -88,7 +88,7 @@ void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, co
     for (int g = 0; g < G; g++) {
       vbytes q = load_as<vbytes>(codes + g * at.codes + i);
       m[g] = dot4(m[g], mean, q);
-      fine[g] = dot4(fine[g], mean, load_as<vbytes>(codes + (s.group + g) * at.codes + i));
+      fine[g] = dot4(fine[g], mean, load_as<vbytes>(codes + (s.num_queries_per_kv + g) * at.codes + i));
       b[0][g] = dot4(b[0][g], low, q);
       b[1][g] = dot4(b[1][g], high, q);
     }
@@ -166,7 +166,7 @@ void score_tile(const Step& s, const TileLayout& at, const uint8_t* tile, const 
 template <int PAGES>
 void score_heads(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next, const Query& query,
                  float* logit, float* mass, int64_t stride) {
-  in_turns(s.group, [&](int g, auto heads) {
+  in_turns(s.num_queries_per_kv, [&](int g, auto heads) {
     score_tile<heads, PAGES>(s, at, tile, next, query, g, logit + g * stride, mass + g * stride, stride);
   });
 }

@@ -1,6 +1,7 @@
 // What one engine step asks for, where summaries stand in a tile, and each thread's working memory.
 #pragma once
 
+#include <cmath>
 #include <vector>
 
 #include "vectors.h"
@@ -8,32 +9,25 @@
 // What holds for every layer of one step. The layout is mirrored by ctypes in ../native.py.
 struct Step {
   int32_t dtype, selector;
-  int32_t kv_heads, group, head_size, page_size, row_tokens;
-  int32_t block_rows, content_rows;  // of blocks that keep their tiles behind their tokens; else INT32_MAX and 0
+  int32_t kv_heads, num_queries_per_kv, head_size, page_size, kernel_block_tokens;
+  int32_t block_stride, block_content;  // kernel blocks, where tiles follow their block; else INT32_MAX and 0
   int32_t sink_tokens, local_tokens;
-  int32_t num_rows;          // requests that take the sparse path
-  int32_t table_stride;      // entries per row of block_table
+  int32_t num_requests;      // that take the sparse path
+  int32_t table_stride;      // entries of block_table for a request
   int64_t tile_stride;       // bytes between tiles
-  float scale;
-  int32_t max_pages;         // row length of page_table
-  const int32_t* rows;       // [num_rows] batch row of each sparse request
-  const int32_t* token;      // [num_rows] its query's row in query and output
-  const int32_t* key_tokens;    // [num_rows] tokens whose keys are read, a multiple of page_size
-  const int32_t* value_tokens;  // [num_rows] tokens whose values are read
+  float scale, soft_cap;     // soft_cap: 0 for none
+  int32_t max_pages;         // entries of page_table for a request and KV head
+  const int32_t* requests;   // [num_requests] place of each in the batch
+  const int32_t* token;      // [num_requests] place of its query in query and output
+  const int32_t* key_tokens;    // [num_requests] tokens whose keys are read, a multiple of page_size
+  const int32_t* value_tokens;  // [num_requests] tokens whose values are read
   const int32_t* seq_lens;      // [batch]
-  const int32_t* block_table;   // [batch, table_stride] row numbers
+  const int32_t* block_table;   // [batch, table_stride] kernel blocks
+  const float* sinks;           // [query heads] or null
   int64_t query_stride, output_stride;  // elements between tokens
 };
 
 namespace {
-
-constexpr int BLOCK = 128;  // tokens a tile summarises
-constexpr int RANK = 3;     // directions of a low-rank page summary
-constexpr int MEAN_TOKENS = 32;  // whose values one mean value stands for; a page, where pages are larger
-constexpr int FINE = 254;   // steps of a query's fine code in one of its coarse code
-
-enum DType : int32_t { BF16 = 0, FP16 = 1, FP32 = 2 };
-enum Selector : int32_t { EXACT = 0, BLOCK_MEAN = 1, QUEST = 2, LOW_RANK = 3 };
 
 struct Scratch {
   std::vector<float> query, expanded, estimate, score, logits, weight, packed, out, residual;
@@ -76,27 +70,30 @@ struct TileLayout {
   }
 };
 
-// The tile of block `block` of a request, for one KV head. tiles: bytes, const or not. table: the request's rows.
+// The tile of block `block` of a request, for one KV head. tiles: bytes, const or not; table: the request's kernel
+// blocks.
 template <class Byte>
 INLINE Byte* tile_of(const Step& s, Byte* tiles, const int32_t* table, int block, int head) {
-  const int rows = BLOCK / s.row_tokens, row = table[block * rows];
-  const int tile = row / s.block_rows * s.block_rows + s.content_rows + row % s.block_rows / rows;
+  const int per_tile = BLOCK / s.kernel_block_tokens, first = table[block * per_tile];
+  const int tile = first / s.block_stride * s.block_stride + s.block_content + first % s.block_stride / per_tile;
   return tiles + ((int64_t)tile * s.kv_heads + head) * s.tile_stride;
 }
 
-// Keys of a page of a request, for one KV head: element (d, t) at [d * row_tokens + t].
+// Keys of a page of a request, for one KV head: element (d, t) at [d * kernel_block_tokens + t].
 template <class T>
 INLINE const T* keys_of(const Step& s, const T* cache, const int32_t* table, int page, int head) {
   const int token = page * s.page_size;
-  const int64_t row = (int64_t)table[token / s.row_tokens] * s.kv_heads + head;
-  return cache + row * s.row_tokens * 2 * s.head_size + token % s.row_tokens;
+  const int size = s.kernel_block_tokens;
+  const int64_t block = (int64_t)table[token / size] * s.kv_heads + head;
+  return cache + block * size * 2 * s.head_size + token % size;
 }
 
 // The value of a token of a request, for one KV head.
 template <class T>
 INLINE const T* value_of(const Step& s, const T* cache, const int32_t* table, int token, int head) {
-  const int64_t row = (int64_t)table[token / s.row_tokens] * s.kv_heads + head;
-  return cache + (row * 2 * s.row_tokens + s.row_tokens + token % s.row_tokens) * s.head_size;
+  const int size = s.kernel_block_tokens;
+  const int64_t block = (int64_t)table[token / size] * s.kv_heads + head;
+  return cache + (block * 2 * size + size + token % size) * s.head_size;
 }
 
 // The tiles of all blocks that `pages` pages of a request touch, for one KV head.
@@ -107,14 +104,14 @@ const uint8_t* const* tiles_of(const Step& s, const uint8_t* tiles, const int32_
   return out;
 }
 
-struct Row {
+struct Request {
   int tokens, pages, sink, local, candidates;  // candidate pages: [sink, local)
   const int32_t* table;
 };
 
-INLINE Row row_of(const Step& s, int i) {
-  Row r;
-  int b = s.rows[i];
+INLINE Request request_of(const Step& s, int i) {
+  Request r;
+  int b = s.requests[i];
   r.tokens = s.seq_lens[b];
   r.table = s.block_table + (int64_t)b * s.table_stride;
   r.pages = (r.tokens + s.page_size - 1) / s.page_size;
@@ -124,11 +121,26 @@ INLINE Row row_of(const Step& s, int i) {
   return r;
 }
 
+// Logits, to the base 2 as everywhere, bounded smoothly: cap * tanh(x / cap). x: whole vectors.
+INLINE void soft_cap(const Step& s, float* x, int n) {
+  if (s.soft_cap <= 0) return;
+  const float cap = s.soft_cap * LOG2_E;
+  for (int i = 0; i < n; i += LANES) {
+    const vf doubled = exp2(load16(x + i) * (2 * LOG2_E / cap));
+    store_as(x + i, cap - 2 * cap / (doubled + 1.0f));
+  }
+}
+
+// The logit without a value of a query head, to the base 2.
+INLINE float sink_of(const Step& s, int head, int g) {
+  return s.sinks ? s.sinks[head * s.num_queries_per_kv + g] * LOG2_E : -INFINITY;
+}
+
 template <class T>
-const float* load_query(const Step& s, const T* query, int row, int head) {
-  float* out = Scratch::grow(scratch.query, s.group * s.head_size);
-  const T* q = query + s.token[row] * s.query_stride + (int64_t)head * s.group * s.head_size;
-  for (int i = 0; i < s.group * s.head_size; i++) out[i] = load1(q + i) * s.scale;
+const float* load_query(const Step& s, const T* query, int request, int head) {
+  float* out = Scratch::grow(scratch.query, s.num_queries_per_kv * s.head_size);
+  const T* q = query + s.token[request] * s.query_stride + (int64_t)head * s.num_queries_per_kv * s.head_size;
+  for (int i = 0; i < s.num_queries_per_kv * s.head_size; i++) out[i] = load1(q + i) * s.scale;
   return out;
 }
 

@@ -18,7 +18,6 @@ INLINE int quantise(float x, float inverse, int limit) {
   return std::max(-limit, std::min(limit, c));
 }
 
-constexpr int POWER_ITERATIONS = 12;
 constexpr float TINY = 1e-20f;
 
 // The direction in which the columns of key[d][t] spread most (not normalised): power iteration on their Gram matrix.
@@ -28,10 +27,10 @@ void largest_spread(const float* key, int D, float* direction) {
   constexpr int PS = C * LANES;
   vf gram[PS][C] = {}, u[C];
   for (int d = 0; d < D; d++) {
-    vf row[C];
-    for (int c = 0; c < C; c++) row[c] = load16(key + d * PS + c * LANES);
+    vf keys[C];
+    for (int c = 0; c < C; c++) keys[c] = load16(key + d * PS + c * LANES);
     for (int i = 0; i < PS; i++)
-      for (int c = 0; c < C; c++) gram[i][c] += key[d * PS + i] * row[c];
+      for (int c = 0; c < C; c++) gram[i][c] += key[d * PS + i] * keys[c];
   }
   int start = 0;
   auto diagonal = [&](int i) { return gram[i][i / LANES][i % LANES]; };
@@ -60,7 +59,7 @@ void largest_spread(const float* key, int D, float* direction) {
 template <int ps>
 void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t* tile) {
   constexpr int pages = BLOCK / ps, C = (ps + LANES - 1) / LANES, width = C * LANES;
-  float direction[1024], coefficient[BLOCK];
+  float direction[MAX_HEAD_SIZE], coefficient[BLOCK];
   float top = TINY;
   for (int d = 0; d < D; d++) {
     float sum = 0;
@@ -110,32 +109,32 @@ void summarise_low_rank(float* key, int D, int p, const TileLayout& at, uint8_t*
 }
 
 template <class T>
-void update_rows(const Step& s, const T* cache, uint8_t* tiles, const int32_t* rows, const int32_t* starts,
-                 int num_rows) {
+void update_summaries(const Step& s, const T* cache, uint8_t* tiles, const int32_t* requests, const int32_t* starts,
+                 int num_requests) {
   const int ps = s.page_size, pages = BLOCK / ps, D = s.head_size;
   const TileLayout at(s.selector, D, pages);
   if (at.end == 0) return;
   // One task a (request, block, KV head) whose pages were completed; `offset` finds the request of a block.
   thread_local std::vector<int32_t> offset;
-  offset.assign(num_rows + 1, 0);
-  for (int i = 0; i < num_rows; i++) {
-    int first = starts[i] / ps / pages, complete = s.seq_lens[rows[i]] / ps;
+  offset.assign(num_requests + 1, 0);
+  for (int i = 0; i < num_requests; i++) {
+    int first = starts[i] / ps / pages, complete = s.seq_lens[requests[i]] / ps;
     int blocks = complete > starts[i] / ps ? (complete + pages - 1) / pages - first : 0;
     offset[i + 1] = offset[i] + blocks;
   }
   const int32_t* offsets = offset.data();
-  const int tasks = offset[num_rows] * s.kv_heads;
+  const int tasks = offset[num_requests] * s.kv_heads;
   if (tasks == 0) return;
 #pragma omp parallel for schedule(dynamic, 4) if (tasks > 4 * omp_get_max_threads())
   for (int task = 0; task < tasks; task++) {
     const int block_task = task / s.kv_heads, head = task % s.kv_heads;
-    const int i = (int)(std::upper_bound(offsets, offsets + num_rows + 1, block_task) - offsets) - 1;
+    const int i = (int)(std::upper_bound(offsets, offsets + num_requests + 1, block_task) - offsets) - 1;
     const int block = starts[i] / ps / pages + block_task - offsets[i];
-    const int32_t* table = s.block_table + (int64_t)rows[i] * s.table_stride;
+    const int32_t* table = s.block_table + (int64_t)requests[i] * s.table_stride;
     const int first = std::max(block * pages, starts[i] / ps);
-    const int end = std::min((block + 1) * pages, s.seq_lens[rows[i]] / ps);
+    const int end = std::min((block + 1) * pages, s.seq_lens[requests[i]] / ps);
     uint8_t* tile = tile_of(s, tiles, table, block, head);
-    const int width = s.row_tokens;
+    const int width = s.kernel_block_tokens;
     float* key = Scratch::grow(scratch.logits, (size_t)D * width);
     for (int page = first; page < end; page++) {
       const T* keys = keys_of(s, cache, table, page, head);

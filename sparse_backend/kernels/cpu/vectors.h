@@ -11,10 +11,10 @@
 #include <immintrin.h>
 #endif
 
+#include "constants.h"
+
 namespace {
 
-constexpr int LANES = 16;
-constexpr int VECTOR = 64;  // bytes
 constexpr float LOG2_E = 1.44269504f;
 
 template <int N>

@@ -10,7 +10,14 @@ import torch
 
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton.attention import attend
-from sparse_backend.kernels.triton.layout import SELECTORS, DecodeStep, Workspace, split_blocks, tile_bytes_per_token
+from sparse_backend.kernels.triton.layout import (
+    SELECTORS,
+    DecodeStep,
+    Workspace,
+    split_blocks,
+    tile_bytes,
+    tile_bytes_per_token,
+)
 from sparse_backend.kernels.triton.selection import select_pages
 from sparse_backend.kernels.triton.summaries import update_summaries
 
@@ -39,6 +46,7 @@ __all__ = [
     "decode",
     "select_pages",
     "split_blocks",
+    "tile_bytes",
     "tile_bytes_per_token",
     "update_summaries",
 ]

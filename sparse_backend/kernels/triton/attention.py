@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sparse_backend.config import pages
+from sparse_backend.constants import pages
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton.dot import dot
 from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, Workspace, power_of_2, splits
@@ -31,11 +31,11 @@ def attend(
 ) -> None:
     """Attends to the pages in `work.table`, for the requests from `first` on that have a page budget.
 
-    query, output: [tokens, kv_heads × group, head_size], output is written; cache: [blocks, kv_heads, BLOCK,
-    2 × head_size]; tiles: int8 [blocks, kv_heads, bytes]. With the low-rank selector pages that are not read count
-    too, as their estimated mass times a mean value.
+    query, output: [tokens, kv_heads × num_queries_per_kv, head_size], output is written; cache: [blocks, kv_heads,
+    BLOCK, 2 × head_size]; tiles: int8 [blocks, kv_heads, bytes]. With the low-rank selector pages that are not read
+    count too, as their estimated mass times a mean value.
     """
-    group, head_size = heads.group, heads.head_size
+    queries, head_size = heads.num_queries_per_kv, heads.head_size
     offsets = LowRankOffsets.of(head_size, heads.page_size)
     parts = splits(requests, heads.kv_heads)
     _attend[(requests, heads.kv_heads, parts)](
@@ -62,13 +62,13 @@ def attend(
         *work.log_mass.stride()[:3],
         *work.table.stride()[:2],
         work.counts.stride(0),
-        G=group,
+        G=queries,
         # Matrix products have 16 rows at least.
-        G_PADDED=max(16, power_of_2(group)),
+        G_PADDED=max(16, power_of_2(queries)),
         D=head_size,
         D_PADDED=power_of_2(head_size),
         P=heads.page_size,
-        PAGES=heads.pages_of_block,
+        PAGES=heads.pages_of_tile,
         STEP=max(1, TOKENS // heads.page_size),
         MEANS=MEANS,
         MEANS_OF_BLOCK=means_of_block(heads.page_size),
@@ -81,7 +81,7 @@ def attend(
         num_warps=4,
         num_stages=2,
     )
-    _combine[(requests, heads.kv_heads * group)](
+    _combine[(requests, heads.kv_heads * queries)](
         step.query_start,
         step.page_budget,
         work.output,
@@ -91,7 +91,7 @@ def attend(
         first,
         *output.stride()[:2],
         H=heads.kv_heads,
-        G=group,
+        G=queries,
         D=head_size,
         D_PADDED=power_of_2(head_size),
         SPLITS=parts,
@@ -126,12 +126,12 @@ def _attend(
     cache_token,
     tile_block,
     tile_head,
-    mass_row,
+    mass_request,
     mass_head,
-    mass_group,
-    selected_row,
+    mass_query,
+    selected_request,
     selected_head,
-    counts_row,
+    counts_request,
     G: tl.constexpr,
     G_PADDED: tl.constexpr,
     D: tl.constexpr,
@@ -149,28 +149,28 @@ def _attend(
     SPLITS: tl.constexpr,
 ):
     """One program per (request, KV head, split): softmax, unnormalised, over its share of the pages."""
-    request, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    row = first + request
-    budget, tokens = tl.load(page_budget + row), tl.load(seq_lens + row)
+    in_wave, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    request = first + in_wave
+    budget, tokens = tl.load(page_budget + request), tl.load(seq_lens + request)
     if budget == 0:
         return
     d, g, n = tl.arange(0, D_PADDED), tl.arange(0, G_PADDED), tl.arange(0, STEP * P)
-    token = tl.load(query_start + row).to(tl.int64)
+    token = tl.load(query_start + request).to(tl.int64)
     q_at = query + token * query_token + (head * G + g[:, None]) * query_head + d[None, :]
     q = tl.load(q_at, (g[:, None] < G) & (d[None, :] < D), 0.0)
     acc = tl.zeros([G_PADDED, D_PADDED], tl.float32)
     top = tl.full([G_PADDED], -1e30, tl.float32)
     total = tl.zeros([G_PADDED], tl.float32)
 
-    count = tl.load(counts + request * counts_row + head)
+    count = tl.load(counts + in_wave * counts_request + head)
     share = tl.cdiv(count, SPLITS)
     end = tl.minimum(count, (split + 1) * share)
-    selected = table + request * selected_row + head * selected_head
+    selected = table + in_wave * selected_request + head * selected_head
     for begin in range(split * share, end, STEP):
         place = begin + n // P
         page = tl.load(selected + place, place < end, 0)
         real = (place < end) & (page * P + n % P < tokens)
-        block = tl.load(block_table + row * table_stride + page // PAGES, real, 0).to(tl.int64)
+        block = tl.load(block_table + request * table_stride + page // PAGES, real, 0).to(tl.int64)
         slot = (page % PAGES) * P + n % P
         at = cache + block * cache_block + head * cache_head + slot * cache_token
         wide = real[:, None] & (d[None, :] < D)
@@ -188,7 +188,7 @@ def _attend(
     if RESIDUAL:
         local = tl.maximum(SINK, tl.maximum(tokens - LOCAL_TOKENS, 0) // P)
         if budget * P < tokens:
-            mass_at = log_mass + request * mass_row + head * mass_head + g[:, None] * mass_group
+            mass_at = log_mass + in_wave * mass_request + head * mass_head + g[:, None] * mass_query
             PAGES_OF_MEAN: tl.constexpr = PAGES // MEANS_OF_BLOCK
             half_d = tl.arange(0, D_PADDED // 2)
             for begin in range(split * MEANS, tl.cdiv(local, PAGES_OF_MEAN), SPLITS * MEANS):
@@ -201,7 +201,7 @@ def _attend(
                 by_mean = tl.sum(tl.reshape(weight, [G_PADDED, MEANS, PAGES_OF_MEAN]), 2)
                 mean = begin + tl.arange(0, MEANS)
                 known = mean * PAGES_OF_MEAN < local
-                block = tl.load(block_table + row * table_stride + mean // MEANS_OF_BLOCK, known, 0).to(tl.int64)
+                block = tl.load(block_table + request * table_stride + mean // MEANS_OF_BLOCK, known, 0).to(tl.int64)
                 slot = mean % MEANS_OF_BLOCK
                 tile = block * tile_block + head * tile_head
                 at = tiles + (tile + MEAN_VALUES + slot * (D // 2))[:, None] + half_d[None, :]
@@ -212,7 +212,7 @@ def _attend(
                 total = total * shrink + tl.sum(weight, 1)
                 top = higher
 
-    part = (request * tl.num_programs(1) + head) * SPLITS + split
+    part = (in_wave * tl.num_programs(1) + head) * SPLITS + split
     tl.store(part_output + (part * G + g[:, None]) * D + d[None, :], acc, (g[:, None] < G) & (d[None, :] < D))
     tl.store(part_top + part * G + g, top, g < G)
     tl.store(part_total + part * G + g, total, g < G)
@@ -237,20 +237,20 @@ def _combine(
     SPLITS_PADDED: tl.constexpr,
 ):
     """One program per (request, query head)."""
-    request, query_head = tl.program_id(0), tl.program_id(1)
-    row = first + request
-    if tl.load(page_budget + row) == 0:
+    in_wave, query_head = tl.program_id(0), tl.program_id(1)
+    request = first + in_wave
+    if tl.load(page_budget + request) == 0:
         return
     head, g = query_head // G, query_head % G
     d, split = tl.arange(0, D_PADDED), tl.arange(0, SPLITS_PADDED)
     real = split < SPLITS
-    part = ((request * H + head) * SPLITS + split) * G + g
+    part = ((in_wave * H + head) * SPLITS + split) * G + g
     top = tl.load(part_top + part, real, -1e30)
     weight = tl.exp(top - tl.max(top))
     total = tl.sum(weight * tl.load(part_total + part, real, 0.0))
     wide = real[:, None] & (d[None, :] < D)
     acc = tl.load(part_output + part[:, None] * D + d[None, :], wide, 0.0)
     result = tl.sum(acc * weight[:, None], 0) / total
-    token = tl.load(query_start + row).to(tl.int64)
+    token = tl.load(query_start + request).to(tl.int64)
     at = output + token * output_token + query_head * output_head + d
     tl.store(at, result.to(output.dtype.element_ty), d < D)

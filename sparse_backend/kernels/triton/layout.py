@@ -2,7 +2,7 @@
 
 A KV block (BLOCK tokens) holds the keys and values of every KV head, and behind them one tile of summaries a head.
 Blocks stay whole, so any cache layout of vLLM works that keeps a layer's block in one piece.
-A GPU reads whole rows: unlike the CPU's tiles, these keep the codes of one page together.
+A GPU reads long pieces: unlike the CPU's tiles, these keep the codes of one page together.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import torch
 
-from sparse_backend.config import BLOCK, pages
+from sparse_backend.constants import BLOCK, RANK, pages
 from sparse_backend.kernels.batch import Heads
-from sparse_backend.selection.low_rank import RANK, means_of_block
+from sparse_backend.selection.low_rank import means_of_block
 
 SELECTORS = ("low_rank", "block_mean", "quest")  # those that the Triton kernels know
-MAX_ROWS = 64  # requests whose scratch memory exists at a time; larger batches go in waves
+MAX_WAVE = 64  # requests whose scratch memory exists at a time; larger batches go in waves
 PROGRAMS = 256  # enough of them to fill a GPU: small batches split each request's pages until there are as many
 
 
@@ -34,13 +34,27 @@ class LowRankOffsets(NamedTuple):
     there is one code only, two neighbours of the last dimension.
     """
 
-    directions: int  # the first two, [pages, head_size] bytes
-    third_direction: int  # [pages, head_size / 2] bytes
-    coefficients: int  # of the first two directions, [pages, page_size] bytes
-    third_coefficient: int  # [pages, page_size / 2] bytes
-    scales: int  # float32 [1 + RANK, pages], of the mean and of each direction's coefficients
-    mean_values: int  # [means, head_size / 2] bytes
-    value_scales: int  # float32 [means]
+    directions: int
+    """the first two, [pages, head_size] bytes"""
+
+    third_direction: int
+    """[pages, head_size / 2] bytes"""
+
+    coefficients: int
+    """of the first two directions, [pages, page_size] bytes"""
+
+    third_coefficient: int
+    """[pages, page_size / 2] bytes"""
+
+    scales: int
+    """float32 [1 + RANK, pages], of the mean and of each direction's coefficients"""
+
+    mean_values: int
+    """[means, head_size / 2] bytes"""
+
+    value_scales: int
+    """float32 [means]"""
+
     end: int
 
     @classmethod
@@ -57,7 +71,7 @@ def tile_bytes(heads: Heads) -> int:
     if heads.selector.name == "low_rank":
         return LowRankOffsets.of(heads.head_size, heads.page_size).end
     vectors = {"block_mean": 1, "quest": 2}[heads.selector.name]  # bfloat16 [vectors, pages, head_size]
-    return 2 * vectors * heads.head_size * heads.pages_of_block
+    return 2 * vectors * heads.head_size * heads.pages_of_tile
 
 
 def tile_bytes_per_token(heads: Heads) -> int:
@@ -88,10 +102,17 @@ def split_blocks(kv_cache: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, to
 class DecodeStep:
     """One engine step, int32 tensors on the GPU. Their addresses stay the same where a CUDA graph is replayed."""
 
-    query_start: torch.Tensor  # [batch + 1] first query token of each request
-    seq_lens: torch.Tensor  # [batch]
-    block_table: torch.Tensor  # [batch, blocks]
-    page_budget: torch.Tensor  # [batch] pages that each KV head reads; 0: the request is dense in this step
+    query_start: torch.Tensor
+    """[batch + 1] first query token of each request"""
+
+    seq_lens: torch.Tensor
+    """[batch]"""
+
+    block_table: torch.Tensor
+    """[batch, blocks]"""
+
+    page_budget: torch.Tensor
+    """[batch] pages that each KV head reads; 0: the request is dense in this step"""
 
 
 def splits(requests: int, kv_heads: int) -> int:
@@ -103,34 +124,45 @@ def splits(requests: int, kv_heads: int) -> int:
 class Workspace:
     """Scratch memory of the kernels, made once and used by every layer in turn."""
 
-    log_mass: torch.Tensor  # float32 [rows, kv_heads, group, pages] estimated, if complete; -inf for those chosen
-    table: torch.Tensor  # int32 [rows, kv_heads, pages to read] logical pages, ascending
-    counts: torch.Tensor  # int32 [rows, kv_heads] how many of them
-    output: torch.Tensor  # float32 [rows × kv_heads × splits, group, head_size] unnormalised
-    top: torch.Tensor  # float32 [rows × kv_heads × splits, group] the largest logit
-    total: torch.Tensor  # float32 [rows × kv_heads × splits, group] the sum of exponentials
+    log_mass: torch.Tensor
+    """float32 [wave, kv_heads, num_queries_per_kv, pages] estimated, if complete; -inf for those chosen"""
+
+    table: torch.Tensor
+    """int32 [wave, kv_heads, pages to read] logical pages, ascending"""
+
+    counts: torch.Tensor
+    """int32 [wave, kv_heads] how many of them"""
+
+    output: torch.Tensor
+    """float32 [wave × kv_heads × splits, num_queries_per_kv, head_size] unnormalised"""
+
+    top: torch.Tensor
+    """float32 [wave × kv_heads × splits, num_queries_per_kv] the largest logit"""
+
+    total: torch.Tensor
+    """float32 [wave × kv_heads × splits, num_queries_per_kv] the sum of exponentials"""
 
     @classmethod
     def allocate(cls, heads: Heads, requests: int, max_tokens: int, max_budget: int, device: torch.device) -> Workspace:
         """For batches of `requests`, contexts of `max_tokens` and budgets of `max_budget` tokens."""
-        rows, all_pages = min(requests, MAX_ROWS), pages(max_tokens, heads.page_size)
+        wave, all_pages = min(requests, MAX_WAVE), pages(max_tokens, heads.page_size)
         always = pages(heads.sink_tokens, heads.page_size) + pages(heads.local_tokens, heads.page_size) + 1
         read = min(all_pages, max(always, pages(max_budget, heads.page_size)))
-        slots = max(n * heads.kv_heads * splits(n, heads.kv_heads) for n in range(1, rows + 1))
+        slots = max(n * heads.kv_heads * splits(n, heads.kv_heads) for n in range(1, wave + 1))
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
         return cls(
-            log_mass=empty(rows, heads.kv_heads, heads.group, all_pages),
-            table=empty(rows, heads.kv_heads, read, dtype=torch.int32),
-            counts=empty(rows, heads.kv_heads, dtype=torch.int32),
-            output=empty(slots, heads.group, heads.head_size),
-            top=empty(slots, heads.group),
-            total=empty(slots, heads.group),
+            log_mass=empty(wave, heads.kv_heads, heads.num_queries_per_kv, all_pages),
+            table=empty(wave, heads.kv_heads, read, dtype=torch.int32),
+            counts=empty(wave, heads.kv_heads, dtype=torch.int32),
+            output=empty(slots, heads.num_queries_per_kv, heads.head_size),
+            top=empty(slots, heads.num_queries_per_kv),
+            total=empty(slots, heads.num_queries_per_kv),
         )
 
     def waves(self, requests: int) -> list[tuple[int, int]]:
-        """First row and number of rows of each wave in which a batch of `requests` goes."""
-        rows = self.counts.shape[0]
-        return [(first, min(rows, requests - first)) for first in range(0, requests, rows)]
+        """First request of each wave in which a batch of `requests` goes, and how many it has."""
+        wave = self.counts.shape[0]
+        return [(first, min(wave, requests - first)) for first in range(0, requests, wave)]

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sparse_backend.config import pages
+from sparse_backend.constants import pages
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton.dot import dot
 from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, Workspace, power_of_2
@@ -25,12 +25,12 @@ def select_pages(
 ) -> None:
     """Fills `work.table`, `work.counts` and `work.log_mass` for the requests from `first` on.
 
-    query: [tokens, kv_heads × group, head_size]; tiles: int8 [blocks, kv_heads, bytes].
+    query: [tokens, kv_heads × num_queries_per_kv, head_size]; tiles: int8 [blocks, kv_heads, bytes].
     """
-    group, head_size, page_size = heads.group, heads.head_size, heads.page_size
+    queries, head_size, page_size = heads.num_queries_per_kv, heads.head_size, heads.page_size
     offsets = LowRankOffsets.of(head_size, page_size)
-    padded_group, capacity = power_of_2(group), work.log_mass.shape[3]
-    chunk = max(16, min(128, 8192 // (page_size * padded_group)))
+    padded_queries, capacity = power_of_2(queries), work.log_mass.shape[3]
+    chunk = max(16, min(128, 8192 // (page_size * padded_queries)))
     _score[(requests, heads.kv_heads, pages(capacity, chunk))](
         query,
         tiles,
@@ -47,12 +47,12 @@ def select_pages(
         *query.stride()[:2],
         *tiles.stride()[:2],
         *work.log_mass.stride()[:3],
-        G=group,
-        G_PADDED=padded_group,
+        G=queries,
+        G_PADDED=padded_queries,
         D=head_size,
         D_PADDED=power_of_2(head_size),
         P=page_size,
-        PAGES=heads.pages_of_block,
+        PAGES=heads.pages_of_tile,
         CHUNK=chunk,
         DIRECTIONS=offsets.directions,
         THIRD_DIRECTION=offsets.third_direction,
@@ -74,7 +74,7 @@ def select_pages(
         *work.table.stride()[:2],
         work.table.shape[2],
         work.counts.stride(0),
-        G=group,
+        G=queries,
         P=page_size,
         CAPACITY=padded,
         SINK=pages(heads.sink_tokens, page_size),
@@ -102,9 +102,9 @@ def _score(
     query_head,
     tile_block,
     tile_head,
-    mass_row,
+    mass_request,
     mass_head,
-    mass_group,
+    mass_query,
     G: tl.constexpr,
     G_PADDED: tl.constexpr,
     D: tl.constexpr,
@@ -123,8 +123,9 @@ def _score(
 
     Also of pages that are read anyway, since scores are shares of the whole.
     """
-    row, head = first + tl.program_id(0), tl.program_id(1)
-    budget, tokens = tl.load(page_budget + row), tl.load(seq_lens + row)
+    in_wave, head = tl.program_id(0), tl.program_id(1)
+    request = first + in_wave
+    budget, tokens = tl.load(page_budget + request), tl.load(seq_lens + request)
     complete = tokens // P
     begin = tl.program_id(2) * CHUNK
     # A budget that covers all pages, or 0, needs no scores.
@@ -132,14 +133,14 @@ def _score(
         return
     page = begin + tl.arange(0, CHUNK)
     scored = page < complete
-    block = tl.load(block_table + row * table_stride + page // PAGES, scored, 0).to(tl.int64)
+    block = tl.load(block_table + request * table_stride + page // PAGES, scored, 0).to(tl.int64)
     slot = page % PAGES
     tile = block * tile_block + head * tile_head
     d, g = tl.arange(0, D_PADDED), tl.arange(0, G_PADDED)
     wide = scored[:, None] & (d[None, :] < D)
-    token = tl.load(query_start + row).to(tl.int64)
+    token = tl.load(query_start + request).to(tl.int64)
     q_at = query + token * query_token + (head * G + g[None, :]) * query_head + d[:, None]
-    q = tl.load(q_at, (g[None, :] < G) & (d[:, None] < D), 0.0)  # [head_size, group]
+    q = tl.load(q_at, (g[None, :] < G) & (d[:, None] < D), 0.0)  # [head_size, queries]
     at = (tile + slot * D)[:, None] + d[None, :]
     if SELECTOR == "low_rank":
         mean = tl.load(tiles + at, wide, 0).to(tl.float32).to(q.dtype)
@@ -160,7 +161,7 @@ def _score(
         pair = tl.load(tiles + COEFFICIENTS + at, scored[:, None], 0)
         at = (tile + slot * (P // 2))[:, None] + half_t[None, :]
         third = tl.load(tiles + THIRD_COEFFICIENT + at, scored[:, None], 0)
-        # [pages, tokens, group]
+        # [pages, tokens, queries]
         logits = base[:, None, :] + slope0[:, None, :] * low_half(pair)[:, :, None]
         logits += slope1[:, None, :] * high_half(pair)[:, :, None]
         logits += slope2[:, None, :] * neighbours(third)[:, :, None]
@@ -177,7 +178,7 @@ def _score(
     else:
         mean = tl.load(tiles16 + (tile // 2 + slot * D)[:, None] + d[None, :], wide, 0.0).to(q.dtype)
         mass = dot(mean, q) * scale
-    out = log_mass + tl.program_id(0) * mass_row + head * mass_head + g[None, :] * mass_group + page[:, None]
+    out = log_mass + in_wave * mass_request + head * mass_head + g[None, :] * mass_query + page[:, None]
     tl.store(out, mass, scored[:, None] & (g[None, :] < G))
 
 
@@ -189,13 +190,13 @@ def _select(
     table,
     counts,
     first,
-    mass_row,
+    mass_request,
     mass_head,
-    mass_group,
-    table_row,
+    mass_query,
+    table_request,
     table_head,
     table_size,
-    counts_row,
+    counts_request,
     G: tl.constexpr,
     P: tl.constexpr,
     CAPACITY: tl.constexpr,
@@ -207,8 +208,9 @@ def _select(
 
     No sort: the k-th largest score is found bit by bit, 32 counts over scores that stay in registers.
     """
-    row, head = first + tl.program_id(0), tl.program_id(1)
-    budget, tokens = tl.load(page_budget + row), tl.load(seq_lens + row)
+    in_wave, head = tl.program_id(0), tl.program_id(1)
+    request = first + in_wave
+    budget, tokens = tl.load(page_budget + request), tl.load(seq_lens + request)
     if budget == 0:
         return
     pages = tl.cdiv(tokens, P)
@@ -217,14 +219,14 @@ def _select(
     page = tl.arange(0, CAPACITY)
     candidate = (page >= sink) & (page < local)
     wanted = tl.maximum(budget - sink - (pages - local), 0)
-    mass = log_mass + tl.program_id(0) * mass_row + head * mass_head + page
+    mass = log_mass + in_wave * mass_request + head * mass_head + page
     if wanted >= local - sink:
         chosen = candidate
     else:
-        # What the group as a whole puts on each page; pages that are read anyway take part.
+        # What all query heads together put on each page; pages that are read anyway take part.
         score = tl.zeros([CAPACITY], tl.float32)
         for g in range(G):
-            x = tl.load(mass + g * mass_group, page < tokens // P, float("-inf"))
+            x = tl.load(mass + g * mass_query, page < tokens // P, float("-inf"))
             if SOFTMAX:
                 weight = tl.exp(x - tl.max(x))
                 score += weight / tl.sum(weight)
@@ -245,9 +247,9 @@ def _select(
         chosen = above | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= missing))
         for g in range(G):
             # What is read no longer counts as estimated.
-            tl.store(mass + g * mass_group, float("-inf"), chosen)
+            tl.store(mass + g * mass_query, float("-inf"), chosen)
     read = chosen | (page < sink) | ((page >= local) & (page < pages))
     place = tl.cumsum(read.to(tl.int32), 0) - 1
-    tl.store(table + tl.program_id(0) * table_row + head * table_head + place, page, read & (place < table_size))
+    tl.store(table + in_wave * table_request + head * table_head + place, page, read & (place < table_size))
     count = tl.minimum(tl.sum(read.to(tl.int32)), table_size)
-    tl.store(counts + tl.program_id(0) * counts_row + head, count)
+    tl.store(counts + in_wave * counts_request + head, count)

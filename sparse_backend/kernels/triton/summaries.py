@@ -6,12 +6,12 @@ import torch
 import triton
 import triton.language as tl
 
-from sparse_backend.config import BLOCK
+from sparse_backend.constants import BLOCK, POWER_ITERATIONS
 from sparse_backend.kernels.batch import Heads
 from sparse_backend.kernels.triton.dot import dot
 from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, power_of_2
 from sparse_backend.kernels.triton.nibbles import pack, pack_neighbours
-from sparse_backend.selection.low_rank import POWER_ITERATIONS, TINY, means_of_block
+from sparse_backend.selection.low_rank import TINY, means_of_block
 
 TINY = tl.constexpr(TINY)
 POWER_ITERATIONS = tl.constexpr(POWER_ITERATIONS)
@@ -45,8 +45,8 @@ def update_summaries(
         P=heads.page_size,
         # Matrix products have 16 rows at least.
         P_PADDED=max(16, heads.page_size),
-        PAGES=heads.pages_of_block,
-        PAGES_OF_MEAN=heads.pages_of_block // means_of_block(heads.page_size),
+        PAGES=heads.pages_of_tile,
+        PAGES_OF_MEAN=heads.pages_of_tile // means_of_block(heads.page_size),
         DIRECTIONS=offsets.directions,
         THIRD_DIRECTION=offsets.third_direction,
         COEFFICIENTS=offsets.coefficients,
@@ -90,14 +90,14 @@ def _update(
     SELECTOR: tl.constexpr,
 ):
     """One program per (request, touched block, KV head)."""
-    row, head = tl.program_id(0), tl.program_id(2)
-    tokens = tl.load(seq_lens + row)
-    start = tokens - (tl.load(query_start + row + 1) - tl.load(query_start + row))
+    request, head = tl.program_id(0), tl.program_id(2)
+    tokens = tl.load(seq_lens + request)
+    start = tokens - (tl.load(query_start + request + 1) - tl.load(query_start + request))
     complete, first = tokens // P, start // P  # pages; those in between are new
     block = first // PAGES + tl.program_id(1)
     if (complete <= first) | (block * PAGES >= complete):
         return
-    physical = tl.load(block_table + row * table_stride + block).to(tl.int64)
+    physical = tl.load(block_table + request * table_stride + block).to(tl.int64)
     base = cache + physical * cache_block + head * cache_head
     tile = physical * tile_block + head * tile_head  # bytes
     d, t = tl.arange(0, D_PADDED), tl.arange(0, P_PADDED)
@@ -109,11 +109,11 @@ def _update(
         begin, end = mean_of * PAGES_OF_MEAN, tl.minimum((mean_of + 1) * PAGES_OF_MEAN, in_block)
         value_sum = tl.zeros([D_PADDED], tl.float32)
         for page in range(begin, end):
-            rows = base + (page * P + t[:, None]) * cache_token + d[None, :]
+            slots = base + (page * P + t[:, None]) * cache_token + d[None, :]
             if SELECTOR == "low_rank":
-                value_sum += tl.sum(tl.load(rows + D, real, 0.0).to(tl.float32), 0)
+                value_sum += tl.sum(tl.load(slots + D, real, 0.0).to(tl.float32), 0)
             if page >= new:
-                keys = tl.load(rows, real, 0.0).to(tl.float32)
+                keys = tl.load(slots, real, 0.0).to(tl.float32)
                 at = page * D + d
                 if SELECTOR == "block_mean":
                     mean = tl.sum(keys, 0) / P

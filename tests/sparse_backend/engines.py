@@ -1,0 +1,142 @@
+"""Real vLLM engines with the plugin, on tiny models with random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
+    LagunaConfig,
+    LagunaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+# Tiny, with random weights: what matters here is that numbers are the same, or are not.
+CONFIG = {
+    "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "hidden_size": 128,
+    "intermediate_size": 256, "vocab_size": 512, "max_position_embeddings": 4096, "initializer_range": 0.15,
+}  # fmt: skip
+WINDOWED = {
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 128,
+    "query_pre_attn_scalar": 32, **CONFIG, "num_hidden_layers": 3,
+}  # fmt: skip
+
+
+def llama() -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**CONFIG))
+
+
+def gemma() -> PreTrainedModel:
+    return Gemma3ForCausalLM(Gemma3TextConfig(**WINDOWED))
+
+
+def gemma4() -> PreTrainedModel:
+    kinds = {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "sliding_window": 128}
+    sizes = {"global_head_dim": 64, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    return Gemma4ForCausalLM(Gemma4TextConfig(**CONFIG | {"num_hidden_layers": 3}, **kinds, **sizes))
+
+
+def laguna() -> PreTrainedModel:
+    heads = {"num_attention_heads_per_layer": [8, 4], "mlp_layer_types": ["dense"] * 2}
+    return LagunaForCausalLM(LagunaConfig(**CONFIG, layer_types=["full_attention"] * 2, **heads))
+
+
+SCRIPT = """
+import json, sys
+def main():
+    from sparse_backend import plugin
+    from vllm import LLM, SamplingParams
+    job = json.loads(sys.argv[1])
+    prompt = lambda n, seed: {"prompt_token_ids": [(i * i * 7 + i * seed) % 500 + 2 for i in range(n)]}
+    results = {}
+    llms = {name: LLM(job["model"], skip_tokenizer_init=True, enforce_eager=True, seed=0, dtype="float32",
+                      max_model_len=2048, max_num_seqs=8, **settings) for name, settings in job["engines"].items()}
+    for engine, llm in llms.items():
+        for name, run in job["runs"].items():
+            params = [SamplingParams(temperature=run.get("temperature", 0), n=run.get("n", 1), seed=1,
+                                     max_tokens=12, ignore_eos=True, detokenize=False, logprobs=1,
+                                     extra_args={"kv_budget": b} if b is not None else None)
+                      for b in run.get("budgets", [None] * len(run["prompts"]))]
+            outputs = llm.generate([prompt(*p) for p in run["prompts"]], params, use_tqdm=False)
+            results[engine + "/" + name] = [
+                [o.token_ids, [next(iter(t.values())).logprob for t in o.logprobs]] for r in outputs for o in r.outputs]
+    print("RESULT " + json.dumps(results))
+if __name__ == "__main__":
+    main()
+"""
+
+
+def run_engines(
+    folder: Path,
+    engines: dict[str, Any],
+    runs: dict[str, Any],
+    new_model: Callable[[], PreTrainedModel] = llama,
+    together: bool = False,
+    **variables: str,
+) -> dict[str, Any]:
+    """Each engine answers every run, in a process of its own or, `together`, beside the others in one."""
+    model = folder / "model"
+    torch.manual_seed(0)
+    new_model().save_pretrained(model)
+    plugin = folder / "site" / "sparse_test-0.0.dist-info"  # the entry points, whether or not the project is installed
+    plugin.mkdir(parents=True, exist_ok=True)
+    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: sparse-test\nVersion: 0.0\n")
+    (plugin / "entry_points.txt").write_text(
+        "[vllm.general_plugins]\nsparse_backend_test = sparse_backend.plugin:register\n"
+        "[vllm.logits_processors]\nkv_budget_test = sparse_backend.request_budgets:RequestBudgets\n"
+    )
+    script = folder / "engines.py"
+    script.write_text(SCRIPT)
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([root, str(plugin.parent), os.environ.get("PYTHONPATH", "")]),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        **variables,
+    }
+    results: dict[str, Any] = {}
+    for part in [engines] if together else [{name: settings} for name, settings in engines.items()]:
+        job = json.dumps({"model": str(model), "engines": part, "runs": runs})
+        done = subprocess.run(
+            [sys.executable, str(script), job],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, done.stdout + done.stderr
+        results |= json.loads(lines[-1].removeprefix("RESULT "))
+    return results
+
+
+def sparse(**settings: Any) -> dict[str, Any]:
+    return {"additional_config": {"sparse_attention": settings}}
+
+
+def close(a: list[Any], b: list[Any]) -> bool:
+    return all(
+        x[0] == y[0] and max(abs(p - q) for p, q in zip(x[1], y[1], strict=True)) < 1e-4
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def near(sparse: list[Any], dense: list[Any]) -> bool:
+    """Some tokens of decode are the same, with nearly the same probabilities; the first comes from the prefill."""
+    (tokens, logprobs), (dense_tokens, dense_logprobs) = sparse[0], dense[0]
+    differences = [abs(a - b) for a, b in zip(logprobs[:4], dense_logprobs[:4], strict=True)]
+    return tokens[:4] == dense_tokens[:4] and 0 < max(differences) < 0.1
