@@ -289,9 +289,9 @@ def measure_budgeted(folder: str, requests: int) -> dict[str, Any]:
 
 def measure_memory(folder: str, requests: int) -> dict[str, Any]:
     """A tenth of them with a budget of 2 samples, the others half streamed, half not."""
-    plain = QUESTION | {"max_tokens": 8}
+    plain: dict[str, Any] = QUESTION | {"max_tokens": 8}
     kinetics = {"budget": {"samples": 2}, "strategy": "best_of_n", "max_samples": 2}
-    kinds = [plain | {"kinetics": kinetics}, *[plain, plain | {"stream": True}] * 5][:10]
+    kinds: list[dict[str, Any]] = [plain | {"kinetics": kinetics}, *[plain, plain | {"stream": True}] * 5][:10]
     sizes: list[tuple[int, float]] = []
     with upstream(folder, 8, 0.0) as port, front_end(port) as (front, pid):
         for part in range(10):

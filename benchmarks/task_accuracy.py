@@ -102,7 +102,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                     temperature=0, max_tokens=ANSWER_TOKENS, stop=["\n"], extra_args={"kv_budget": budget}
                 )
                 llm.generate({"prompt_token_ids": asked[0].prompt}, params, use_tqdm=False)  # fills the prefix cache
-                outputs = llm.generate([{"prompt_token_ids": q.prompt} for q in asked], params, use_tqdm=False)
+                prompts: list[Any] = [{"prompt_token_ids": q.prompt} for q in asked]
+                outputs = llm.generate(prompts, params, use_tqdm=False)
                 right[name] = [correct(o.outputs[0].text, q.answer) for o, q in zip(outputs, asked, strict=True)]
             rows.append({"task": task, "context": context, "budget": context // SHARE, **right})
             print(f"{task:14} {context:6} " + "  ".join(f"{k} {sum(v)}/{len(v)}" for k, v in right.items()), flush=True)

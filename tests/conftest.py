@@ -42,8 +42,7 @@ def url(front_end: str) -> str:
 @pytest.fixture
 def vllm(stand_in: FakeVllm) -> FakeVllm:
     """The stand-in, as if it had just started."""
+    fresh = FakeVllm(stand_in.url)
     for field in dataclasses.fields(FakeVllm):
-        if field.name != "url":
-            fresh = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-            setattr(stand_in, field.name, fresh)
+        setattr(stand_in, field.name, getattr(fresh, field.name))
     return stand_in

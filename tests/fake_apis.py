@@ -66,7 +66,7 @@ def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:
             return JSONResponse(response)
         place = {"output_index": 0, "item_id": "msg_1"}
         words = [{"type": "response.output_text.delta", **place, "content_index": 0, "delta": "word "}] * tokens
-        events = [
+        events: list[Json] = [
             {"type": "response.created", "response": begun},
             {"type": "response.output_item.added", "output_index": 0, "item": item | {"content": []}},
             {"type": "response.content_part.added", **place, "content_index": 0, "part": part | {"text": ""}},

@@ -1,8 +1,10 @@
-"""What the OpenAPI document says of an answer."""
+"""What the OpenAPI document says of requests and answers."""
 
 from typing import Any
 
 import httpx
+import schemathesis
+from fastapi import FastAPI
 
 Json = dict[str, Any]
 
@@ -18,7 +20,7 @@ def undescribed(document: Json, name: str, answer: Json) -> list[str]:
     found = [f"{name}.{field}" for field in answer.keys() - schema["properties"].keys()]
     found += [f"{name} lacks {field}" for field in schema.get("required", ()) if field not in answer]
     for field, described in schema["properties"].items():
-        values = answer.get(field)
+        values: Any = answer.get(field)
         for value in values if isinstance(values, list) else [values]:
             for part in _schemas(described) if isinstance(value, dict) else ():
                 found += undescribed(document, part, value)
@@ -34,3 +36,9 @@ def _schemas(described: Any) -> set[str]:
     if "$ref" in described:
         return {described["$ref"].rpartition("/")[2]}
     return {name for key in ("anyOf", "items") for name in _schemas(described.get(key))}
+
+
+def operations(app: FastAPI) -> list[Any]:
+    """What the document allows, for schemathesis to make requests of."""
+    results: Any = schemathesis.openapi.from_dict(app.openapi()).get_all_operations()
+    return [result.ok() for result in results]

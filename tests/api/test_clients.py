@@ -97,7 +97,7 @@ async def test_langchain(url: str, vllm: FakeVllm, kinetics: dict[str, Any] | No
     assert answer.usage_metadata["output_tokens"] == (8 if kinetics is None else 32)
     if kinetics is not None or not responses:
         check_samples(vllm, kinetics)
-    whole = AIMessageChunk("")
+    whole = AIMessageChunk(content="")
     async for chunk in model.astream("hello"):
         assert isinstance(chunk, AIMessageChunk)
         whole += chunk

@@ -35,7 +35,7 @@ async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def chunk(text: str, finish: str | None = "stop", usage: dict[str, int] | None = USAGE) -> str:
+def chunk(text: str, finish: str | None = "stop", usage: dict[str, Any] | None = USAGE) -> str:
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
     return json.dumps({"choices": [choice]} | ({"usage": usage} if usage else {}), ensure_ascii=False)
 
@@ -94,7 +94,8 @@ async def test_a_prompt_longer_than_it_was_priced_at_is_refused(client: httpx.As
 
 
 async def test_more_cached_tokens_than_the_prompt_has_are_no_refund(client: httpx.AsyncClient, fake: FakeVllm) -> None:
-    fake.events = [chunk("x", usage=USAGE | {"prompt_tokens_details": {"cached_tokens": 10**6}}), "[DONE]"]  # type: ignore[dict-item]
+    usage: dict[str, Any] = USAGE | {"prompt_tokens_details": {"cached_tokens": 10**6}}
+    fake.events = [chunk("x", usage=usage), "[DONE]"]
     bill = (await ask(client)).json()["kinetics"]
     assert 0 < bill["spent_eflops"] <= bill["budget_eflops"]
 

@@ -30,11 +30,13 @@ class Server:
 
     @property
     def engine_url(self) -> str:
-        return re.findall(r"(http://127\.0\.0\.1:\d+) is up", self.log.read_text())[-1]
+        found: list[str] = re.findall(r"(http://127\.0\.0\.1:\d+) is up", self.log.read_text())
+        return found[-1]
 
     def engine_processes(self) -> dict[int, str]:
         """Process id and command line of everything that the server started."""
-        found, parents = {}, {self.process.pid}
+        found: dict[int, str] = {}
+        parents = {self.process.pid}
         while parents:
             children = {pid for parent in parents for pid in _children(parent)}
             found |= {pid: _command(pid) for pid in children}

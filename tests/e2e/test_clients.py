@@ -71,7 +71,7 @@ async def test_langchain(server: Server, kinetics: dict[str, Any] | None, respon
     assert answer.text.strip()
     assert answer.usage_metadata is not None
     assert 0 < answer.usage_metadata["output_tokens"] <= most_tokens(kinetics)
-    whole = AIMessageChunk("")
+    whole = AIMessageChunk(content="")
     async for chunk in model.astream(QUESTION):
         assert isinstance(chunk, AIMessageChunk)
         whole += chunk

@@ -122,8 +122,12 @@ def test_completions_take_a_budget_too(client: OpenAI) -> None:
         logprobs=1,
         extra_body={"kinetics": {"budget": {"samples": 3}, "answer": {"extractor": "number"}}},
     )
+    assert completion.model_extra is not None
     check_bill(completion.model_extra["kinetics"])
     choice = completion.choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.tokens is not None
+    assert choice.logprobs.top_logprobs is not None
     text = "".join(choice.logprobs.tokens).removesuffix("<|im_end|>")  # vLLM lists the end token, and hides its text
     assert text.strip() == choice.text.strip()
     assert all(len(candidates) == 1 for candidates in choice.logprobs.top_logprobs)

@@ -61,12 +61,13 @@ def save_classifier(folder: Path) -> None:
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=2048,
-        num_labels=1,
         initializer_range=0.1,  # so that scores of different texts differ by more than rounding does
         pad_token_id=tokenizer.pad_token_id,
         dtype=torch.bfloat16,
     )
-    LlamaForSequenceClassification(config).to(torch.bfloat16).save_pretrained(folder)
+    config.num_labels = 1
+    model: Any = LlamaForSequenceClassification(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,8 @@ def test_a_lost_server_is_left_alone_at_once_and_all_its_failures_count_once() -
 
 
 def test_each_trial_that_fails_doubles_the_cool_down_and_one_that_succeeds_ends_it() -> None:
-    circuit, now, opened = Circuit(), 0.0, []
+    circuit, now = Circuit(), 0.0
+    opened: list[float] = []
     for _ in range(10):
         circuit.failed(now, lost=not opened)
         start = now

@@ -5,8 +5,9 @@ import logging
 import pytest
 
 from kinetics_serve.engine import pool as module
+from kinetics_serve.engine.client import new_client
 from kinetics_serve.engine.pool import Pool
-from kinetics_serve.engine.upstream import Upstream, new_client
+from kinetics_serve.engine.upstream import Upstream
 from tests.e2e.conftest import free_port
 
 

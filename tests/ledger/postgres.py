@@ -33,12 +33,13 @@ def running_postgres() -> Iterator[str]:
         if user is not None:
             shutil.chown(folder, user)
         data = folder / "data"
-        create = [initdb, "-D", data, "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        create = [initdb, "-D", str(data), "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
         subprocess.run(create, check=True, capture_output=True, user=user, cwd=folder)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        serve = [postgres, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off"]
+        where = ["-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
+        serve = [postgres, *where, "-c", "fsync=off"]
         with (folder / "log").open("w") as log:
             server = subprocess.Popen(serve, stdout=log, stderr=log, user=user, cwd=folder)
         try:

@@ -15,7 +15,7 @@ LEASE_S = 5  # long enough to see the reservations before it runs out, on a slow
 
 def front_end(url: str, count: int, lease_s: int, *more: str) -> "subprocess.Popen[str]":
     script = Path(__file__).parent / "front_end.py"
-    command = [sys.executable, script, url, "acme", str(count), str(AMOUNT), str(lease_s), *more]
+    command = [sys.executable, str(script), url, "acme", str(count), str(AMOUNT), str(lease_s), *more]
     root = Path(__file__).parents[2]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env={"PYTHONPATH": str(root)})
 

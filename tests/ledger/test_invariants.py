@@ -33,7 +33,7 @@ class Requests(RuleBasedStateMachine):
         self.ledger = Ledger(Database(f"sqlite:///{self.folder}/ledger.db"), LEASE_S, self.clock)
         self.window, self.month, self.concurrency = window * UNIT, month * UNIT, concurrency
         self.runner.run(self.ledger.database.migrate())
-        limits = {"window_eflops": self.window, "month_eflops": self.month, "concurrency": concurrency}
+        limits: dict[str, Any] = {"window_eflops": self.window, "month_eflops": self.month, "concurrency": concurrency}
         self.tenant = self.runner.run(tenant(self.ledger, window_s=WINDOW_S, **limits))
         self.spent: list[tuple[float, int]] = []
         self.open: dict[str, dict[str, Any]] = {}

@@ -3,18 +3,14 @@
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.api.schemas.openapi import STREAMED
 from tests.ledger.server import FrontEnd, bearer
+from tests.openapi_document import operations
 
-METERED = [
-    result.ok()
-    for result in schemathesis.openapi.from_dict(create_app(["http://127.0.0.1:9"], 1.0).openapi()).get_all_operations()
-    if result.ok().path in STREAMED
-]
+METERED = [operation for operation in operations(create_app(["http://127.0.0.1:9"], 1.0)) if operation.path in STREAMED]
 
 
 @pytest.mark.parametrize("operation", METERED, ids=lambda operation: operation.label)

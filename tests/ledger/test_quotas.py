@@ -1,6 +1,7 @@
 """What is admitted, and when a refused request can come back."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ async def test_a_request_waits_until_enough_of_the_window_has_expired_and_not_lo
     with pytest.raises(QuotaExceeded) as caught:
         await ledger.reserve("a" * 32, owner, "m", "single", 50)
     wait = caught.value.retry_after_s
+    assert wait is not None
     assert HOUR - 1200 < wait <= HOUR - 1200 + 15 + 1  # the second spending's bucket of 15 s
     clock.now += wait - 1
     with pytest.raises(QuotaExceeded):
@@ -70,7 +72,8 @@ async def test_concurrency_counts_running_requests_only(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("limit", ["request_eflops", "window_eflops", "month_eflops"])
 async def test_what_can_never_be_reserved_names_the_maximum(ledger: Ledger, limit: str) -> None:
-    owner = await tenant(ledger, **{limit: 12345})
+    limits: dict[str, Any] = {limit: 12345}
+    owner = await tenant(ledger, **limits)
     with pytest.raises(RequestTooLarge, match="12345") as caught:
         await ledger.reserve("a" * 32, owner, "m", "single", 12346)
     assert caught.value.maximum == 12345

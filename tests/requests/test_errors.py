@@ -6,8 +6,8 @@ from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineRej
 from kinetics_serve.engine.pool import ModelNotFound
 from kinetics_serve.errors import KineticsError
 from kinetics_serve.ledger.errors import LedgerUnavailable, QuotaExceeded, RequestTooLarge
+from kinetics_serve.planner.budget import BudgetTooSmall
 from kinetics_serve.planner.choose import AccuracyOutOfReach
-from kinetics_serve.planner.plan import BudgetTooSmall
 from kinetics_serve.requests.admission import Overloaded
 from kinetics_serve.requests.errors import as_api_error
 from kinetics_serve.scorers.scorer import ScorerFailed

@@ -12,7 +12,7 @@ from kinetics_serve.cost import Architecture, Price
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.upstream import ModelCard
 from kinetics_serve.requests import load
-from kinetics_serve.requests.admission import Capacity
+from kinetics_serve.requests.admission import Capacity, Load
 from kinetics_serve.requests.services import Settings
 from tests.arms import arm_of
 from tests.fake_vllm import CONFIG, CONTEXT, MODEL, FakeVllm, running_fake_vllm
@@ -130,9 +130,9 @@ SERVED = ServedModel(ModelCard(MODEL, MODEL, CONTEXT, {}), PRICE)
 def test_a_budget_is_expected_to_buy_samples_of_a_typical_length() -> None:
     arm = arm_of(20, 100_000, 32, price=PRICE)
     typical = arm.worst_case(load.TYPICAL_TOKENS)
-    assert load.budgeted(arm, 4 * typical + 1) == load.Load(4, 4 * typical)
-    assert load.budgeted(arm, 10**6 * typical) == load.Load(32, 32 * typical)
-    assert load.budgeted(arm, typical // 2) == load.Load(1, typical // 2)
+    assert load.budgeted(arm, 4 * typical + 1) == Load(4, 4 * typical)
+    assert load.budgeted(arm, 10**6 * typical) == Load(32, 32 * typical)
+    assert load.budgeted(arm, typical // 2) == Load(1, typical // 2)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 from math import log
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_no_grade_is_an_error(content: str) -> None:
 
 
 def test_the_judge_reads_the_users_last_question_the_answer_and_the_criteria() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "first"},
         {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]},
         {"role": "assistant", "content": "hm"},

@@ -116,9 +116,8 @@ def test_a_conversation_and_a_schema_reach_the_engine_as_chat(client: OpenAI, vl
         {"type": "function_call_output", "call_id": "c", "output": "3"},
         {"type": "message", "role": "developer", "content": "now answer"},
     ]
-    client.responses.create(
-        **ASK | {"input": conversation}, text={"format": schema}, extra_body={"kinetics": {"budget": {"samples": 1}}}
-    )
+    asked: dict[str, Any] = ASK | {"input": conversation, "text": {"format": schema}}
+    client.responses.create(**asked, extra_body={"kinetics": {"budget": {"samples": 1}}})
     sent = vllm.sent("/v1/chat/completions")[0]
     called = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     assert sent["messages"] == [

@@ -4,12 +4,11 @@ from typing import Any
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from kinetics_serve.api.app import create_app
 from tests.fake_vllm import MODEL, FakeVllm
-from tests.openapi_document import document_of, undescribed
+from tests.openapi_document import document_of, operations, undescribed
 
 
 def test_every_body_is_described_and_every_field_has_an_example(url: str) -> None:
@@ -68,10 +67,7 @@ def test_our_answers_have_no_field_that_the_document_lacks(url: str, vllm: FakeV
 
 
 # Not by schemathesis' own pytest plugin, which does not run under pytest 9.2.
-OPERATIONS = [
-    result.ok()
-    for result in schemathesis.openapi.from_dict(create_app(["http://127.0.0.1:9"], 1.0).openapi()).get_all_operations()
-]
+OPERATIONS = operations(create_app(["http://127.0.0.1:9"], 1.0))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
