@@ -1,5 +1,6 @@
 """The `kinetics` object of a request: what a client may say about its budget."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import (
@@ -39,7 +40,7 @@ BY_SCORE = [spec.name for spec in _SPECS if spec.by_score]
 """The strategies that score decides: the others would pay a scorer for nothing."""
 
 OPTIONS_OF_STRATEGIES = ". ".join(
-    f"{spec.name}: {name} ({field.default}), {(field.description or 'its own').lower().rstrip('.')}"
+    f"{spec.name}: {name} ({json.dumps(field.default)}), {(field.description or 'its own').lower().rstrip('.')}"
     for spec in _SPECS
     for name, field in spec.options.model_fields.items()
 )
