@@ -1,7 +1,6 @@
 """The command `kinetics-serve`."""
 
 import asyncio
-import json
 from enum import StrEnum
 from math import ceil, isnan
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kinetics_serve.commands import ledger as ledger_commands
+from kinetics_serve.commands.cost import cost
 from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.planning import CalibrationOption, calibrate, frontier, loaded, plan
 from kinetics_serve.commands.replay import replay
-from kinetics_serve.cost import DENSE, KVPolicy, Price, hardware, load_architecture
+from kinetics_serve.cost import hardware
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
@@ -307,35 +307,10 @@ def show_hardware(
     """Show the hardware that eFLOPs are counted for."""
     profile = hardware.remeasured_cpu() if measure else chosen_hardware(None)
     output.print(f"{profile.name}: {profile.intensity:.1f} FLOPs per byte")
-    output.print(f"  {profile.flops / 1e12:.4g} TFLOP/s, {profile.bytes_per_second / 1e9:.4g} GB/s")
+    rates = {"bf16": profile.flops, "fp8": profile.fp8, "fp4": profile.fp4}
+    known = ", ".join(f"{rate / 1e12:.4g} in {dtype}" for dtype, rate in rates.items() if rate is not None)
+    output.print(f"  TFLOP/s: {known}; {profile.bytes_per_second / 1e9:.4g} GB/s")
     output.print(f"  {profile.source}", soft_wrap=True)
-
-
-@app.command()
-def cost(
-    model: Annotated[str, typer.Argument(help="Model folder or Hugging Face name.")],
-    prompt_tokens: Annotated[int, typer.Option("--prompt", min=1)] = 512,
-    generated_tokens: Annotated[int, typer.Option("--generated", min=1)] = 4096,
-    kv_budget: Annotated[int | None, typer.Option(min=1, help="Token top-k budget. Default: dense.")] = None,
-    hardware_name: HardwareName = None,
-) -> None:
-    """What one sample of a model costs, as JSON."""
-    try:
-        architecture = load_architecture(model)
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
-    profile = chosen_hardware(hardware_name)
-    price = Price(architecture, profile.intensity)
-    kv = DENSE if kv_budget is None else KVPolicy(kv_budget)
-    prefill, decode = price.prefill(prompt_tokens), price.decode(prompt_tokens, generated_tokens, kv)
-    report = {"model": model, "hardware": profile.name, "arithmetic_intensity": profile.intensity}
-    for name, part in (("prefill", prefill), ("decode", decode), ("sample", prefill + decode)):
-        report[name] = {
-            "compute_flops": part.compute_flops,
-            "memory_bytes": part.memory_bytes,
-            "eflops": price.eflops(part),
-        }
-    output.print_json(json.dumps(report))
 
 
 @app.command()
@@ -358,7 +333,7 @@ def calibrate_demo(
 
 
 app.command(name="eval")(evaluate)
-for command in (replay, calibrate, frontier, plan, ledger_commands.usage):
+for command in (cost, replay, calibrate, frontier, plan, ledger_commands.usage):
     app.command()(command)
 app.add_typer(ledger_commands.tenants, name="tenants")
 app.add_typer(ledger_commands.keys, name="keys")

@@ -10,8 +10,6 @@ from kinetics_serve.cost.hardware_profile import GemmDtype
 from kinetics_serve.cost.layers import Layers, layers_of
 
 
-
-
 @dataclass(frozen=True)
 class Architecture:
     """The part of a model that its cost depends on.
