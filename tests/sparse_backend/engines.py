@@ -12,12 +12,18 @@ from typing import Any
 
 import torch
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     Gemma4ForCausalLM,
     Gemma4TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LagunaConfig,
     LagunaForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -46,6 +52,25 @@ def gemma4() -> PreTrainedModel:
     kinds = {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "sliding_window": 128}
     sizes = {"global_head_dim": 64, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
     return Gemma4ForCausalLM(Gemma4TextConfig(**CONFIG | {"num_hidden_layers": 3}, **kinds, **sizes))
+
+
+def gemma2() -> PreTrainedModel:
+    """Logits with a soft cap, low enough that it matters; every second layer has a window."""
+    return Gemma2ForCausalLM(Gemma2Config(**WINDOWED, attn_logit_softcapping=2.0))
+
+
+def gpt_oss() -> PreTrainedModel:
+    """Attention sinks."""
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    kinds = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 128}
+    return GptOssForCausalLM(GptOssConfig(**CONFIG, **experts, **kinds))
+
+
+def llama4() -> PreTrainedModel:
+    """Three layers of four attend in chunks."""
+    experts = {"num_local_experts": 2, "intermediate_size_mlp": 256}
+    shape = CONFIG | {"num_hidden_layers": 4}
+    return Llama4ForCausalLM(Llama4TextConfig(**shape, **experts, attention_chunk_size=256, pad_token_id=0))
 
 
 def laguna() -> PreTrainedModel:
