@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -27,6 +29,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 # Tiny, with random weights: what matters here is that numbers are the same, or are not.
@@ -71,6 +75,22 @@ def llama4() -> PreTrainedModel:
     experts = {"num_local_experts": 2, "intermediate_size_mlp": 256}
     shape = CONFIG | {"num_hidden_layers": 4}
     return Llama4ForCausalLM(Llama4TextConfig(**shape, **experts, attention_chunk_size=256, pad_token_id=0))
+
+
+def qwen3_next() -> PreTrainedModel:
+    """Gated DeltaNet in three layers of four."""
+    linear = {
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+    }  # fmt: skip
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    experts |= {"shared_expert_intermediate_size": 64, "decoder_sparse_step": 1}
+    return Qwen3NextForCausalLM(Qwen3NextConfig(**CONFIG | {"num_hidden_layers": 4}, **linear, **experts))
+
+
+def falcon_h1() -> PreTrainedModel:
+    """Attention and Mamba-2 side by side in every layer."""
+    mamba = {"mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_n_groups": 1, "mamba_d_state": 32}
+    return FalconH1ForCausalLM(FalconH1Config(**CONFIG, **mamba))
 
 
 def laguna() -> PreTrainedModel:
