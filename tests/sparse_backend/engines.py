@@ -80,7 +80,7 @@ def llama4() -> PreTrainedModel:
 def qwen3_next() -> PreTrainedModel:
     """Gated DeltaNet in three layers of four."""
     linear = {
-        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
     }  # fmt: skip
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
     experts |= {"shared_expert_intermediate_size": 64, "decoder_sparse_step": 1}
