@@ -80,7 +80,8 @@ def llama4() -> PreTrainedModel:
 def qwen3_next() -> PreTrainedModel:
     """Gated DeltaNet in three layers of four."""
     linear = {
-        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 128, "linear_value_head_dim": 128,
     }  # fmt: skip
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
     experts |= {"shared_expert_intermediate_size": 64, "decoder_sparse_step": 1}
@@ -106,8 +107,8 @@ def main():
     job = json.loads(sys.argv[1])
     prompt = lambda n, seed: {"prompt_token_ids": [(i * i * 7 + i * seed) % 500 + 2 for i in range(n)]}
     results = {}
-    llms = {name: LLM(job["model"], skip_tokenizer_init=True, enforce_eager=True, seed=0, dtype="float32",
-                      max_model_len=2048, max_num_seqs=8, **settings) for name, settings in job["engines"].items()}
+    llms = {name: LLM(job["model"], skip_tokenizer_init=True, enforce_eager=True, seed=0, max_model_len=2048,
+                      max_num_seqs=8, **{"dtype": "float32", **settings}) for name, settings in job["engines"].items()}
     for engine, llm in llms.items():
         for name, run in job["runs"].items():
             params = [SamplingParams(temperature=run.get("temperature", 0), n=run.get("n", 1), seed=1,
@@ -123,6 +124,13 @@ if __name__ == "__main__":
 """
 
 
+def save(new_model: Callable[[], PreTrainedModel], folder: Path) -> Path:
+    """The folder of a model with random weights, always the same."""
+    torch.manual_seed(0)
+    new_model().save_pretrained(folder / "model")
+    return folder / "model"
+
+
 def run_engines(
     folder: Path,
     engines: dict[str, Any],
@@ -132,9 +140,7 @@ def run_engines(
     **variables: str,
 ) -> dict[str, Any]:
     """Each engine answers every run, in a process of its own or, `together`, beside the others in one."""
-    model = folder / "model"
-    torch.manual_seed(0)
-    new_model().save_pretrained(model)
+    model = save(new_model, folder)
     plugin = folder / "site" / "sparse_test-0.0.dist-info"  # the entry points, whether or not the project is installed
     plugin.mkdir(parents=True, exist_ok=True)
     (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: sparse-test\nVersion: 0.0\n")
