@@ -20,13 +20,15 @@ from kinetics_serve.cost.layers import Layers
 
 counts, heads, sizes = st.integers(1, 4), st.integers(1, 8), st.sampled_from([1, 8, 64])
 attention = st.builds(
-    lambda shape, limit, value, stores: AttentionLayers(*shape, *limit, value_size=value, stores=stores),
-    st.tuples(counts, heads, st.integers(1, 4), sizes),
-    st.integers(1, 60).flatmap(
-        lambda n: st.sampled_from([(None, None, None), (n, None, None), (None, n, None), (None, None, n)])
-    ),
-    st.none() | sizes,
-    st.booleans(),
+    lambda limit, tokens, **sizes: AttentionLayers(**sizes, **({} if limit is None else {limit: tokens})),
+    limit=st.sampled_from([None, "window", "chunk", "best"]),
+    tokens=st.integers(1, 60),
+    count=counts,
+    query_heads=heads,
+    kv_heads=st.integers(1, 4),
+    head_size=sizes,
+    value_size=st.none() | sizes,
+    stores=st.booleans(),
 )
 latent = st.builds(LatentLayers, counts, heads, sizes, st.integers(0, 8), sizes, sizes, st.none() | st.integers(1, 60))
 index = st.builds(IndexLayers, counts, heads, sizes, st.integers(1, 200))
