@@ -118,7 +118,7 @@ def cpu_name() -> str:
 
 
 def _engine_rates() -> list[float]:
-    """FLOPs and bytes per second; the first alone where there is no vLLM, nothing where there is no torch that works."""
+    """FLOPs and bytes per second; the first alone without vLLM, nothing without a torch that works."""
     if find_spec("torch") is None:
         return []
     command = [sys.executable, "-c", ENGINE_RATES, str(max(_cores() - 1, 1))]
