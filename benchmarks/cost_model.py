@@ -1,8 +1,9 @@
 """Do eFLOPs say how long decoding takes? Predicted eFLOPs against measured decode steps of a vLLM engine.
 
 A grid of context, batch and KV budget on the shapes of two models with dummy weights, every request with a prompt of its
-own, in one engine with sparse attention for each, and a line for each. eFLOPs are counted for this machine (`kinetics-serve hardware`), leave out
-reading the parameters and the engine's own work, which every step has: the line has an intercept.
+own, in one engine with sparse attention for each, and a line for each. eFLOPs are counted for this machine
+(`kinetics-serve hardware`), leave out reading the parameters and the engine's own work, which every step has: the line
+has an intercept.
 
     python -m benchmarks.cost_model [--out DIR]
 """
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attention_speed import SHAPES, machine
+from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import Architecture, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.engine.sparse import kv_policy
-from kinetics_serve.commands.terminal import chosen_hardware
 
 MODELS = ("smollm2", "qwen3-0.6b")
 CONTEXTS = (256, 1024, 3072)
