@@ -13,7 +13,9 @@ output = Console(highlight=False)
 HardwareName = Annotated[
     str | None,
     typer.Option(
-        "--hardware", help=f"What eFLOPs are counted for: {', '.join(hardware.GPUS)} or cpu. Default: what is here."
+        "--hardware",
+        help=f"What eFLOPs are counted for: {', '.join(hardware.GPUS)}, cpu, or a .yaml file with flops and "
+        "bytes_per_second. Default: what is here.",
     ),
 ]
 

@@ -12,7 +12,16 @@ from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.measured_cpu import cached_cpu, remeasured_cpu
 from kinetics_serve.cost.profiles import PROFILES, by_device_name
 
-__all__ = ["GPUS", "HardwareProfile", "accelerator", "cached_cpu", "detect", "profile", "profile_of_file", "remeasured_cpu"]
+__all__ = [
+    "GPUS",
+    "HardwareProfile",
+    "accelerator",
+    "cached_cpu",
+    "detect",
+    "profile",
+    "profile_of_file",
+    "remeasured_cpu",
+]
 
 GPUS = PROFILES
 
@@ -91,9 +100,10 @@ def accelerator(devices: Path = Path("/dev")) -> str | None:
         return os.environ[TPU_TYPE]
     present = [str(devices / file) for file in DEVICE_FILES if (devices / file).exists()]
     if present:
+        tools = ", ".join(command[0] for command, _ in TOOLS)
         raise ValueError(
-            f"an accelerator is here ({', '.join(present)}), but none of {', '.join(command[0] for command, _ in TOOLS)} "
-            f"names it: name the nearest of {', '.join(PROFILES)} with --hardware, or cpu where models run on the CPU"
+            f"an accelerator is here ({', '.join(present)}), but none of {tools} names it: name the nearest of "
+            f"{', '.join(PROFILES)} with --hardware, or cpu where models run on the CPU"
         )
     return None
 

@@ -1,9 +1,8 @@
 """The kinds of layers that a model's samples pay for, beside its parameters.
 
-Each kind tells, for one token and all layers of the group: FLOPs and bytes for every token attended to (in decode and in
-prefill), bytes for every token stored, and the FLOPs and bytes of a state of fixed size, which every step reads and
-writes. ``kv_bytes`` is the bytes of one element of the KV cache.
-"""
+Each kind tells, for one token and all layers of the group: FLOPs and bytes for every token attended to (in decode and
+in prefill), bytes for every token stored, and the FLOPs and bytes of a state of fixed size, which every step reads and
+writes. ``kv_bytes`` is the bytes of one element of the KV cache."""
 
 from __future__ import annotations
 
@@ -22,9 +21,8 @@ class AttentionLayers:
 
     ``count`` layers of ``query_heads`` query heads and ``kv_heads`` KV heads, with keys of ``head_size`` elements and
     values of ``value_size`` (as many, unless given). In tokens, at most one of: ``window``, a sliding window (the token
-    itself included); ``chunk``, attention within chunks; ``best``, what an indexer (see ``IndexLayers``) selects. None of
-    them is full attention. ``stores`` is False for layers that read the KV of earlier ones.
-    """
+    itself included); ``chunk``, attention within chunks; ``best``, what an indexer (see ``IndexLayers``) selects. None
+    of them is full attention. ``stores`` is False for layers that read the KV of earlier ones."""
 
     count: int
     query_heads: int
@@ -128,8 +126,8 @@ class LatentLayers:
 
 @dataclass(frozen=True)
 class IndexLayers:
-    """What scores every token of the context, so that other layers attend to the best: one key of ``head_size`` elements
-    and ``token_bytes`` bytes a token, for ``heads`` index heads."""
+    """What scores every token of the context, so that other layers attend to the best: one key of ``head_size``
+    elements and ``token_bytes`` bytes a token, for ``heads`` index heads."""
 
     count: int
     heads: int

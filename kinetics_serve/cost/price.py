@@ -1,10 +1,9 @@
 """The one place where eFLOPs are computed.
 
-Kinetics (arXiv 2506.05333) for a serving system: prefill is charged, contexts grow token by
-token rather than as a continuous integral, every kind of layer and the parameters that a token is multiplied by count as
-they are. Reading parameters is taken as amortised over the batch, as in the paper. Every sum is a closed form in ints: costs
-of parts add up exactly.
-"""
+Kinetics (arXiv 2506.05333) for a serving system: prefill is charged, contexts grow token by token rather than as a
+continuous integral, every kind of layer and the parameters that a token is multiplied by count as they are. Reading
+parameters is taken as amortised over the batch, as in the paper. Every sum is a closed form in ints: costs of parts add
+up exactly."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (a table: a row is a line)
 """Known accelerators. All rates are dense ones (no structured sparsity), of one GPU, and of the SXM form factor where a
 name says no other; a published rate with sparsity is halved. fp4 is NVFP4 or MXFP4."""
 

@@ -1,7 +1,7 @@
 """Which tokens of its context a layer attends to, summed over the tokens of a generation in closed form.
 
-A context of T tokens includes the token that attends. Every span tells three things, in tokens: what contexts attend to,
-what of a cached prefix a prefill reads, and what of a prompt the steps of samples that run together read in common.
+A context of T tokens includes the token that attends. Every span tells three things, in tokens: what contexts attend
+to, what of a cached prefix a prefill reads, and what of a prompt the steps of samples that run together read in common.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from kinetics_serve.answers.equivalence import quickly_equal
 from kinetics_serve.answers.extract import after_thinking, auto
-from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy
+from kinetics_serve.cost import DENSE, Architecture, KVPolicy
 from kinetics_serve.strategies.state import Status
 
 Json = dict[str, Any]
@@ -121,8 +121,7 @@ class Traces:
 
 def architecture_of(fields: Mapping[str, Any]) -> Architecture:
     """The architecture that `dataclasses.asdict` took apart."""
-    layers = tuple(AttentionLayers(**group) for group in fields["layers"])
-    return Architecture(**{**fields, "layers": layers})
+    return Architecture.from_json(fields)
 
 
 def read(path: Path, count_tokens: CountTokens | None = None) -> Traces:

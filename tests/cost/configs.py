@@ -173,16 +173,3 @@ GEMMA3_4B: Config = {  # as published: what equals the class's defaults is left 
     },
     "vision_config": {"hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16},
 }
-
-DEEPSEEK_V3: Config = {
-    "model_type": "deepseek_v3",
-    "hidden_size": 7168,
-    "intermediate_size": 18432,
-    "num_hidden_layers": 61,
-    "num_attention_heads": 128,
-    "num_key_value_heads": 128,
-    "kv_lora_rank": 512,
-    "n_routed_experts": 256,
-    "vocab_size": 129280,
-    "rms_norm_eps": 1e-6,
-}

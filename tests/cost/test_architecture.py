@@ -1,8 +1,13 @@
+import json
+from dataclasses import asdict
+
 import pytest
+from hypothesis import given
 
 from kinetics_serve.cost import Architecture, AttentionLayers
 
 from . import configs
+from .shapes import architectures
 
 
 def test_qwen3_has_one_group_of_full_attention_layers() -> None:
@@ -14,6 +19,7 @@ def test_qwen3_has_one_group_of_full_attention_layers() -> None:
         layers=(AttentionLayers(count=36, query_heads=32, kv_heads=8, head_size=128),),
         kv_bytes=2,
         max_context=40960,
+        looked_up_embedding=622_329_856,
     )
 
 
@@ -38,6 +44,44 @@ def test_impossible_architectures_are_refused(parameters: int, active: int, kv_b
         Architecture("x", parameters, active, layers, kv_bytes)
 
 
-def test_an_architecture_without_attention_is_refused() -> None:
-    with pytest.raises(ValueError, match="attention"):
+def test_an_architecture_without_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="group of layers"):
         Architecture("x", 10, 10, ())
+
+
+def test_an_architecture_that_an_earlier_version_wrote_is_read_as_it_was_priced() -> None:
+    old = {"count": 36, "query_heads": 32, "kv_heads": 8, "head_size": 128, "window": None}
+    written = {
+        "name": "x",
+        "parameters": 9,
+        "active_parameters": 9,
+        "layers": [old],
+        "kv_bytes": 2,
+        "max_context": None,
+    }
+    read = Architecture.from_json(written)
+    assert read == Architecture("x", 9, 9, (AttentionLayers(36, 32, 8, 128),))
+    assert read.multiplied_parameters == 9
+
+
+@given(architectures)
+def test_what_is_written_is_read_back(architecture: Architecture) -> None:
+    assert Architecture.from_json(json.loads(json.dumps(asdict(architecture)))) == architecture
+
+
+@pytest.mark.parametrize("group", [{"kind": "unknown"}, {"kind": []}, {"count": 1}, {"count": 1, "other": 2}])
+def test_a_group_of_layers_that_is_not_known_is_refused(group: dict[str, object]) -> None:
+    content = {"name": "x", "parameters": 9, "active_parameters": 9, "layers": [group]}
+    with pytest.raises((TypeError, ValueError)):
+        Architecture.from_json(content)
+
+
+@pytest.mark.parametrize("embedding", [-1, 10])
+def test_a_looked_up_embedding_is_a_part_of_the_active_parameters(embedding: int) -> None:
+    with pytest.raises(ValueError, match="looked-up"):
+        Architecture("x", 10, 10, (AttentionLayers(1, 1, 1, 1),), looked_up_embedding=embedding)
+
+
+def test_a_layer_has_a_window_or_a_chunk_not_both() -> None:
+    with pytest.raises(ValueError, match="not two"):
+        AttentionLayers(1, 1, 1, 1, window=3, chunk=4)

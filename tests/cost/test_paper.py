@@ -1,10 +1,11 @@
 import csv
+from dataclasses import replace
 from math import isclose
 from pathlib import Path
 
 import pytest
 
-from kinetics_serve.cost import Architecture, Cost, KVPolicy, Price, paper
+from kinetics_serve.cost import Architecture, Cost, KVPolicy, Price, StateLayers, paper
 
 from . import configs
 
@@ -56,7 +57,7 @@ def test_our_dense_decode_is_the_papers_but_for_the_half_token_of_its_integral(n
 
 
 def test_our_top_k_is_the_papers_where_the_prompt_exceeds_the_budget() -> None:
-    architecture = MODELS["Qwen3-8B"]
+    architecture = replace(MODELS["Qwen3-8B"], looked_up_embedding=0)
     ours = Price(architecture, 1.0).decode(4000, 1000, KVPolicy(budget=512))
     assert ours == paper.top_k(architecture, 4000, 1000, 512)
 
@@ -70,7 +71,7 @@ def test_the_papers_top_k_overcharges_a_budget_above_the_prompt() -> None:
 
 
 def test_our_mean_key_pages_come_near_the_papers_block_top_k() -> None:
-    architecture = MODELS["Qwen3-8B"]
+    architecture = replace(MODELS["Qwen3-8B"], looked_up_embedding=0)
     theirs = paper.block_top_k(architecture, 4000, 8000, local_tokens=64, page_size=16, pages=28)
     ours = Price(architecture, 1.0).decode(4000, 8000, KVPolicy(512, 16, 1))
     assert ours.memory_bytes == pytest.approx(theirs.memory_bytes, rel=2e-3)
@@ -89,3 +90,16 @@ def test_coverage_is_the_unbiased_pass_at_k() -> None:
 def test_coverage_of_more_than_the_samples_is_refused(k: int) -> None:
     with pytest.raises(ValueError, match="1 <= k <= 4"):
         paper.coverage([1, 0, 0, 1], k)
+
+
+def test_the_paper_multiplies_an_embedding_that_is_looked_up_and_we_do_not() -> None:
+    architecture = MODELS["Qwen3-8B"]
+    theirs, ours = paper.dense(architecture, 2000, 1), Price(architecture, 1.0).decode(1999, 1)
+    embedding = 2 * 151936 * 4096
+    assert architecture.looked_up_embedding * 2 == embedding
+    assert theirs.compute_flops - ours.compute_flops == pytest.approx(embedding, rel=1e-3)
+
+
+def test_the_paper_prices_no_other_kinds_of_layers() -> None:
+    with pytest.raises(ValueError, match="attention layers only"):
+        paper.dense(Architecture("model", 10, 10, (StateLayers(1, 4, 2, 0, 20),)), 1, 1)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinetics_serve.cost.sums import sum_capped, sum_whole_pages
+from kinetics_serve.cost.sums import sum_capped, sum_positions_in_chunks, sum_whole_pages
 
 tokens = st.integers(0, 300)
 
@@ -10,6 +10,11 @@ tokens = st.integers(0, 300)
 def test_sum_capped_is_the_loop(first: int, last: int, cap: int | None) -> None:
     naive = sum(i if cap is None else min(i, cap) for i in range(first, last + 1))
     assert sum_capped(first, last, cap) == naive
+
+
+@given(first=st.integers(1, 300), last=st.integers(-3, 300), chunk=st.integers(1, 70))
+def test_sum_positions_in_chunks_is_the_loop(first: int, last: int, chunk: int) -> None:
+    assert sum_positions_in_chunks(first, last, chunk) == sum((i - 1) % chunk + 1 for i in range(first, last + 1))
 
 
 @given(first=tokens, last=st.integers(-3, 300), page_size=st.integers(1, 70))

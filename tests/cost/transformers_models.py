@@ -58,17 +58,52 @@ SIZES: dict[str, Any] = {
 }
 
 KEYS = (
-    "tie_word_embeddings", "attention_bias", "mlp_bias", "use_bias", "use_qk_norm", "qkv_bias", "conv_bias", "add_bias_linear",
-    "use_qkv_bias", "use_sliding_window", "mamba_conv_bias", "mamba_proj_bias", "mamba_rms_norm", "attention_k_eq_v",
-    "enable_moe_block", "use_double_wide_mlp", "gating", "parallel_attn", "bias", "new_decoder_architecture", "multi_query",
-)  # fmt: skip
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "use_bias",
+    "use_qk_norm",
+    "qkv_bias",
+    "conv_bias",
+    "add_bias_linear",
+    "use_qkv_bias",
+    "use_sliding_window",
+    "mamba_conv_bias",
+    "mamba_proj_bias",
+    "mamba_rms_norm",
+    "attention_k_eq_v",
+    "enable_moe_block",
+    "use_double_wide_mlp",
+    "gating",
+    "parallel_attn",
+    "bias",
+    "new_decoder_architecture",
+    "multi_query",
+)
 NUMBERS: dict[str, Any] = {
-    "num_key_value_heads": 2, "first_k_dense_replace": 3, "num_dense_layers": 3, "n_shared_experts": 2, "num_shared_experts": 2,
-    "decoder_sparse_step": 2, "mlp_only_layers": [1, 4], "interleave_moe_layer_step": 2, "num_kv_shared_layers": 3,
-    "moe_layer_interval": 2, "moe_layer_start_index": 2, "moe_num_shared_experts": 2, "num_global_key_value_heads": 2,
-    "q_lora_rank": None, "head_dim": 24, "num_local_experts": 0, "num_experts": 0, "moe_layer_freq": 2,
-    "moe_latent_size": 16, "hidden_size_per_layer_input": 0, "expert_layer_period": 3, "attn_layer_period": 4,
-}  # fmt: skip
+    "num_key_value_heads": 2,
+    "first_k_dense_replace": 3,
+    "num_dense_layers": 3,
+    "n_shared_experts": 2,
+    "num_shared_experts": 2,
+    "decoder_sparse_step": 2,
+    "mlp_only_layers": [1, 4],
+    "interleave_moe_layer_step": 2,
+    "num_kv_shared_layers": 3,
+    "moe_layer_interval": 2,
+    "moe_layer_start_index": 2,
+    "moe_num_shared_experts": 2,
+    "num_global_key_value_heads": 2,
+    "q_lora_rank": None,
+    "head_dim": 24,
+    "num_local_experts": 0,
+    "num_experts": 0,
+    "moe_layer_freq": 2,
+    "moe_latent_size": 16,
+    "hidden_size_per_layer_input": 0,
+    "expert_layer_period": 3,
+    "attn_layer_period": 4,
+}
 """What each variation changes: a flag is turned round, a number is replaced."""
 
 

@@ -6,7 +6,8 @@ from transformers import LlamaConfig
 
 from kinetics_serve.cost import DENSE
 from kinetics_serve.engine import sparse
-from sparse_backend.config import BLOCK, SparseAttentionConfig
+from sparse_backend.config import SparseAttentionConfig
+from sparse_backend.constants import BLOCK
 from sparse_backend.selection import get_selector
 
 

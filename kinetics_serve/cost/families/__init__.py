@@ -55,7 +55,7 @@ def text_config(config: Mapping[str, Any], name: str) -> Config:
     elif isinstance(text, Mapping):
         raise UnsupportedArchitecture(name, model_type, "an unknown type of model with a language model inside")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise UnsupportedArchitecture(name, model_type, "an unknown type of model")
+        raise UnsupportedArchitecture(name, model_type, "an unknown type of model; docs/cost.md lists the known ones")
     return Config(given, class_defaults().get(model_type, {}), name, model_type)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kinetics_serve.cost.families.config import Config
+from kinetics_serve.cost.families.config import Config, shown
 from kinetics_serve.cost.families.parts import Part, dense
 from kinetics_serve.cost.layers import AttentionLayers
 
@@ -50,25 +50,24 @@ def head_size(config: Config, query_heads: int) -> int:
     return config.optional("head_dim", "attention_head_dim") or max(config.count("hidden_size") // query_heads, 1)
 
 
-def limits(config: Config, kind: str) -> dict[str, int]:
-    """A layer's window or chunk in tokens; none for full attention, nor for a window that holds every context."""
+def limits(config: Config, kind: str) -> tuple[int | None, int | None]:
+    """A layer's window and its chunk, in tokens; none for full attention, nor where they hold every context."""
     longest = config.optional("max_position_embeddings")
-    if kind == SLIDING:
-        limit = {"window": config.count("sliding_window")}
-    elif kind == CHUNKED:
-        limit = {"chunk": config.count("attention_chunk_size")}
-    elif kind == FULL:
-        return {}
-    else:
-        raise config.refuse(f"a layer of type {kind!r}")
-    return {} if longest is not None and min(limit.values()) >= longest else limit
+    if kind == FULL:
+        return None, None
+    if kind not in (SLIDING, CHUNKED):
+        raise config.refuse(f"a layer of type {shown(kind)}")
+    limit = config.count("sliding_window" if kind == SLIDING else "attention_chunk_size")
+    if longest is not None and limit >= longest:
+        return None, None
+    return (limit, None) if kind == SLIDING else (None, limit)
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Four projections, and what families add: biases (always, never, or where a key of that name says so), an RMSNorm of
-    each query and key ("head": of one head's size, "all": of all heads'), sinks, and a gate of every output element (by a
-    matrix of its own, or as a part of the queries' with its bias) or of every head."""
+    """Four projections, and what families add: biases (always, never, or where a key of that name says so), an RMSNorm
+    of each query and key ("head": of one head's size, "all": of all heads'), sinks, and a gate of every output element
+    (by a matrix of its own, or as a part of the queries' with its bias) or of every head."""
 
     qkv_bias: bool | str = "attention_bias"
     out_bias: bool | str = "attention_bias"
@@ -78,7 +77,7 @@ class Attention:
 
     def part(self, config: Config, index: int, kind: str) -> Part:
         shape = heads(config)
-        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, **limits(config, kind))
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, *limits(config, kind))
         return dense(self.parameters(config, shape), layer)
 
     def parameters(self, config: Config, shape: Heads, inner: int | None = None) -> int:

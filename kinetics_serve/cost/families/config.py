@@ -1,4 +1,5 @@
-"""A model's config.json, read with types: each key that is read is remembered, so that one that was not can be refused."""
+"""A model's config.json, read with types: each key that is read is remembered, so that one that was not can be
+refused."""
 
 from __future__ import annotations
 
@@ -17,21 +18,30 @@ MATTERS = re.compile(
 """Unread keys that hold one of these words are refused."""
 
 HARMLESS = re.compile(
-    r"""^_ | ^model_type$ | dropout | initializer | ^init_ | _token_(id|ids|index)$ | ^(rope|router|mtp|aux|beam|encoder|vision|image|video
-    |audio|pretraining|quantization|no_rope|gradient|output|return|id2|label2|task|use_mrope|mrope)_ | _aux_ | _loss | jitter
-    | rope_(theta|scaling|parameters|type|interleave)$ | rotary | ^(chunk_size_feed_forward|cross_attention_hidden_size|add_cross_attention
-    |cache_implementation|use_cache|attn_implementation|n_group|topk_group|topk_method|norm_topk_prob|norm_after_topk|ep_size|num_nextn_predict_layers
-    |num_mtp_modules|index_share_for_mtp_iteration|num_logits_to_keep|num_beam_groups|top_k|gradient_checkpointing|is_decoder
-    |n_positions|seq_aux|scoring_func|score_function|max_position_embeddings|original_max_position_embeddings|model_max_length|rms_norm_eps
-    |norm_eps|layer_norm_eps|layer_norm_epsilon|layernorm_epsilon|block_auto_adjust_ff_dim|embd_pdrop|resid_pdrop|residual_in_fp32|rescale_prenorm_residual|tie_encoder_decoder
-    |embedding_multiplier|attention_multiplier|query_pre_attn_scalar|attn_logit_softcapping|attn_temperature_tuning
-    |attn_scale|attention_value_scale|rope_local_base_freq|swa_rope_theta|use_mamba_kernels|num_return_sequences|prefix
-    |moe_router_dtype|moe_router_activation_func|moe_renormalize|moe_routed_scaling_factor|moe_router_scaling_factor|moe_router_logit_softcapping
-    |moe_apply_router_weight_on_input|expert_dtype|no_repeat_ngram_size|hidden_act|hidden_activation|mlp_hidden_act|mamba_hidden_act|mamba_chunk_size|chunk_size|use_bidirectional_attention
-    |logit_scale|logits_scaling|max_seq_len|dtype|torch_dtype)$ """,
-    re.VERBOSE,
+    "^_|^(rope|router|mtp|aux|beam|encoder|vision|image|video|audio|pretraining|quantization|gradient|output|return|id2"
+    "|label2|task|mrope|init|no_rope)_|dropout|initializer|_token_(id|ids|index)$|_aux_|_loss|jitter|rotary"
 )
-"""Of those, what costs nothing, or nothing that depends on it: names, training, routing's arithmetic, positions, drafts."""
+HARMLESS_KEYS = frozenset(
+    {
+        "add_cross_attention", "attention_multiplier", "attention_value_scale", "attn_implementation",
+        "attn_logit_softcapping", "attn_scale", "attn_temperature_tuning", "cache_implementation", "chunk_size",
+        "chunk_size_feed_forward", "cross_attention_hidden_size", "dtype", "embd_pdrop", "embedding_multiplier",
+        "ep_size", "expert_dtype", "gradient_checkpointing", "hidden_act", "hidden_activation",
+        "index_share_for_mtp_iteration", "indexer_rope_interleave", "is_decoder", "layer_norm_eps",
+        "layer_norm_epsilon", "layernorm_epsilon", "logit_scale", "logits_scaling", "mamba_chunk_size",
+        "mamba_hidden_act", "max_position_embeddings", "max_seq_len", "mlp_hidden_act", "model_max_length",
+        "model_type", "moe_apply_router_weight_on_input", "moe_renormalize", "moe_routed_scaling_factor",
+        "moe_router_activation_func", "moe_router_dtype", "moe_router_logit_softcapping",
+        "moe_router_scaling_factor", "n_group", "n_positions", "no_repeat_ngram_size", "norm_after_topk",
+        "norm_eps", "norm_topk_prob", "num_beam_groups", "num_logits_to_keep", "num_mtp_modules",
+        "num_nextn_predict_layers", "num_return_sequences", "original_max_position_embeddings", "prefix",
+        "query_pre_attn_scalar", "rescale_prenorm_residual", "resid_pdrop", "residual_in_fp32", "rms_norm_eps",
+        "rope_interleave", "rope_local_base_freq", "score_function", "scoring_func", "seq_aux",
+        "swa_rope_theta", "tie_encoder_decoder", "top_k", "topk_group", "topk_method", "torch_dtype",
+        "use_bidirectional_attention", "use_cache", "use_mamba_kernels",
+    }
+)  # fmt: skip
+"""Of those, what costs nothing, or nothing that depends on it: training, routing's arithmetic, positions, drafts."""
 
 
 class UnsupportedArchitecture(ValueError):
@@ -46,8 +56,8 @@ class Config:
     """The language model's part of a config.json, with what its class fills in where it is silent.
 
     Every read names the key under which families know a thing; several keys are several names for it. Raises
-    ``UnsupportedArchitecture`` for a value of another type or out of range, for a missing key without a default, and for
-    names that contradict each other.
+    ``UnsupportedArchitecture`` for a value of another type or out of range, for a missing key without a default, and
+    for names that contradict each other.
     """
 
     def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any], name: str, model_type: str) -> None:
@@ -153,7 +163,11 @@ class Config:
         unread = [
             key
             for key, value in self.given.items()
-            if value and key not in self.known and MATTERS.search(key) and not HARMLESS.search(key)
+            if value
+            and key not in self.known
+            and MATTERS.search(key)
+            and key not in HARMLESS_KEYS
+            and not HARMLESS.search(key)
         ]
         if unread:
             raise self.refuse(f"unknown {', '.join(unread[:8])}")

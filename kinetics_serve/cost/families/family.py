@@ -28,9 +28,9 @@ class Family:
     """Layers of some kinds, each a mixer of tokens (one for all kinds, or one for each) and a feed-forward part.
 
     ``norms`` of hidden size a layer; a norm has ``norm_vectors`` of weights (2 for LayerNorm with its bias, 0 for one
-    without weights), and so has the one before the head. ``extra`` is what else a model has; ``tables`` are embeddings that
-    are only ever looked up. Without ``ties``, the head cannot be the embedding. ``ignored`` keys are known to cost nothing.
-    """
+    without weights), and so has the one before the head. ``extra`` is what else a model has; ``tables`` are embeddings
+    that are only ever looked up. Without ``ties``, the head cannot be the embedding. ``ignored`` keys are known to cost
+    nothing."""
 
     mixer: Block | Mapping[str, Block]
     feed: Block | None

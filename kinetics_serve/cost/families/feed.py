@@ -36,10 +36,9 @@ class Mlp:
 class Mixture:
     """Routed experts, shared ones, and a router; ``dense`` stands in layers that are no mixture.
 
-    The fields of strings hold the names that families use for one thing. ``shared_width`` is the width of all shared experts
-    together; where it isn't told, ``shared`` of ``width``. ``correction`` is a number a expert that balances their load. Without experts every
-    layer is ``dense``, where that is ``optional``.
-    """
+    The fields of strings hold the names that families use for one thing. ``shared_width`` is the width of all shared
+    experts together; where it isn't told, ``shared`` of ``width``. ``correction`` is a number a expert that balances
+    their load. Without experts every layer is ``dense``, where that is ``optional``."""
 
     experts: tuple[str, ...] = ("num_experts", "num_local_experts", "n_routed_experts")
     routed: tuple[str, ...] = ("num_experts_per_tok",)

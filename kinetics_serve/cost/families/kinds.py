@@ -31,7 +31,9 @@ def typed(otherwise: Kinds, *keys: str) -> Kinds:
         for kind in types:
             if not isinstance(kind, str):
                 raise config.refuse(f"{kind!r} in layer_types")
-        config.ignore("sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval", "max_window_layers")
+        config.ignore(
+            "sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval", "max_window_layers"
+        )
         config.ignore("use_sliding_window", "global_attn_every_n_layers", "no_rope_layers", "no_rope_layer_interval")
         return [SYNONYMS.get(kind, kind) for kind in types]
 
@@ -39,7 +41,8 @@ def typed(otherwise: Kinds, *keys: str) -> Kinds:
 
 
 def every(period: int, *keys: str, other: str = SLIDING, first: bool = False) -> Kinds:
-    """Every ``period``-th layer, or as a key says, attends to everything; ``first``: the first of them, not the last."""
+    """Every ``period``-th layer, or as a key says, attends to everything; ``first``: the first of them, not the
+    last."""
 
     def kinds(config: Config) -> list[str]:
         number = config.count(*keys, default=period) if keys else period
@@ -115,7 +118,11 @@ def nemotron(config: Config) -> list[str]:
     pattern, types = config.text("hybrid_override_pattern"), config.listed("layers_block_type", "layer_types")
     if pattern is None and types is None:
         raise config.refuse("no hybrid_override_pattern or layers_block_type")
-    names: Mapping[Any, str] = NEMOTRON_LETTERS if pattern is not None else {**SYNONYMS, FULL: FULL, LINEAR: LINEAR, "mlp": MLP, "moe": MIXTURE}
+    names: Mapping[Any, str] = (
+        NEMOTRON_LETTERS
+        if pattern is not None
+        else {**SYNONYMS, FULL: FULL, LINEAR: LINEAR, "mlp": MLP, "moe": MIXTURE}
+    )
     kinds = list(pattern if pattern is not None else types or ())
     unknown = [kind for kind in kinds if not isinstance(kind, str) or kind not in names]
     if unknown or not kinds:

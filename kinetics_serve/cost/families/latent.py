@@ -14,8 +14,8 @@ HasIndexer = Callable[[Config, int], bool]
 
 @dataclass(frozen=True)
 class LatentAttention:
-    """Low-rank queries where ``q_lora_rank`` is given, latents of keys and values, and an indexer where ``indexer`` says
-    that a layer has its own (the layers between use its selection)."""
+    """Low-rank queries where ``q_lora_rank`` is given, latents of keys and values, and an indexer where ``indexer``
+    says that a layer has its own (the layers between use its selection)."""
 
     indexer: HasIndexer | None = None
     query_norm: bool = True
@@ -59,11 +59,15 @@ def glm_indexer(config: Config, index: int) -> bool:
     offset = config.whole("index_skip_topk_offset", default=2)
     if types is None and pattern is not None:
         names = {"F": "full", "S": "shared"}
-        types = [names.get(each) for each in pattern] if isinstance(pattern, str) else config.listed("index_topk_pattern")
+        types = (
+            [names.get(each) for each in pattern] if isinstance(pattern, str) else config.listed("index_topk_pattern")
+        )
     if types is None:
         return max(index - offset + 1, 0) % frequency == 0
     if len(types) != config.layers or types[index] not in ("full", "shared"):
-        raise config.refuse(f"indexer_types of {len(types)}, expected full or shared for each of {config.layers} layers")
+        raise config.refuse(
+            f"indexer_types of {len(types)}, expected full or shared for each of {config.layers} layers"
+        )
     if types[0] != "full":
         raise config.refuse("indexer_types that begin with a shared one")
     return bool(types[index] == "full")

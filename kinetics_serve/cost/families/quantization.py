@@ -34,8 +34,11 @@ def gemm_dtype(quantization: object) -> GemmDtype:
     """What most weights are multiplied in: fp8 or fp4 where weights *and* activations are, bf16 otherwise."""
     if not isinstance(quantization, Mapping):
         return "bf16"
-    method, algorithm = str(quantization.get("quant_method")), str(quantization.get("quant_algo")).upper()
-    if method in ("fp8", "fbgemm_fp8") or algorithm.startswith("FP8"):
+    inner = quantization.get("quantization")
+    said = {**(inner if isinstance(inner, Mapping) else {}), **quantization}
+    method, algorithm = said.get("quant_method"), said.get("quant_algo")
+    algorithm = algorithm.upper() if isinstance(algorithm, str) else ""
+    if method == "fp8" or method == "fbgemm_fp8" or algorithm.startswith("FP8"):
         return "fp8"
     if algorithm == "NVFP4":
         return "fp4"

@@ -25,8 +25,8 @@ class Both:
 
 @dataclass(frozen=True)
 class GemmaAttention:
-    """Gemma 3n and 4: the last ``num_kv_shared_layers`` read the KV of earlier ones; full layers of Gemma 4 have heads of
-    their own, whose values may be its keys (vLLM stores both)."""
+    """Gemma 3n and 4: the last ``num_kv_shared_layers`` read the KV of earlier ones; full layers of Gemma 4 have heads
+    of their own, whose values may be its keys (vLLM stores both)."""
 
     globals: bool
 
@@ -39,7 +39,7 @@ class GemmaAttention:
             if kind == FULL:
                 shape = Heads(shape.query, kv if kv is not None and shares_matrix else shape.kv, size, size)
         stores = index < config.layers - config.whole("num_kv_shared_layers", default=0)
-        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, stores=stores, **limits(config, kind))
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, *limits(config, kind), stores=stores)
         weights = Attention(head_norms="head").parameters(config, shape)
         hidden = config.count("hidden_size")
         if not stores:
@@ -129,7 +129,7 @@ class LagunaAttention:
         if gate not in (True, "per-head") or shape.query < 1:
             raise config.refuse(f"gating {shown(gate)}, {shape.query} query heads")
         attention = Attention(head_norms="head", gate="head")
-        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, **limits(config, kind))
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, *limits(config, kind))
         return dense(attention.parameters(config, shape), layer)
 
 
@@ -150,8 +150,8 @@ class MiMoAttention:
         shape = sliding if kind == SLIDING else full
         sinks = config.flag("add_swa_attention_sink_bias", default=True), config.flag("add_full_attention_sink_bias")
         attention = Attention(out_bias=False, sinks=sinks[0] if kind == SLIDING else sinks[1])
-        size = {} if shape.value_size == shape.key_size else {"value_size": shape.value_size}
-        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, **size, **limits(config, kind))
+        size = None if shape.value_size == shape.key_size else shape.value_size
+        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, *limits(config, kind), value_size=size)
         return dense(attention.parameters(config, shape), layer)
 
 
@@ -164,7 +164,9 @@ class BlockSparseAttention:
         shape, hidden = heads(config), config.count("hidden_size")
         if config.value("sparse_attention_config") is not None:
             sparse = config.part("sparse_attention_config")
-            sparse.ignore("sparse_attention_freq", "sparse_disable_index_value", "sparse_score_type", "sparse_init_block")
+            sparse.ignore(
+                "sparse_attention_freq", "sparse_disable_index_value", "sparse_score_type", "sparse_init_block"
+            )
             sparse.ignore("sparse_local_block", "use_sparse_attention")
             names = ("sparse_topk_blocks", "sparse_block_size", "sparse_num_index_heads", "sparse_index_dim")
         else:
@@ -271,8 +273,12 @@ class Lfm2Mlp:
                 width = int(multiplier * width)
                 step = config.count("block_multiple_of", default=256)
                 width = -(-width // step) * step
-        config.ignore("block_multiple_of", "block_ffn_dim_multiplier", "block_use_swiglu", "block_norm_eps", "block_dim")
-        config.ignore("conv_dim", "conv_dim_out", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale")
+        config.ignore(
+            "block_multiple_of", "block_ffn_dim_multiplier", "block_use_swiglu", "block_norm_eps", "block_dim"
+        )
+        config.ignore(
+            "conv_dim", "conv_dim_out", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale"
+        )
         return dense(Mlp().parameters(config, width))
 
 

@@ -44,9 +44,7 @@ QWEN2 = Family(Attention(qkv_bias=True, out_bias=False), Mlp(), typed(last_slide
 QWEN3 = Family(Attention(head_norms="head"), Mlp(), typed(last_slide))
 
 QWEN_EXPERTS = Mixture(mixture=qwen_mixture, optional=True)
-QWEN3_MOE = replace(
-    QWEN3, feed=QWEN_EXPERTS, ignored=("shared_expert_intermediate_size", "qkv_bias", "use_qk_norm")
-)
+QWEN3_MOE = replace(QWEN3, feed=QWEN_EXPERTS, ignored=("shared_expert_intermediate_size", "qkv_bias", "use_qk_norm"))
 QWEN2_MOE = replace(
     QWEN2,
     mixer=Attention(qkv_bias="qkv_bias", out_bias=False),
@@ -107,7 +105,6 @@ DEEPSEEK_DSA = replace(
     DEEPSEEK, mixer=LatentAttention(indexer=every_layer), ignored=("indexer_rope_interleave", "layer_types")
 )
 GLM_DSA = replace(DEEPSEEK_DSA, mixer=LatentAttention(indexer=glm_indexer))
-
 
 
 class Glm4MoeAttention:
@@ -233,7 +230,14 @@ MINIMAX_M3 = Family(
         mixture=listed_or("mlp_layer_types", listed_or("moe_layer_freq", lambda config, index: True, 1, 0)),
     ),
     special.minimax_m3_kinds,
-    ignored=("use_qk_norm", "qk_norm_type", "use_routing_bias", "use_gemma_norm", "attention_output_gate", "first_k_dense_replace"),
+    ignored=(
+        "use_qk_norm",
+        "qk_norm_type",
+        "use_routing_bias",
+        "use_gemma_norm",
+        "attention_output_gate",
+        "first_k_dense_replace",
+    ),
 )
 BAILING_EXPERTS = Mixture(
     shared=("num_shared_experts", "n_shared_experts"),
@@ -255,7 +259,11 @@ MIMO_V2 = Family(
     either(
         "hybrid_layer_pattern",
         flagged("hybrid_layer_pattern", "sliding_attention", FULL),
-        typed(lambda config: [FULL if not index or (index + 1) % 6 == 0 else "sliding_attention" for index in range(config.layers)]),
+        typed(
+            lambda config: [
+                FULL if not index or (index + 1) % 6 == 0 else "sliding_attention" for index in range(config.layers)
+            ]
+        ),
     ),
 )
 KIMI_EXPERTS = Mixture(
@@ -281,7 +289,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2_5_vl_text": QWEN2,
     "qwen3_next": QWEN3_NEXT,
     "qwen3_5_text": QWEN3_5,
-    "qwen3_5_moe_text": replace(QWEN3_NEXT, feed=replace(QWEN3_NEXT.feed, mixture=qwen_mixture)),
+    "qwen3_5_moe_text": QWEN3_NEXT,
     "mimo": replace(QWEN2, ignored=("attention_bias",)),
     "gemma": GEMMA,
     "gemma2": GEMMA2,
@@ -354,27 +362,33 @@ FAMILIES: Mapping[str, Family] = {
     "cohere": Family(Attention(), Mlp(), norms=1),
     "cohere2": Family(Attention(), Mlp(), every(4, "sliding_window_pattern"), norms=1),
     "cwm": Family(Attention(qkv_bias=False, out_bias=False), Mlp(), every(4, first=True)),
-    "dots1": Family(
-        Attention(head_norms="head"), DEEPSEEK_EXPERTS, typed(last_slide)
-    ),
+    "dots1": Family(Attention(head_norms="head"), DEEPSEEK_EXPERTS, typed(last_slide)),
     "exaone_moe": Family(
         Attention(qkv_bias=False, out_bias=False, head_norms="head"),
-        Mixture(shared=("num_shared_experts",), mixture=listed_or("mlp_layer_types", first_dense("first_k_dense_replace", default=1))),
+        Mixture(
+            shared=("num_shared_experts",),
+            mixture=listed_or("mlp_layer_types", first_dense("first_k_dense_replace", default=1)),
+        ),
         typed(exaone),
     ),
-    "flex_olmo": Family(Attention(head_norms="all"), replace(MIXTRAL_EXPERTS, experts=("num_experts", "num_local_experts"))),
-    "olmoe": Family(Attention(head_norms="all"), replace(MIXTRAL_EXPERTS, experts=("num_experts", "num_local_experts"))),
+    "flex_olmo": Family(
+        Attention(head_norms="all"), replace(MIXTRAL_EXPERTS, experts=("num_experts", "num_local_experts"))
+    ),
+    "olmoe": Family(
+        Attention(head_norms="all"), replace(MIXTRAL_EXPERTS, experts=("num_experts", "num_local_experts"))
+    ),
     "olmo": Family(Attention(), Mlp(), norm_vectors=0),
     "glm": Family(Attention(out_bias=False), Mlp()),
     "glm4": Family(Attention(out_bias=False), Mlp(), norms=4),
     "granite_swa": replace(LLAMA, mixer=Attention(sinks=True), kinds=every(4, first=True)),
     "granitemoe": Family(Attention(), MIXTRAL_EXPERTS),
-    "granitemoeshared": Family(
-        Attention(), replace(MIXTRAL_EXPERTS, shared_width=("shared_intermediate_size",))
-    ),
+    "granitemoeshared": Family(Attention(), replace(MIXTRAL_EXPERTS, shared_width=("shared_intermediate_size",))),
     "hy_v3": Family(
         Attention(head_norms="head"),
-        Mixture(shared=("num_shared_experts",), mixture=listed_or("mlp_layer_types", first_dense("first_k_dense_replace", default=1))),
+        Mixture(
+            shared=("num_shared_experts",),
+            mixture=listed_or("mlp_layer_types", first_dense("first_k_dense_replace", default=1)),
+        ),
     ),
     "jais2": Family(Attention(), Mlp(matrices=2, bias="mlp_bias"), norm_vectors=2),
     "kimi_linear": Family(
@@ -382,33 +396,40 @@ FAMILIES: Mapping[str, Family] = {
         KIMI_EXPERTS,
         kimi,
         ties=False,
-        ignored=("mla_use_nope", "num_expert_group", "linear_attn_config", "linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim"),
+        ignored=(
+            "mla_use_nope",
+            "num_expert_group",
+            "linear_attn_config",
+            "linear_head_dim",
+            "linear_num_heads",
+            "linear_conv_kernel_dim",
+        ),
     ),
     "lfm2": Family(
         {LINEAR: ShortConvolution(), FULL: Attention(qkv_bias=False, out_bias=False, head_norms="head")},
         special.Lfm2Mlp(),
         special.lfm2_kinds,
     ),
-    "longcat_flash": Family(
-        special.Both(LatentAttention(), LatentAttention()), special.LongcatFeed(), norms=4
-    ),
+    "longcat_flash": Family(special.Both(LatentAttention(), LatentAttention()), special.LongcatFeed(), norms=4),
     "nemotron": Family(Attention(), Mlp(matrices=2, bias="mlp_bias"), norm_vectors=2),
-    "olmo_hybrid": Family(
-        {LINEAR: GatedDeltaNet(), FULL: Attention(head_norms="all")}, Mlp(), every(4, other=LINEAR)
+    "olmo_hybrid": Family({LINEAR: GatedDeltaNet(), FULL: Attention(head_norms="all")}, Mlp(), every(4, other=LINEAR)),
+    "phi": Family(
+        Attention(qkv_bias=True, out_bias=True), Mlp(matrices=2, bias=True), norms=1, norm_vectors=2, head_bias=True
     ),
-    "phi": Family(Attention(qkv_bias=True, out_bias=True), Mlp(matrices=2, bias=True), norms=1, norm_vectors=2, head_bias=True),
     "phimoe": Family(Attention(), MIXTRAL_EXPERTS, typed(all_slide), norm_vectors=2),
     "seed_oss": Family(Attention(out_bias="attention_out_bias"), Mlp(bias="mlp_bias")),
-    "solar_open": Family(
-        Attention(out_bias=False), DEEPSEEK_EXPERTS
-    ),
+    "solar_open": Family(Attention(out_bias=False), DEEPSEEK_EXPERTS),
     "stablelm": Family(Attention(qkv_bias="use_qkv_bias", out_bias=False), Mlp(), norm_vectors=2),
     "starcoder2": Family(
-        Attention(qkv_bias="use_bias", out_bias="use_bias"), Mlp(matrices=2, bias="use_bias"), typed(all_slide), norm_vectors=2
+        Attention(qkv_bias="use_bias", out_bias="use_bias"),
+        Mlp(matrices=2, bias="use_bias"),
+        typed(all_slide),
+        norm_vectors=2,
     ),
     "vaultgemma": Family(Attention(), Mlp(), every(2)),
     "hunyuan_v1_moe": Family(
-        Attention(head_norms="head"), Mixture(width=("intermediate_size",), routed=("moe_topk",), shared_width=("intermediate_size",))
+        Attention(head_norms="head"),
+        Mixture(width=("intermediate_size",), routed=("moe_topk",), shared_width=("intermediate_size",)),
     ),
 }
 
