@@ -54,7 +54,7 @@ def test_traces_become_a_calibration_figures_and_plans(traces_file: Path, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--strategy", "guess", "--budget", "1e12"), "unknown strategy 'guess'"),
+        (("--strategy", "guess", "--budget", "1e12"), "no strategy is called 'guess'"),
         (("--budget", "lots"), "--budget takes eFLOPs"),
         (("--budget", "1"), "does not cover one sample"),
         (("--budget", "1e12", "--max-tokens", "4000"), "recorded with at most 400 tokens"),
