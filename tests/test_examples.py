@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from kinetics_serve.traces.recorder import Recorder
+from tests.e2e.conftest import free_port
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.ledger.server import FrontEnd, check_error, front_end
 from tests.openapi_document import document_of
@@ -128,7 +129,25 @@ def test_an_unknown_scorer_is_answered_with_those_that_there_are(server: FrontEn
     check_error(answer, 400, "invalid_request", "confidence", "reward_model", "did you mean 'keywords'?")
 
 
-# ----- both -----
+# ----- all of them -----
+
+
+def test_a_part_that_cannot_be_loaded_is_named_with_its_package(
+    traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "worm-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: worm-package\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[kinetics_serve.strategies]\nworm = no_such_module:SPEC\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PLUGINS.parents[1])]))
+    for words in (
+        ("serve", "--upstream", "http://127.0.0.1:9", "--port", free_port(), "--hardware", "b200"),
+        ("replay", traces, "--strategy", "worm", "--budget", "4samples", "--hardware", "b200"),
+    ):
+        done = command(*words)
+        assert done.returncode == 1
+        said = done.stderr.splitlines()[-1]
+        assert said.startswith("error: the strategy 'worm' of worm-package can't be loaded: ModuleNotFoundError")
 
 
 def test_the_openapi_document_has_the_parts_and_their_options(server: FrontEnd) -> None:

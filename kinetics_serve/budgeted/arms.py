@@ -64,7 +64,7 @@ def auto_models(pool: Pool, calibration: Calibration | None, may_use: MayUse) ->
 async def arms_of(
     body: Json, options: KineticsOptions, completion: type[Completion], services: Services, may_use: MayUse
 ) -> list[LiveArm]:
-    """What a request may run on, the first being what it asks for. Raises what requests.errors knows."""
+    """What a request may run on, the first being what it asks for. Raises KineticsError."""
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise invalid(f"model must be a text, given: {model!r:.100}", "model")

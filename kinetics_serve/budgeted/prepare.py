@@ -78,7 +78,7 @@ class Prepared:
 async def prepare(
     body: Json, options: KineticsOptions, completion: type[Completion], tenant: Tenant | None, services: Services
 ) -> Prepared:
-    """Raises what requests.errors knows."""
+    """Raises KineticsError."""
     judge = getattr(options.scorer, "model", None)
     if judge is not None:
         check_model(tenant, judge)

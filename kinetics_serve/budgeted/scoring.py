@@ -14,7 +14,7 @@ from kinetics_serve.sources.completion import ChatCompletion
 async def scorer_of(options: KineticsOptions, prompt: Prompt, served: ServedModel, services: Services) -> Scorer | None:
     """None for the model's own confidence, which samples bring along. served: the model that generates.
 
-    Raises what requests.errors knows.
+    Raises KineticsError.
     """
     stated = options.scorer
     if stated.kind == CONFIDENCE:

@@ -26,6 +26,7 @@ def calibrate(
     from rich.progress import Progress
 
     from kinetics_serve.planner.calibrate import calibrate as run
+    from kinetics_serve.registry import BrokenPart
 
     recordings = [open_traces(path, architecture, tokenizer) for path in traces_files]
     with Progress(console=errors) as progress:
@@ -37,7 +38,7 @@ def calibrate(
                 repeats,
                 lambda done, of: progress.update(bar, completed=done, total=of),
             )
-        except ValueError as error:
+        except (BrokenPart, ValueError) as error:
             raise fail(error) from None
     found.save(out)
     print_laws(found)

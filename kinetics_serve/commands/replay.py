@@ -31,14 +31,14 @@ def replay(
     from kinetics_serve.cost import Price
     from kinetics_serve.planner.budget import BudgetTooSmall
     from kinetics_serve.planner.plan import plan
-    from kinetics_serve.registry import UnknownPart
+    from kinetics_serve.registry import BrokenPart, UnknownPart
     from kinetics_serve.runner.replays import Recording, replay_all
     from kinetics_serve.strategies.spec import AUTO, STRATEGIES
 
     if strategy != AUTO:
         try:
             STRATEGIES.get(strategy)
-        except UnknownPart as error:
+        except (BrokenPart, UnknownPart) as error:
             raise fail(error) from None
     stated = budget_of(budget)
     traces = open_traces(traces_file, architecture, tokenizer)

@@ -31,6 +31,7 @@ def serve(settings: Settings) -> None:
     from kinetics_serve.engine.embedded.bundled_model import BundledModelError
     from kinetics_serve.engine.embedded.diagnose import EngineError
     from kinetics_serve.observability import log
+    from kinetics_serve.registry import BrokenPart
     from kinetics_serve.server.workers import Worker, WorkersFailed
 
     options = settings.options
@@ -50,7 +51,7 @@ def serve(settings: Settings) -> None:
         for line in error.log_tail:
             errors.print(f"  {line}", markup=False, soft_wrap=True)
         raise fail(f"the engine could not start: {error}") from None
-    except (OSError, BundledModelError, WorkersFailed) as error:
+    except (OSError, BundledModelError, BrokenPart, WorkersFailed) as error:
         raise fail(error) from None
 
 
