@@ -43,6 +43,7 @@ _CHARACTERS = {
     "，": ",",
     "；": ";",
     "。": ".",
+    "…": r"\dots ",
     "“": '"',
     "”": '"',
     "’": "'",
@@ -100,7 +101,8 @@ _SYNONYMS = {
     "Q": r"\mathbb{Q}",
 }
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_ASCII = ((re.compile(r"<=|=<"), r"\\le "), (re.compile(r">="), r"\\ge "), (re.compile(r"!=|<>"), r"\\ne "))
+_ASCII = ((re.compile(r"<=|=<"), r"\\le "), (re.compile(r">="), r"\\ge "), (re.compile(r"!=|<>"), r"\\ne "),
+          (re.compile(r"\.\.\.+"), r"\\dots "))
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|textnormal|texttt|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|emph|"
     r"boldsymbol|bm|fbox|boxed)\s*\{([^{}]*)\}"

@@ -56,7 +56,7 @@ _SIGNS = re.compile(r"^(?P<sign>[-+]?)\s*(?P<currency>[€£¥₹])\s*(?=[-+]?[\
 _MARKED = re.compile(r"^(?P<value>.*?)\s*\\(?:text|textbf|textit|textrm|textnormal|mathrm|mbox|operatorname)\s*"
                      r"\{(?P<unit>[^{}]*)\}\s*(?P<power>(?:\^\s*\{?\s*[23]\s*\}?)?)$", re.S)  # fmt: skip
 _PLAIN = re.compile(
-    r"^(?P<value>.*(?:[\d})]|\\pi))(?P<space>\s*)"
+    r"^(?P<value>.*(?<![\^_])(?<![\^_]\{)(?:[\d})]|\\pi))(?P<space>\s*)"
     r"(?P<unit>%|(?:\^\s*\{?\\circ\s*\}?\s*)?[A-Za-z€£¥₹¢][A-Za-z€£¥₹¢./ ]*|\^\s*\{?\\circ\s*\}?)"
     r"(?P<power>(?:\^\s*\{?\s*[23]\s*\}?)?)$",
     re.S,
@@ -83,7 +83,7 @@ def quantity(text: str) -> Quantity | None:
         return None
     words = _WORD.findall(_CIRCLE.sub("°", found["unit"]))
     spaced = "space" not in found.groupdict() or bool(found["space"])
-    if not words or not (_is_unit(words) or (spaced and max(map(len, words)) > 1)):
+    if not words or not (_is_unit(words) or (spaced and max(map(len, words)) > 2)):
         return None
     if not spaced and len(words) == 1 and len(words[0]) == 1 and words[0].isalpha():
         return None  # 3m is a product; 3 m and 3\text{m} are a length
