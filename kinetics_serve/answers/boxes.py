@@ -11,10 +11,13 @@ _STARTS_ANEW = re.compile(
     r"(?i)[.!?][\s$)]|\n\s*\n|(?<![a-z])(?:no|not|wait|actually|instead|rather|exactly|hence|thus|therefore|then|so|"
     r"check|correct(?:ed|ion)?|simplif\w+|which|i\.e|equals|that is)(?![a-z])|(?<![<>!])=\s*\\?[\[$(]*\s*$"
 )
+_PER_CENT = re.compile(r"[ $]*(?:\\[)\]])?\s*(?:\\?%|percent|per cent|pct)")
+_DELIMITER = re.compile(r"(?:\\[(\[]|\$|\s)+$")
 _NAMED = re.compile(r"([a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?)\s*=\s*$")
 
+MAX_NEAR = 10
 MAX_BETWEEN = 70
-"""Characters between boxes that are one answer, as in math-verify."""
+"""Characters between boxes that are one answer, whatever they say, and where a word or comma joins them: math-verify's."""
 
 MAX_SEARCHED = 65_536
 """Characters of a text's end in which boxes are looked for."""
@@ -45,7 +48,8 @@ def last_boxes(text: str) -> tuple[str, int] | None:
         name = _NAMED.search(between)
         if name is not None:
             between = between[: name.start()]
-        if len(between) > MAX_BETWEEN or not _JOINED.search(between) or _STARTS_ANEW.search(between):
+        near = len(between) < MAX_NEAR or (len(between) <= MAX_BETWEEN and _JOINED.search(between))
+        if not near or _STARTS_ANEW.search(between):
             break
         group.insert(0, box)
     return _together(text, group), offset + group[-1].end
@@ -55,11 +59,11 @@ def _together(text: str, boxes: list[Box]) -> str:
     names = [_NAMED.search(text[max(0, box.start - 20) : box.start]) for box in boxes]
     contents = [box.content for box in boxes]
     if len(boxes) == 1:
-        return contents[0]
+        return contents[0] + ("%" if _PER_CENT.match(text, boxes[0].end) else "")
     if all(names):
         return ", ".join([f"{name[1]} = {each}" for name, each in zip(names, contents, strict=True) if name])
     distinct = list(dict.fromkeys(contents))
-    before, after = text[: boxes[0].start].rstrip(" $\\"), text[boxes[-1].end :].lstrip(" $\\")
+    before, after = _DELIMITER.sub("", text[: boxes[0].start]).rstrip(), text[boxes[-1].end :].lstrip(" $")
     joined = ",".join(distinct)
     return f"({joined})" if before.endswith("(") and after.startswith(")") and len(distinct) > 1 else joined
 

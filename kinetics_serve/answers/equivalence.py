@@ -17,6 +17,10 @@ Domain = Literal["math", "choice", "text", "json", "exact"]
 MAX_MATH_LENGTH = 500
 """Longer answers are compared as text: no formula that a person reads is longer."""
 
+ROUNDED_PLACES = 10
+MAX_SIMPLE_DENOMINATOR = 1000
+"""Below it, no two fractions have the same ten decimal places."""
+
 _EDGE = " \t\r\n.,;:!?\"'`*_$"
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?(?:\s*/\s*\d+)?", re.I)
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
@@ -48,7 +52,7 @@ def quick_key(answer: str, kind: EquivalenceKind) -> str | None:
             return text_key(answer)
     if kind == "text" or len(answer) > MAX_MATH_LENGTH:
         return text_key(answer)
-    bare = unstyled(plain(answer)).strip(" \t\n.,;:*`\"'$")
+    bare = unstyled(plain(answer)).lstrip(" \t\n,;:*`\"'").rstrip(" \t\n.,;:*`\"'")
     if kind in ("auto", "choice") and (letter := _letter(bare, kind)) is not None:
         return f"choice:{letter}"
     if kind == "choice":
@@ -102,7 +106,21 @@ def simple_number(text: str) -> Fraction | None:
         return None
     numerator, _, denominator = text.partition("/")
     bottom = int(denominator) if denominator else 1
-    return Fraction(numerator.strip()) / bottom if bottom else None
+    return decimal(numerator.strip()) / bottom if bottom else None
+
+
+def decimal(text: str) -> Fraction:
+    """The value of a decimal: exactly what it says, so that 0.333 is not 1/3.
+
+    One of ten or more decimal places that is a simple fraction rounded is that fraction: 0.3333333333 is 1/3. Which
+    fraction depends on the decimal alone, so this merges no two values that are stated exactly.
+    """
+    value = Fraction(text)
+    places = len(text.partition(".")[2])
+    if places < ROUNDED_PLACES or not text[-1].isdigit() or "e" in text.lower():
+        return value
+    simple = value.limit_denominator(MAX_SIMPLE_DENOMINATOR)
+    return simple if 2 * abs(simple - value) <= Fraction(1, 10**places) else value
 
 
 def _letter(bare: str, kind: EquivalenceKind) -> str | None:

@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kinetics_serve.answers import boxes, choices, marks, numerals, patterns, spec
+from kinetics_serve.answers.equivalence import MAX_MATH_LENGTH
+from kinetics_serve.answers.expressions import SEARCHED_CHARACTERS, last_expression
 from kinetics_serve.answers.spec import Extractor, ExtractorSpec, PatternError
 from kinetics_serve.answers.structured import json_text
 from kinetics_serve.answers.thinking import after_thinking, turns
@@ -13,14 +15,7 @@ from kinetics_serve.registry import Registry
 
 EXTRACTORS = Registry("kinetics_serve.extractors", "extractor", ExtractorSpec)
 
-_FORMULA = re.compile(
-    r"\$\$\s*(.+?)\s*\$\$|\$\s*([^$\n]+?)\s*\$(?!\d)|\\\(\s*(.+?)\s*\\\)|\\\[\s*(.+?)\s*\\\]", re.S
-)
-_WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}")
-_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}")
-_NAME = re.compile(r"\\?[a-zA-Z]+")
-_SEARCHED_CHARACTERS = 4096
-"""How much of a text's end is searched for a formula or number that nothing marks as the answer."""
+_NOTHING_ELSE = re.compile(r"[-+(\[]*\d[\d.,;/^*+()\[\] -]*")
 
 
 class Ignored(BaseModel):
@@ -31,7 +26,7 @@ class Ignored(BaseModel):
 
 def number(text: str) -> str | None:
     """The last number, as written but for thousands separators and currency."""
-    found = numerals.last_number(text[-_SEARCHED_CHARACTERS:])
+    found = numerals.last_number(text[-SEARCHED_CHARACTERS:])
     return found[0] if found is not None else None
 
 
@@ -47,7 +42,7 @@ def auto(text: str) -> str | None:
     """
     before, after = turns(text)
     stated = _stated(before) or (_stated(text) if after else None)
-    return stated or _last_expression(before) or last_line(before)
+    return stated or _whole(before) or last_expression(before) or last_line(before)
 
 
 def _stated(text: str) -> str | None:
@@ -58,21 +53,10 @@ def _stated(text: str) -> str | None:
     return found[0] if found is not None else marks.marked(text)
 
 
-def _last_expression(text: str) -> str | None:
-    tail = text[-_SEARCHED_CHARACTERS:]
-    found = numerals.last_number(tail)
-    formulas = [each for each in _FORMULA.finditer(tail) if _is_formula(_inside(each))]
-    if formulas and (found is None or formulas[-1].end() >= found[2]):
-        return _inside(formulas[-1])
-    return found[0] if found is not None else None
-
-
-def _inside(found: re.Match[str]) -> str:
-    return str(next(filter(None, found.groups()), ""))
-
-
-def _is_formula(text: str) -> bool:
-    return not (_WORDS.search(_TEXT_COMMAND.sub("", text)) or _NAME.fullmatch(text))
+def _whole(text: str) -> str | None:
+    """The text itself, where it is nothing but an expression."""
+    text = text.strip()
+    return text if 0 < len(text) <= MAX_MATH_LENGTH and "$" not in text and _NOTHING_ELSE.fullmatch(text) else None
 
 
 AUTO = spec.plain("boxed, else marked in words, else the last formula or number, else the last line", auto)

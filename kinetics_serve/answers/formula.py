@@ -7,6 +7,7 @@ It can take arbitrarily long on hostile input, and imports SymPy: `algebra` runs
 
 import re
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import sympy
@@ -14,14 +15,14 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from sympy.core.function import AppliedUndef
 from sympy.functions.elementary.trigonometric import TrigonometricFunction
 
-from kinetics_serve.answers.equivalence import number
+from kinetics_serve.answers.equivalence import decimal, number
 
 MAX_BITS = 1 << 20
 """Of a number that is worked out. What is larger stays as it is written."""
 
 MAX_FACTORIAL = 20_000
-MAX_SURD_DEGREE = 16
-"""Of the minimal polynomials that algebraic numbers are known by."""
+MAX_SURD_DEGREE = 12
+"""Of the minimal polynomials that algebraic numbers are known by: larger ones take too long to find."""
 
 _CONFIG = ConversionConfig(lowercase_symbols=False)
 _FUNCTIONS = (
@@ -42,7 +43,7 @@ _SHORT_WORDS = frozenset("is it of am pm no or if in to at by we he so as an up 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 _UNREADABLE = re.compile(
-    r"['`\"?:;#@&~]|!!|\d\s+[\d.]|\d_|(?<![a-zA-Z\\])I(?![a-zA-Z])|(?<!\\)(?<![a-zA-Z\\])[a-zA-Z]\d"
+    r"['`\"?:;#@~]|!!|\d\s+[\d.]|\d_|(?<![a-zA-Z\\])I(?![a-zA-Z])|(?<!\\)(?<![a-zA-Z\\])[a-zA-Z]\d"
     r"|^\s*\d+-\d+\s*$|^\s*\d{1,4}([-/])\d{1,2}\1\d{1,4}\s*$"
 )
 """What the parser would misread: primes, ratios, times, numbers that merely stand side by side, bases, I, B2, ranges and
@@ -56,9 +57,10 @@ _DECIMAL = re.compile(r"(\^\s*)?(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 _LOGARITHM = re.compile(r"\\log_\s*\{?(\d+)\}?\s*(\d+)(?![\d.])")
 _MIXED = re.compile(r"(?<![\w.}/])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])")
 _PER_CENT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*%")
-_PRODUCT = re.compile(r"(?<![\w}])(\d+)\s*(?=\()")
+_PRODUCT = re.compile(r"(?<![\w}^.])(\d+)\s*(?=\()")
 _LETTER_PRODUCT = re.compile(r"(\))\s*(?=\d)")
 _UPRIGHT = re.compile(r"\\(?:mathrm|text|mathit|operatorname)\s*\{\s*([a-zA-Z])\s*\}")
+_MATRIX = re.compile(r"\\(?:begin|end)\{[bpv]?matrix\}|[&]|\\\\")
 _ENDS = re.compile(r"[\s.,;]+$")
 
 
@@ -76,8 +78,8 @@ def expression(text: str) -> Any:
         )
     except Exception:  # the parser's own, and whatever SymPy makes of a stranger's text
         raise NotAFormula(text) from None
-    if isinstance(parsed, sympy.MatrixBase):
-        return parsed.applyfunc(normal)
+    if isinstance(parsed, sympy.MatrixBase | sympy.MatrixExpr):
+        return sympy.Matrix(parsed.doit()).applyfunc(normal)
     if not isinstance(parsed, sympy.Expr):
         raise NotAFormula(text)
     return normal(parsed)
@@ -123,11 +125,11 @@ def _readable(text: str) -> str:
     text = _LOGARITHM.sub(r"\\log_{\1}{\2}", _DECIMAL.sub(_decimal, text))
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
     text = _LETTER_PRODUCT.sub(r"\1\\cdot ", _PRODUCT.sub(r"\1\\cdot ", text)).replace("*", r"\cdot ")
-    if not text or _UNREADABLE.search(text) or _OTHER_COMMAND.search(text):
+    if not text or _UNREADABLE.search(text) or _OTHER_COMMAND.search(_MATRIX.sub("", text)):
         raise NotAFormula(text)
-    if not all(command in _KNOWN for command in _COMMAND.findall(text)):
+    if not all(command in _KNOWN for command in _COMMAND.findall(_MATRIX.sub("", text))):
         raise NotAFormula(text)
-    if any(map(_is_word, _LETTERS.findall(text))):
+    if any(map(_is_word, _LETTERS.findall(_MATRIX.sub("", text)))):
         raise NotAFormula(text)
     return text
 
@@ -143,7 +145,8 @@ def _repeated(found: re.Match[str]) -> str:
 
 
 def _decimal(found: re.Match[str]) -> str:
-    fraction = rf"\frac{{{found[2]}{found[3]}}}{{1{'0' * len(found[3])}}}"
+    value = decimal(f"{found[2]}.{found[3]}")
+    fraction = rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
     return f"{found[1]}{{{fraction}}}" if found[1] else fraction
 
 
@@ -181,10 +184,10 @@ def _algebraic(value: Any) -> Any:
     surd = sympy.expand(sympy.radsimp(sympy.sqrtdenest(sympy.expand(value))))
     if all(_is_surd(term) for term in sympy.Add.make_args(surd)):
         return surd
+    if prod([int(power.exp.q) for power in surd.atoms(sympy.Pow) if power.exp.is_Rational]) > MAX_SURD_DEGREE:
+        return surd
     unknown = sympy.Dummy("x")
     polynomial = sympy.Poly(sympy.minimal_polynomial(value, unknown), unknown)
-    if polynomial.degree() > MAX_SURD_DEGREE:
-        return surd
     if polynomial.degree() <= 2:
         roots = [sympy.expand(root) for root in sympy.roots(polynomial)]
     else:

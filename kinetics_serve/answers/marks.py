@@ -5,6 +5,7 @@ import re
 import re2
 
 from kinetics_serve.answers.boxes import boxed
+from kinetics_serve.answers.expressions import FORMULA, PER_CENT, inside, last_expression
 from kinetics_serve.answers.numerals import leading_number
 
 _WORDS = r"answers?|antwort|lösung|réponse|respuesta|risposta|resposta|ответ|答案|答え|정답"
@@ -14,11 +15,13 @@ _MARK = re2.compile(
 )
 _HASHES = re2.compile(r"####[ \t]*([-+−$€£]?[ \t]*[\d.\\].*)")
 _FINAL = re.compile(r"(?i)final\s+$|the final\s+$")
-_MATH = re.compile(r"\$\$\s*(.+?)\s*\$\$|\$\s*([^$]+?)\s*\$|\\\(\s*(.+?)\s*\\\)|\\\[\s*(.+?)\s*\\\]", re.S)
-_AND_MATH = re.compile(r"\s*(?:,?\s*(?:and|or)\s+|,\s*)(?=\$|\\[(\[])")
+_AND_FORMULA = re.compile(r"\s*(?:,?\s*(?:and|or)\s+|,\s*)(?=\$|\\[(\[])")
 _LETTER = re.compile(r"[(\[]?([A-J])[)\]]?[.:]?(?:\s*$|\s*[,.]\s)")
 _FRAME = "*_`\"“” \t"
-_SENTENCE_END = re.compile(r"[.。!](?=\s|$|[\"”])|[，；]")
+_SENTENCE_END = re.compile(r"[.。!](?=\s|$|[\"”])|[，；]|, (?:which|because|since|as|so|where|that)\b")
+MIN_SENTENCE_WORDS = 4
+"""Of a marked sentence that says its answer in the middle: "Final Answer: the largest one is 34"."""
+
 _HOPE = re.compile(r"(?i)\s*\.?\s*I hope (?:it|this) is correct.*", re.S)
 
 
@@ -59,7 +62,7 @@ def _rest(text: str, start: int) -> str:
 
 
 def _answer(rest: str) -> str | None:
-    rest = _HOPE.sub("", rest).strip().strip(_FRAME)
+    rest = _HOPE.sub("", rest).replace('\\"', "").strip().strip(_FRAME)
     if not rest:
         return None
     if rest.startswith(("\\boxed", "$\\boxed", "\\(\\boxed", "\\[\\boxed", "\\fbox")):
@@ -74,23 +77,21 @@ def _answer(rest: str) -> str | None:
         return letter[1]
     if (box := boxed(rest)) is not None:
         return box
-    sentence = rest[: end.start()] if (end := _SENTENCE_END.search(rest)) is not None else rest
-    return sentence.strip(_FRAME + ",") or None
+    sentence = (rest[: end.start()] if (end := _SENTENCE_END.search(rest)) is not None else rest).strip(_FRAME + ",")
+    if len(sentence.split()) >= MIN_SENTENCE_WORDS and (expression := last_expression(sentence)) is not None:
+        return expression
+    return sentence or None
 
 
 def _formulas(rest: str) -> str | None:
     """The formulas that a text begins with, joined where commas or "and" join them."""
-    found = _MATH.match(rest)
+    found = FORMULA.match(rest)
     if found is None:
         return None
-    formulas = [_inside(found)]
-    per_cent = re.match(r"\s*(?:\\?%|percent|per cent|pct)", rest[found.end() :])
-    while (joint := _AND_MATH.match(rest, found.end())) and (following := _MATH.match(rest, joint.end())):
+    formulas = [inside(found)]
+    per_cent = PER_CENT.match(rest, found.end())
+    while (joint := _AND_FORMULA.match(rest, found.end())) and (following := FORMULA.match(rest, joint.end())):
         found = following
-        formulas.append(_inside(found))
+        formulas.append(inside(found))
     joined = ", ".join(filter(None, formulas))
     return (joined + "%" if per_cent and len(formulas) == 1 else joined) or None
-
-
-def _inside(found: re.Match[str]) -> str:
-    return str(next(filter(None, found.groups()), "")).strip()

@@ -56,11 +56,12 @@ _SUB = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 _VULGAR = re.compile(r"(\d\s*)?([¼-¾⅐-⅞↉])")
 _ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z]|\([^()]*\))")
 
-_SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|quad|qquad|enspace|thinspace|hfill)(?![a-zA-Z])|~|[\u00a0\u2009\u202f]")
+_SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|q?quad|(?:enspace|thinspace|hfill)(?![a-zA-Z]))|~|[\u00a0\u2009\u202f]")
 _STYLING = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathstrut|middle)(?![a-zA-Z])\.?"
     r"|\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered)\*?\}"
 )
+_ARRAY = re.compile(r"\\(begin|end)\{(?:array|smallmatrix)\}(?:\{[^{}]*\})?")
 _DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]|\$")
 _ESCAPED_TWICE = re.compile(r"\\\\(?=[a-zA-Z{}%$])")
 _ROWS = re.compile(r"\\begin\{(?:[a-zA-Z]*matrix|array|cases)")
@@ -111,7 +112,7 @@ _FRAC = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9a-zA-Z]))\s*([0-9a-zA-Z])")
 _FRAC_FIRST = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*\{")
 _SQRT = re.compile(r"\\?sqrt\s*(?:\(([^()]*)\)|([0-9a-zA-Z]))")
 _BARE_SQRT = re.compile(r"(?<!\\)\bsqrt\b")
-_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\,|\\!|[ \u00a0\u2009\u202f'’])[ ]?\d{3})+(?!\d)")
+_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?: ?\{ ?, ?\}|,\\!|\\,|\\!|[ \u00a0\u2009\u202f'’])[ ]?\d{3})+(?!\d)")
 _NO_DIGIT = re.compile(r"\D")
 _BRACED_COMMA = re.compile(r"(\d)\s*\{\s*,\s*\}\s*(\d)")
 _POWER = re.compile(r"\*\*")
@@ -133,6 +134,7 @@ def plain(answer: str) -> str:
     if not _ROWS.search(text):
         text = _ESCAPED_TWICE.sub(r"\\", text)
     text = text.replace(r"\%", "%").replace(r"\$", "")
+    text = _ARRAY.sub(r"\\\1{pmatrix}", text)
     text = _COMMAND.sub(_synonym, _STYLING.sub(" ", text))
     text = _DELIMITERS.sub(" ", _SPACES.sub(" ", text))
     for pattern, command in _ASCII:

@@ -5,12 +5,13 @@ import re
 import re2
 
 _DIGITS = r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!|[\x{a0}\x{2009}\x{202f}'])\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?:\.\d+)?"
-_PLAIN = r"\d{4,},\d+|0,\d+|\d+,\d{1,2}(?: ?[€£])|\d*\.\d+|\d+(?:\.\d+)?"
+_PLAIN = r"\d{4,},\d+|0,\d+|\d+,\d{1,2}(?: ?[€£]| \$)|\d*\.\d+|\d+(?:\.\d+)?"
 _VULGAR = r"\d* ?[¼-¾⅐-⅞]"
 _FRACTION = r"(?:\d+ ?)?\\[dtc]?frac *(?:\{[^{}]{1,40}\}|\d) *(?:\{[^{}]{1,40}\}|\d)"
+_POWER_OF_TEN = r" ?(?:×|\\times|\\cdot|\*) ?10\^\{?-?\d{1,3}\}?"
 _PER_CENT = r"(?: ?\\?%| (?:percent|per cent|pct)\b)"
 _BODY = (
-    rf"(?:{_FRACTION}|{_VULGAR}|(?:{_DIGITS}|{_PLAIN})(?:[eE][-+]?\d{{1,3}})?(?: ?/ ?\d+(?:\.\d+)?)?(?:{_PER_CENT})?)"
+    rf"(?:{_FRACTION}|{_VULGAR}|(?:{_DIGITS}|{_PLAIN})(?:[eE][-+]?\d{{1,3}}|{_POWER_OF_TEN})?(?: ?/ ?\d+(?:\.\d+)?)?(?:{_PER_CENT})?)"
 )
 _CURRENCY = r"\\?[$€£¥₹]"
 
@@ -20,7 +21,7 @@ LEADING = re2.compile(rf"(?:≈|~|about |approximately )?([-+−–]?)([ ]*)(?:{
 _BREAKS = re.compile(r"\\[,!]|\{,\}|[\u00a0\u2009\u202f']")
 _SPACED = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _COMMAS = re.compile(r",(?=\d{3}(?!\d))")
-_DECIMAL_COMMA = re.compile(r"^(0|\d{4,}|\d+(?=,\d\d? ?[€£])),")
+_DECIMAL_COMMA = re.compile(r"^(0|\d{4,}|\d+(?=,\d\d? ?[€£$])),")
 
 
 def last_number(text: str) -> tuple[str, int, int] | None:
@@ -52,7 +53,7 @@ def plain_number(number: str) -> str:
     """A number as written, but without its currency and thousands separators, and with a decimal point."""
     number = _SPACED.sub("", _BREAKS.sub("", number)).replace("−", "-").replace("–", "-")
     if _DECIMAL_COMMA.match(number):
-        return number.replace(",", ".").rstrip(" €£")
+        return number.replace(",", ".").rstrip(" €£$")
     return _COMMAS.sub("", number)
 
 

@@ -104,9 +104,7 @@ def inequality(expressions: Sequence[Any], operators: Sequence[str]) -> Term:
         for left, right, operator in zip(sides, sides[1:], operators, strict=False):
             relation = left < right if operator == "<" else left <= right
             solutions &= relation.as_set()
-        value = regions.written(solutions)
-        named = isinstance(unknown, sympy.Symbol) and not Names.is_unknown(unknown.name)
-        return ("named", (unknown.name, value)) if named else value
+        return regions.written(solutions)
     if len(expressions) == 2:
         form = formula.normal(expressions[1] - expressions[0])
         top, bottom = sympy.fraction(form)

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import sympy
+
 
 from kinetics_serve.answers import formula, regions
 from kinetics_serve.answers.brackets import depths, split, split_at
@@ -25,11 +27,12 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\s*(?:0|\d{4,}),\d+")
 _CURRENCY_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
 _BASE = re.compile(r"([-+]?[0-9a-zA-Z]+)_(?:\{\s*(\d+)\s*\}|(\d+))")
 _RATIO = re.compile(r"[\d.]+(?:\s*:\s*[\d.]+)+")
-_MATRIX = re.compile(r"\\begin\{([bp]?)matrix\}(.*)\\end\{\1matrix\}", re.S)
+_MATRIX = re.compile(r"\[?\s*\\begin\{([bp]?)matrix\}((?:(?!\\end).)*)\\end\{\1matrix\}\s*\]?", re.S)
 _ANGLES = re.compile(r"\\langle(?![a-zA-Z])(.*)\\rangle", re.S)
 _SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _SEPARATOR = re.compile(r"[,;]")
 _BAR = re.compile(r"\||:")
+_STARTS = " \t\n,;"
 _ENDS = " \t\n.,;"
 
 MAX_SIGNS = 4
@@ -38,7 +41,7 @@ MAX_SIGNS = 4
 
 def term(text: str) -> Term:
     """The term of an answer. Raises NotAFormula for what is no mathematics."""
-    text = text.strip(_ENDS)
+    text = text.lstrip(_STARTS).rstrip(_ENDS)
     if _DECIMAL_COMMA.fullmatch(text):
         text = text.replace(",", ".")
     text = _DOUBLE_COMMA.sub(",", _AND.sub(",", _without_thousands(text)).strip(_ENDS))
@@ -61,10 +64,10 @@ def _list(parts: list[str]) -> Term:
         values = [_value(relation.sides[-1]) for relation in relations if relation is not None]
         if Names.enumerate_one([name for name in names if name is not None]):
             return _set(values)
-        return "named", *sorted({(name, value) for name, value in zip(names, values, strict=True)}, key=repr)
+        by_name = sorted(zip(map(str, names), values, strict=True), key=repr)
+        return ("tuple", *(value for _, value in by_name)) if len(set(names)) == len(names) else ("named", *by_name)
     if names[0] is not None and relations[0] is not None and not any(names[1:]):
-        values = _set([_value(relations[0].sides[-1]), *map(_item, parts[1:])])
-        return values if Names.is_unknown(names[0]) else ("named", (names[0], values))
+        return _set([_value(relations[0].sides[-1]), *map(_item, parts[1:])])
     return _set([_item(part) for part in parts])
 
 
@@ -72,10 +75,14 @@ def _item(text: str) -> Term:
     relation = relation_of(text)
     if relation is None:
         return _value(text)
+    if len(relation.sides) > 2 and set(relation.operators) == {"="} and relation.name is None:
+        return _item(relation.sides[-1])  # a calculation, whose result is the answer
     if relation.composed:
         return _value(relation.sides[-1])
     if relation.name is not None and not _free_symbols(relation.sides[-1]):
         value = _value(relation.sides[-1])
+        if relation.operators == ("in",):
+            return value
         return value if Names.is_unknown(relation.name) else ("named", (relation.name, value))
     return _relation(relation)
 
@@ -85,7 +92,7 @@ def _relation(relation: Relation) -> Term:
     expressions = [formula.expression(side) for side in relation.sides]
     if operators == {"="}:
         if not any(expression.free_symbols for expression in expressions):
-            return formula.written(expressions[-1])  # a calculation, whose result is the answer
+            return formula.written(expressions[-1])
         return equation(expressions)
     if operators <= {"<", "le", ">", "ge"}:
         return inequality(expressions, relation.operators)
@@ -102,7 +109,7 @@ def _free_symbols(text: str) -> bool:
 
 
 def _value(text: str) -> Term:
-    text = text.strip(_ENDS)
+    text = text.lstrip(_STARTS).rstrip(_ENDS)
     if not text:
         raise NotAFormula(text)
     if matrix := _MATRIX.fullmatch(text):
@@ -121,7 +128,10 @@ def _value(text: str) -> Term:
         return "base", found[2] or found[3], found[1].lower()
     if (measured := quantity(text)) is not None:
         return _quantity(*measured)
-    return formula.written(formula.expression(text))
+    expression = formula.expression(text)
+    if isinstance(expression, sympy.MatrixBase):
+        return "matrix", *(tuple(map(formula.written, row)) for row in expression.tolist())
+    return formula.written(expression)
 
 
 def _quantity(value: str, unit: str) -> Term:
