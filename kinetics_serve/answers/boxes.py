@@ -17,7 +17,10 @@ _NAMED = re.compile(r"([a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?)\s*=\s*$")
 
 MAX_NEAR = 10
 MAX_BETWEEN = 70
-"""Characters between boxes that are one answer, whatever they say, and where a word or comma joins them: math-verify's."""
+"""Characters between boxes that are one answer: whatever they say, and where a word or comma joins them.
+
+As in math-verify.
+"""
 
 MAX_SEARCHED = 65_536
 """Characters of a text's end in which boxes are looked for."""

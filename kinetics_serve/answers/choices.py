@@ -18,9 +18,14 @@ _RULED_OUT_AFTER = re.compile(
     r"(?i)[)\]]?[^.;\n]{0,12}?\b(?:is|are|was|can|could|does|do|seems)?\s*"
     r"(?:n't|\bnot\b|\bwrong\b|\bincorrect\b|\bfalse\b|\bruled out\b|\beliminated\b|\bout\b)"
 )
-_RULED_OUT_BEFORE = re.compile(r"(?i)\b(?:not|isn't|rule out|eliminate|neither|nor|than|except)\s+(?:option\s+)?[(\[]?$")
+_RULED_OUT_BEFORE = re.compile(
+    r"(?i)\b(?:not|isn't|rule out|eliminate|neither|nor|than|except)\s+(?:option\s+)?[(\[]?$"
+)
+_VERB = re.compile(r"\s+(?:is|was|and|or|fits|best|seems)\b")
 _ARTICLE = re.compile(r"\s+[a-z]")
-_OPTION = re.compile(r"(?m)(?:^|(?<=\s))[(\[（]?([A-Z])[)\].:：、）]\s*(\S[^\n]*?)(?=\s+[(\[（]?[A-Z][)\].:：、）]\s|\s*$)")
+_OPTION = re.compile(
+    r"(?m)(?:^|(?<=\s))[(\[（]?([A-Z])[)\].:：、）]\s*(\S[^\n]*?)(?=\s+[(\[（]?[A-Z][)\].:：、）]\s|\s*$)"
+)
 
 DEFAULT_LETTERS = "ABCDEFGHIJ"
 
@@ -93,12 +98,12 @@ def _is_word(text: str, found: re.Match[str], letter: str) -> bool:
     end = found.end()
     if letter == "I":
         return bool(_ARTICLE.match(text, end))
-    after = text[end : end + 8].lstrip()
-    return letter == "A" and bool(_ARTICLE.match(text, end)) and not re.match(r"(?:is|was|and|or|fits|best|seems)\b", after)
+    return letter == "A" and bool(_ARTICLE.match(text, end)) and not _VERB.match(text, end)
 
 
 def _ruled_out(text: str, found: re.Match[str]) -> bool:
-    return bool(_RULED_OUT_AFTER.match(text, found.end()) or _RULED_OUT_BEFORE.search(text[max(0, found.start() - 30) : found.start()]))
+    before = text[max(0, found.start() - 30) : found.start()]
+    return bool(_RULED_OUT_AFTER.match(text, found.end()) or _RULED_OUT_BEFORE.search(before))
 
 
 _NARROW = {0xFF21 + index: chr(ord("A") + index) for index in range(26)}

@@ -6,7 +6,7 @@ domain that the answer was taken for.
 
 import re
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from kinetics_serve.answers.notation import plain, unstyled
 from kinetics_serve.answers.structured import canonical, loads
@@ -30,14 +30,13 @@ _LOOSE_OPTION = re.compile(r"\(?\s*([A-Ja-j])\s*[).:]?(?:\s+\S.*)?", re.S)
 _CALCULABLE = re.compile(r"[\d\\^_=<>+/*|(){}\[\]%]")
 _PROSE = re.compile(r"[^\W\d_]{4,}")
 _MATHEMATICAL_WORDS = frozenset(
-    "sqrt frac arcsin arccos arctan sinh cosh tanh infty infinity binom pi theta alpha beta".split()
+    ("sqrt", "frac", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "infty", "binom", "theta", "alpha", "beta")
 )
 
 
 def domain(key: str) -> Domain:
     """What the answer with this key was taken for."""
-    found: Any = key.partition(":")[0]
-    return found  # type: ignore[no-any-return]
+    return cast(Domain, key.partition(":")[0])
 
 
 def quick_key(answer: str, kind: EquivalenceKind) -> str | None:
@@ -45,9 +44,9 @@ def quick_key(answer: str, kind: EquivalenceKind) -> str | None:
     if kind == "exact":
         return f"exact:{answer}"
     if kind == "json" or (kind == "auto" and answer.lstrip().startswith(("{", "["))):
-        canonical = _json(answer)
-        if canonical is not None:
-            return f"json:{canonical}"
+        data = _json(answer, kind)
+        if data is not None:
+            return f"json:{data}"
         if kind == "json":
             return text_key(answer)
     if kind == "text" or len(answer) > MAX_MATH_LENGTH:
@@ -131,12 +130,12 @@ def _letter(bare: str, kind: EquivalenceKind) -> str | None:
     return letter.upper() if letter is not None else None
 
 
-def _json(answer: str) -> str | None:
+def _json(answer: str, kind: EquivalenceKind) -> str | None:
     try:
         value = loads(answer)
     except (ValueError, RecursionError):
         return None
-    return canonical(value) if isinstance(value, dict) or not _numeric(value) else None
+    return canonical(value) if kind == "json" or not _numeric(value) else None
 
 
 def _numeric(value: Any) -> bool:

@@ -1,7 +1,8 @@
 """One expression, read by math-verify's parser and brought into a normal form.
 
-Two expressions are the same answer if they have the same normal form. Everything in it is exact: decimals are fractions,
-and nothing is ever compared as a float, so expressions that differ never share one. Some that are equal have two.
+Two expressions are the same answer if they have the same normal form. Everything in it is exact: decimals are
+fractions, and nothing is ever compared as a float, so expressions that differ never share one. Some that are equal have
+two.
 It can take arbitrarily long on hostile input, and imports SymPy: `algebra` runs it where it can be killed.
 """
 
@@ -26,28 +27,26 @@ MAX_SURD_DEGREE = 12
 
 _CONFIG = ConversionConfig(lowercase_symbols=False)
 _FUNCTIONS = (
-    "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc ln log lg exp max min gcd lcm det binom frac sqrt"
-).split()
-_GREEK = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon phi varphi chi psi omega Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell"
-).split()
-_KNOWN = frozenset(
-    [*_FUNCTIONS, *_GREEK, *"cdot times div infty lfloor rfloor lceil rceil overline bar hat vec sum prod int".split()]
+    "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|lg|exp|max|min|gcd|lcm|det|binom|frac|sqrt"
+)
+_KNOWN = re.compile(
+    rf"{_FUNCTIONS}|alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma"
+    r"|tau|upsilon|(?:var)?phi|chi|psi|omega|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega|ell"
+    r"|cdot|times|div|infty|lfloor|rfloor|lceil|rceil|overline|bar|hat|vec|sum|prod|int"
 )
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _OTHER_COMMAND = re.compile(r"\\[^a-zA-Z]")
 _LETTERS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
-_BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_FUNCTIONS)}|pi|infty)(?![a-zA-Z])")
-_SHORT_WORDS = frozenset("is it of am pm no or if in to at by we he so as an up do go my on us be me".split())
+_BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS}|pi|infty)(?![a-zA-Z])")
+_SHORT_WORDS = re.compile("is|it|of|am|pm|no|or|if|in|to|at|by|we|he|so|as|an|up|do|go|my|on|us|be|me", re.I)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 _UNREADABLE = re.compile(
     r"['`\"?:;#@~]|!!|\d\s+[\d.]|\d_|(?<![a-zA-Z\\])I(?![a-zA-Z])|(?<!\\)(?<![a-zA-Z\\])[a-zA-Z]\d"
     r"|^\s*\d+-\d+\s*$|^\s*\d{1,4}([-/])\d{1,2}\1\d{1,4}\s*$"
 )
-"""What the parser would misread: primes, ratios, times, numbers that merely stand side by side, bases, I, B2, ranges and
-dates.
+"""What the parser would misread: primes, ratios, times, numbers that merely stand side by side, bases, I, B2, ranges
+and dates.
 """
 
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{\s*(\d+)\s*\}")
@@ -127,7 +126,7 @@ def _readable(text: str) -> str:
     text = _LETTER_PRODUCT.sub(r"\1\\cdot ", _PRODUCT.sub(r"\1\\cdot ", text)).replace("*", r"\cdot ")
     if not text or _UNREADABLE.search(text) or _OTHER_COMMAND.search(_MATRIX.sub("", text)):
         raise NotAFormula(text)
-    if not all(command in _KNOWN for command in _COMMAND.findall(_MATRIX.sub("", text))):
+    if not all(_KNOWN.fullmatch(command) for command in _COMMAND.findall(_MATRIX.sub("", text))):
         raise NotAFormula(text)
     if any(map(_is_word, _LETTERS.findall(_MATRIX.sub("", text)))):
         raise NotAFormula(text)
@@ -135,7 +134,7 @@ def _readable(text: str) -> str:
 
 
 def _is_word(letters: str) -> bool:
-    return letters.lower() in _SHORT_WORDS or (len(letters) > 2 and letters.lower() not in _ALPHABET)
+    return bool(_SHORT_WORDS.fullmatch(letters)) or (len(letters) > 2 and letters.lower() not in _ALPHABET)
 
 
 def _repeated(found: re.Match[str]) -> str:
@@ -180,7 +179,7 @@ def _sums_over_indices(expression: Any) -> bool:
 
 
 def _algebraic(value: Any) -> Any:
-    """Sums of square roots as they are, for they have one form; other algebraic numbers by their minimal polynomials."""
+    """Sums of square roots as they are, for they have one form; other algebraic numbers by minimal polynomials."""
     surd = sympy.expand(sympy.radsimp(sympy.sqrtdenest(sympy.expand(value))))
     if all(_is_surd(term) for term in sympy.Add.make_args(surd)):
         return surd

@@ -17,7 +17,7 @@ _HASHES = re2.compile(r"####[ \t]*([-+−$€£]?[ \t]*[\d.\\].*)")
 _FINAL = re.compile(r"(?i)final\s+$|the final\s+$")
 _AND_FORMULA = re.compile(r"\s*(?:,?\s*(?:and|or)\s+|,\s*)(?=\$|\\[(\[])")
 _LETTER = re.compile(r"[(\[]?([A-J])[)\]]?[.:]?(?:\s*$|\s*[,.]\s)")
-_FRAME = "*_`\"“” \t"
+_FRAME = '*_`"“” \t'
 _SENTENCE_END = re.compile(r"[.。!](?=\s|$|[\"”])|[，；]|, (?:which|because|since|as|so|where|that)\b")
 MIN_SENTENCE_WORDS = 4
 """Of a marked sentence that says its answer in the middle: "Final Answer: the largest one is 34"."""

@@ -102,8 +102,12 @@ _SYNONYMS = {
     "Q": r"\mathbb{Q}",
 }
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_ASCII = ((re.compile(r"<=|=<"), r"\\le "), (re.compile(r">="), r"\\ge "), (re.compile(r"!=|<>"), r"\\ne "),
-          (re.compile(r"\.\.\.+"), r"\\dots "))
+_ASCII = (
+    (re.compile(r"<=|=<"), r"\\le "),
+    (re.compile(r">="), r"\\ge "),
+    (re.compile(r"!=|<>"), r"\\ne "),
+    (re.compile(r"\.\.\.+"), r"\\dots "),
+)
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|textnormal|texttt|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|emph|"
     r"boldsymbol|bm|fbox|boxed)\s*\{([^{}]*)\}"
@@ -115,7 +119,7 @@ _BARE_SQRT = re.compile(r"(?<!\\)\bsqrt\b")
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?: ?\{ ?, ?\}|,\\!|\\,|\\!|[ \u00a0\u2009\u202f'’])[ ]?\d{3})+(?!\d)")
 _NO_DIGIT = re.compile(r"\D")
 _BRACED_COMMA = re.compile(r"(\d)\s*\{\s*,\s*\}\s*(\d)")
-_POWER = re.compile(r"\*\*")
+_POWER = re.compile(r"(?<=[\w)])\*\*(?=[\w(-])")
 
 MAX_STYLES = 8
 """Styles around styles that are taken off: nobody nests more."""

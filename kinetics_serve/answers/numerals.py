@@ -11,7 +11,8 @@ _FRACTION = r"(?:\d+ ?)?\\[dtc]?frac *(?:\{[^{}]{1,40}\}|\d) *(?:\{[^{}]{1,40}\}
 _POWER_OF_TEN = r" ?(?:×|\\times|\\cdot|\*) ?10\^\{?-?\d{1,3}\}?"
 _PER_CENT = r"(?: ?\\?%| (?:percent|per cent|pct)\b)"
 _BODY = (
-    rf"(?:{_FRACTION}|{_VULGAR}|(?:{_DIGITS}|{_PLAIN})(?:[eE][-+]?\d{{1,3}}|{_POWER_OF_TEN})?(?: ?/ ?\d+(?:\.\d+)?)?(?:{_PER_CENT})?)"
+    rf"(?:{_FRACTION}|{_VULGAR}|(?:{_DIGITS}|{_PLAIN})(?:[eE][-+]?\d{{1,3}}|{_POWER_OF_TEN})?(?: ?/ ?\d+(?:\.\d+)?)?"
+    rf"(?:{_PER_CENT})?)"
 )
 _CURRENCY = r"\\?[$€£¥₹]"
 

@@ -1,6 +1,7 @@
 """Sets of numbers: intervals, unions, complements, and the sets that have letters of their own."""
 
 import re
+from operator import and_, or_, sub
 from typing import Any
 
 import sympy
@@ -14,6 +15,7 @@ Term = str | tuple[Any, ...]
 _LETTERS = {"R": sympy.S.Reals, "Z": sympy.S.Integers, "N": sympy.S.Naturals, "Q": sympy.S.Rationals}
 _LETTER = re.compile(r"\\mathbb\s*\{?\s*([RZNQ])\s*\}?|\\emptyset|\\\{\s*\\\}")
 _JOINT = re.compile(r"\\(cup|cap|setminus)(?![a-zA-Z])")
+_JOIN = {"cup": or_, "cap": and_, "setminus": sub}
 _INTERVAL = re.compile(r"([(\[])([^,;]+)[,;]([^,;]+)([)\]])")
 _SET = re.compile(r"\\\{(.*)\\\}", re.S)
 _COMMA = re.compile(r"[,;]")
@@ -36,10 +38,7 @@ def region(text: str) -> Any:
     result = _single(parts[0])
     for joint, part in zip(joints, parts[1:], strict=True):
         other = _single(part)
-        if joint == "cup":
-            result = result | other
-        else:
-            result = result & other if joint == "cap" else result - other
+        result = _JOIN[joint](result, other)
     return result
 
 
@@ -51,8 +50,8 @@ def written(value: Any) -> Term:
         elements = sorted(formula.written(formula.normal(element)) for element in value.args)
         return elements[0] if len(elements) == 1 else ("set", *elements)
     if isinstance(value, sympy.Interval):
-        ends = [formula.written(formula.normal(end)) for end in (value.start, value.end)]
-        return interval_term("(" if value.left_open else "[", *ends, ")" if value.right_open else "]")
+        start, end = [formula.written(formula.normal(end)) for end in (value.start, value.end)]
+        return interval_term("(" if value.left_open else "[", start, end, ")" if value.right_open else "]")
     if isinstance(value, sympy.Union):
         return "union", *sorted(map(written, value.args), key=repr)
     return "region", str(value)

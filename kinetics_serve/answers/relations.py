@@ -124,9 +124,9 @@ def _flipped(operator: str) -> str:
 
 
 def _unknowns(expression: Any) -> set[Any]:
-    functions = expression.atoms(sympy.core.function.AppliedUndef)
+    functions: set[Any] = expression.atoms(sympy.core.function.AppliedUndef)
     inside = set().union(*[function.free_symbols for function in functions])
-    return functions | (expression.free_symbols - inside)
+    return functions | set(expression.free_symbols - inside)
 
 
 def _name(text: str) -> str | None:

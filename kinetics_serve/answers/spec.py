@@ -22,7 +22,7 @@ class NoOptions(BaseModel):
 class ExtractorSpec:
     """An extractor, as an entry point of the group `kinetics_serve.extractors` announces it under its name.
 
-    summary: one line on what it takes for the answer. make: from options, an instance of `options`; raises PatternError.
+    summary: one line on what it takes for the answer. make: from an instance of `options`; raises PatternError.
     """
 
     summary: str

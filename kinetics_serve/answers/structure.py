@@ -10,7 +10,6 @@ from typing import Any
 
 import sympy
 
-
 from kinetics_serve.answers import formula, regions
 from kinetics_serve.answers.brackets import depths, split, split_at
 from kinetics_serve.answers.formula import NotAFormula
@@ -182,5 +181,3 @@ def _signed(text: str) -> tuple[str, str]:
         raise NotAFormula(text)
     upper = _SIGNS.sub(lambda sign: "+" if sign[1] == "pm" else "-", text)
     return upper, _SIGNS.sub(lambda sign: "-" if sign[1] == "pm" else "+", text)
-
-

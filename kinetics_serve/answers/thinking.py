@@ -4,7 +4,8 @@ import re
 
 _OPENED = ("<think>", "<thinking>", "<reasoning>")
 _GOES_ON = re.compile(
-    r"(?im)^[ \t]*(?:#+[ \t]*|\*+)?(?:question|problem|exercise|q|user|human|instruction)[ \t]*\d*[ \t]*\*{0,2}[ \t]*[:：]"
+    r"(?im)^[ \t]*(?:#+[ \t]*|\*+)?(?:question|problem|exercise|q|user|human|instruction)"
+    r"[ \t]*\d*[ \t]*\*{0,2}[ \t]*[:：]"
     r"|<\|im_start\|>|<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>"
 )
 """Where a model goes on with a question of its own."""

@@ -1,4 +1,4 @@
-"""What runs in the process that does algebra: answers in, keys out. Importing it loads SymPy, and warms the parser up."""
+"""What runs in the process that does algebra: answers in, keys out. Importing it loads SymPy and warms the parser."""
 
 import logging
 import signal
@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from kinetics_serve.answers.equivalence import math_key, text_key
+from kinetics_serve.answers.formula import NotAFormula
 from kinetics_serve.answers.notation import plain
-from kinetics_serve.answers.structure import NotAFormula, term
+from kinetics_serve.answers.structure import term
+
+logger = logging.getLogger(__name__)
 
 _WARM_UP = (
     r"\frac{\sqrt{2}+1}{3}",
@@ -33,9 +36,10 @@ def key(answer: str) -> str:
     """The key of an answer that may be mathematical. Takes as long as it takes."""
     try:
         return math_key(term(plain(answer)))
-    except (NotAFormula, RecursionError):
+    except NotAFormula:
         return text_key(answer)
-    except Exception:  # whatever SymPy makes of a stranger's text
+    except Exception as error:  # whatever SymPy makes of a stranger's text
+        logger.debug("an answer could not be read: %s", type(error).__name__)
         return text_key(answer)
 
 

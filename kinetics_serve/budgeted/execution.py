@@ -56,7 +56,7 @@ class Job:
         self._id = f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._created = int(time.time())
         answer = options.answer.for_format(self.prompt.body.get("response_format"))
-        groups = AnswerGroups(answer.equivalence, services.math_pool.equal)
+        groups = AnswerGroups(answer.equivalence, services.math_pool)
         self._sources = [
             _source(options, answer, arm.route, arm.prompt, terms, groups)
             for arm, terms in zip(arms, self.run.arms, strict=True)

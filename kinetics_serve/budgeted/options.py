@@ -19,7 +19,8 @@ from kinetics_serve.planner.plan import Budget, StrategyName
 from kinetics_serve.scorers.judge import CRITERIA
 from kinetics_serve.scorers.reward_model import Api
 from kinetics_serve.scorers.verifier import host_of
-from kinetics_serve.answers.extract import PatternError, extractor
+from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.spec import PatternError
 from kinetics_serve.answers.equivalence import EquivalenceKind
 
 BUDGET_HEADER = "x-kinetics-budget"

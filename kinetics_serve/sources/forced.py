@@ -11,7 +11,7 @@ from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import EngineUnavailable, Json
 from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.runner.run import Ended
-from kinetics_serve.answers.extract import Extractor
+from kinetics_serve.answers.spec import Extractor
 from kinetics_serve.strategies.state import Sample, Status
 
 CUE = "\n\nThe final answer is"

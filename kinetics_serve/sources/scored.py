@@ -7,7 +7,7 @@ from kinetics_serve.cost import Cost
 from kinetics_serve.runner.live import Source
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.scorers.scorer import Scorer
-from kinetics_serve.answers.extract import after_thinking
+from kinetics_serve.answers.thinking import after_thinking
 from kinetics_serve.strategies.state import Sample, Status
 
 
