@@ -22,7 +22,7 @@ import torch
 
 from sparse_backend.config import SparseAttentionConfig
 from sparse_backend.constants import BLOCK, pages
-from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.batch import Heads, Softmax
 from sparse_backend.kernels.triton import (
     DecodeStep,
     Workspace,
@@ -81,7 +81,7 @@ class Layer:
         """A decode step under a budget of `budget` tokens, as an engine runs it."""
         step = self.step_of(budget)
         update_summaries(self.heads, step, self.cache, self.tiles, 1)
-        decode(self.heads, step, self.query, self.cache, self.tiles, self.output, self.scale, work)
+        decode(self.heads, step, self.query, self.cache, self.tiles, self.output, Softmax(self.scale), work)
 
     def step_of(self, budget: int) -> DecodeStep:
         """Made once, since a CUDA graph remembers its tensors."""
@@ -93,7 +93,18 @@ class Layer:
     def dense(self, work: Workspace) -> None:
         """Attention over all pages, which `work.table` lists, with the same kernel."""
         requests = len(self.query)
-        attend(self.heads, self.step, self.query, self.cache, self.tiles, self.output, self.scale, work, 0, requests)
+        attend(
+            self.heads,
+            self.step,
+            self.query,
+            self.cache,
+            self.tiles,
+            self.output,
+            Softmax(self.scale),
+            work,
+            0,
+            requests,
+        )
 
     def tokens(self, row: int) -> torch.Tensor:
         """Keys and values of a request in order, [kv_heads, tokens, 2 × head_size]."""

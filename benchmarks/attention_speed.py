@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from sparse_backend.constants import BLOCK
-from sparse_backend.kernels import DecodeBatch, Heads, cpu_kernels
+from sparse_backend.kernels import DecodeBatch, Heads, Softmax, cpu_kernels
 from sparse_backend.kernels.batch import split_cache
 from sparse_backend.kernels.huge_pages import use_huge_pages
 from sparse_backend.selection import get_selector
@@ -146,11 +146,11 @@ def attention(
         for step in steps:
             for cache, tiles in ours:
                 kernels.update_summaries(heads, step, cache, tiles, requests, step.seq_lens - 1)
-                kernels.decode(heads, step, query, cache, tiles, output, scale)
+                kernels.decode(heads, step, query, cache, tiles, output, Softmax(scale))
 
     def selection() -> None:
         for _, tiles in ours:
-            kernels.select_pages(heads, steps[-1], query, tiles, scale)
+            kernels.select_pages(heads, steps[-1], query, tiles, Softmax(scale))
 
     buffer = torch.zeros(2**26)  # 256 MiB
     short = torch.full((batch,), budget, dtype=torch.int32)

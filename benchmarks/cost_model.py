@@ -1,8 +1,9 @@
 """Do eFLOPs say how long decoding takes? Predicted eFLOPs against measured decode steps of a vLLM engine.
 
-A grid of context, batch and KV budget on the shape of SmolLM2-135M with dummy weights, every request with a prompt of
-its own, in one engine with sparse attention. eFLOPs are counted for this machine (`kinetics-serve hardware`), leave out
-reading the parameters and the engine's own work, which every step has: the line has an intercept.
+A grid of context, batch and KV budget on the shapes of two models with dummy weights, every request with a prompt of its
+own, in one engine with sparse attention for each, and a line for each. eFLOPs are counted for this machine
+(`kinetics-serve hardware`), leave out reading the parameters and the engine's own work, which every step has: the line
+has an intercept.
 
     python -m benchmarks.cost_model [--out DIR]
 """
@@ -23,6 +24,7 @@ from kinetics_serve.cost import Architecture, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.engine.sparse import kv_policy
 
+MODELS = ("smollm2", "qwen3-0.6b")
 CONTEXTS = (256, 1024, 3072)
 BATCHES = (1, 4, 8)
 KV_BUDGETS = (None, 128, 512)
@@ -136,18 +138,20 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     profile = chosen_hardware(None)
     more = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "bos_token_id": 0}
-    config = {**SHAPES["smollm2"]["config"], **more}
-    price = Price(Architecture.from_config(config, "smollm2"), profile.intensity)
-    cells = measure(config, price)
-    line = fit(cells)
     ideal = 1e12 / profile.flops  # ms for 1e9 eFLOPs, at the speed that the profile was measured at
-    print(f"R² {line.r_squared:.3f}: {line.intercept_ms:.1f} ms + {line.ms_per_gigaeflops:.2f} ms for 1e9 eFLOPs")
-    print(
-        f"the profile's own speed is {ideal:.2f} ms for 1e9 eFLOPs: {ideal / line.ms_per_gigaeflops:.0%} of it reached"
-    )
-    result = {"machine": machine(), "hardware": asdict(profile), "fit": asdict(line), "cells": [*map(asdict, cells)]}
+    models = {}
+    for name in MODELS:
+        config = {**SHAPES[name]["config"], **more}
+        cells = measure(config, Price(Architecture.from_config(config, name), profile.intensity))
+        line = fit(cells)
+        print(
+            f"{name}: R² {line.r_squared:.3f}: {line.intercept_ms:.1f} ms + {line.ms_per_gigaeflops:.2f} ms for 1e9 "
+            f"eFLOPs; {ideal / line.ms_per_gigaeflops:.0%} of the profile's own {ideal:.2f} ms"
+        )
+        models[name] = {"fit": asdict(line), "cells": [*map(asdict, cells)]}
+        draw(cells, line, profile, arguments.out / f"cost_model_{name}.svg")
+    result = {"machine": machine(), "hardware": asdict(profile), "models": models}
     (arguments.out / "cost_model.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(cells, line, profile, arguments.out / "cost_model.svg")
 
 
 if __name__ == "__main__":

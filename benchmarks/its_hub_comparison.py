@@ -45,7 +45,7 @@ STOP_CONFIDENCE = 0.9
 TEMPERATURE = 0.7
 MAX_SAMPLES = 16
 CONCURRENT_QUESTIONS = 4
-HARDWARE = "b200"
+HARDWARE = "paper-b200"
 
 Ask = Callable[[str, int], Awaitable[str | None]]
 """From a prompt and a seed to an answer."""

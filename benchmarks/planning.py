@@ -37,7 +37,7 @@ from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.traces.intervals import LEVEL, RESAMPLES, Interval, bootstrap
 from kinetics_serve.traces.traces import Traces, read
 
-HARDWARE = "b200"
+HARDWARE = "paper-b200"
 """The paper's: on a CPU's prices, arithmetic hides what attention costs."""
 
 REPEATS = 50

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from sparse_backend.constants import BLOCK
-from sparse_backend.kernels import DecodeBatch, Heads, cpu_kernels
+from sparse_backend.kernels import DecodeBatch, Heads, Softmax, cpu_kernels
 from sparse_backend.kernels.batch import keys_and_values
 from sparse_backend.selection import get_selector
 
@@ -131,8 +131,8 @@ def evaluate(
         q = query.transpose(0, 1).contiguous()
         scale = 1 / math.sqrt(head_size)
         output = torch.empty_like(q)
-        kernels.decode(heads, batch, q, cache, tiles, output, scale)
-        table, counts = kernels.select_pages(heads, batch, q, tiles, scale)
+        kernels.decode(heads, batch, q, cache, tiles, output, Softmax(scale))
+        table, counts = kernels.select_pages(heads, batch, q, tiles, Softmax(scale))
         for i, position in enumerate(positions):
             context = position + 1
             probability, expected = reference[i]

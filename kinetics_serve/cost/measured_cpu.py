@@ -1,8 +1,9 @@
 """This machine's CPU as a hardware profile: measured in a few seconds, and cached for the next time.
 
-The FLOPs are those of the matrix products that vLLM runs: bf16 ones of torch, in a process of its own, because nothing
-here imports torch. Without torch there is no engine on this machine either, and they are numpy's, in fp32: a CPU with
-bf16 instructions does a few times more.
+It is measured as an engine uses it: bf16 products of torch, and the bytes of keys and values that vLLM's own attention
+kernel gets through, on the threads that vLLM computes with, which leave one core to its front-end. That is done in a
+process of its own, because nothing here imports torch. Without torch or vLLM there is no engine on this machine, and
+the rates are numpy's: fp32 products, and plain reads.
 """
 
 from __future__ import annotations
@@ -27,17 +28,53 @@ CHUNK_BYTES = 1 << 26
 FILL_SECONDS = 1.5  # fresh pages can be slow in a virtual machine: read what was filled by then
 REPEATS = 5
 REPEAT_SECONDS = 0.7  # no further repeat after this
-TORCH_SECONDS = 60.0  # importing it takes two, on a slow disk more
-TORCH_GEMM = f"""
-import time, torch
-matrix = torch.ones({MATRIX}, {MATRIX}, dtype=torch.bfloat16)
-best = float("inf")
-for _ in range({REPEATS} + 1):
-    start = time.perf_counter()
-    matrix @ matrix
-    best = min(best, time.perf_counter() - start)
-print(2 * {MATRIX}**3 / best)
+ENGINE_SECONDS = 60.0  # importing torch takes two, on a slow disk more
+ENGINE_RATES = """
+import importlib.util, sys, time, torch
+
+torch.set_num_threads(int(sys.argv[1]))
+
+def best(work):
+    seconds, deadline = [], time.perf_counter() + 1.0
+    while len(seconds) < 2 or (len(seconds) < 6 and time.perf_counter() < deadline):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+rows = 128  # doubled until a product takes long enough to measure; without bf16 instructions it soon does
+while True:
+    matrix = torch.ones(rows, rows, dtype=torch.bfloat16)
+    seconds = best(lambda: matrix @ matrix)
+    if seconds > 0.02 or rows == 2048:
+        break
+    rows *= 2
+print(2 * rows**3 / seconds)
+
+cpu = torch.cpu
+name = "_C" if cpu._is_avx512_bf16_supported() else "_C_AVX512" if cpu._is_avx512_supported() else "_C_AVX2"
+(folder,) = importlib.util.find_spec("vllm").submodule_search_locations
+torch.ops.load_library(f"{folder}/{name}.abi3.so")
+ops, bf16, scale = torch.ops._C, torch.bfloat16, 0.125
+batch, context, kv_heads, group, size, block = 4, 4096, 8, 2, 64, 128  # 67 MB
+cache = torch.zeros(batch * context // block, kv_heads, 2 * block, size, dtype=bf16)
+keys, values = cache.chunk(2, 2)
+query = torch.zeros(batch, kv_heads * group, size, dtype=bf16)
+output, starts = torch.empty_like(query), torch.arange(batch + 1, dtype=torch.int32)
+lengths = torch.full((batch,), context, dtype=torch.int32)
+table = torch.arange(len(cache), dtype=torch.int32).view(batch, -1)
+plan = ops.get_scheduler_metadata(
+    batch, kv_heads * group, kv_heads, size, lengths, bf16, starts, True, -1, "vec", True, None, "auto"
+)
+seconds = best(
+    lambda: ops.cpu_attention_with_kv_cache(
+        query, keys, values, output, starts, lengths, scale, True, None, -1, table, 0.0, plan, None, None, 1.0, 1.0,
+        "auto",
+    )
+)
+print(cache.nbytes / seconds)
 """
+METHOD = "an engine's threads"  # profiles that were measured in another way are measured again
 
 
 def cached_cpu() -> HardwareProfile:
@@ -46,7 +83,7 @@ def cached_cpu() -> HardwareProfile:
     cpu = cpu_name()
     try:
         cached = json.loads(path.read_text(encoding="utf-8"))
-        if cached["cpu"] == cpu:
+        if (cached["cpu"], cached["method"]) == (cpu, METHOD):
             flops, bandwidth = float(cached["flops"]), float(cached["bytes_per_second"])
             return HardwareProfile("cpu", flops, bandwidth, str(cached["source"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -57,17 +94,22 @@ def cached_cpu() -> HardwareProfile:
 def remeasured_cpu() -> HardwareProfile:
     """Measured now, and cached instead of what was."""
     measured = measure_cpu()
-    content = {"cpu": cpu_name(), "flops": measured.flops, "bytes_per_second": measured.bytes_per_second}
+    content = {
+        "cpu": cpu_name(),
+        "method": METHOD,
+        "flops": measured.flops,
+        "bytes_per_second": measured.bytes_per_second,
+    }
     _write(_cache_file(), content | {"source": measured.source})
     return measured
 
 
 def measure_cpu() -> HardwareProfile:
-    """Measures GEMM FLOPs and memory bytes read per second, on all cores, the best of several."""
-    flops, gemm = _torch_flops(), "bf16 GEMM of torch"
-    if flops is None:
-        flops, gemm = _numpy_flops(), "fp32 GEMM of numpy"
-    return HardwareProfile("cpu", flops, _read_bandwidth(), f"measured, {gemm}: {cpu_name()}")
+    """Measures GEMM FLOPs and bytes read per second, the best of several."""
+    rates = _engine_rates()
+    flops, gemm = (rates[0], "bf16 GEMM of torch") if rates else (_numpy_flops(), "fp32 GEMM of numpy")
+    moved, reads = (rates[1], "vLLM's attention") if len(rates) > 1 else (_read_bandwidth(), "plain reads")
+    return HardwareProfile("cpu", flops, moved, f"measured, {gemm}, {reads}: {cpu_name()}")
 
 
 def cpu_name() -> str:
@@ -75,16 +117,16 @@ def cpu_name() -> str:
     return f"{_model_name()}, {_cores()} cores"
 
 
-def _torch_flops() -> float | None:
-    """None where there is no torch that works."""
+def _engine_rates() -> list[float]:
+    """FLOPs and bytes per second; the first alone without vLLM, nothing without a torch that works."""
     if find_spec("torch") is None:
-        return None
-    command = [sys.executable, "-c", TORCH_GEMM]
+        return []
+    command = [sys.executable, "-c", ENGINE_RATES, str(max(_cores() - 1, 1))]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_SECONDS, check=True)
-        return float(done.stdout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ENGINE_SECONDS, check=False)
+        return [float(line) for line in done.stdout.splitlines()]
     except (OSError, subprocess.SubprocessError, ValueError):
-        return None
+        return []
 
 
 def _numpy_flops() -> float:

@@ -45,6 +45,11 @@ class Engine:
         self._heads: dict[tuple[Any, ...], Heads] = {}
         self._backends: dict[type[Any], type[Any]] = {}
 
+    @property
+    def hybrid(self) -> bool:
+        """Whether layers that are no attention, such as Mamba's, share KV blocks with those that are."""
+        return bool(self.vllm_config.model_config.is_hybrid)
+
     def heads(
         self, kv_heads: int, num_queries_per_kv: int, head_size: int, dtype: torch.dtype, block_stride: int = 0
     ) -> Heads:
@@ -134,7 +139,6 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
     refusals = [
         (model.use_mla, "does not support MLA models"),
         (model.is_encoder_decoder, "does not support encoder-decoder models"),
-        (model.is_hybrid, "does not support models that mix attention with Mamba layers"),
         (
             cache.cache_dtype not in ("auto", "bfloat16", "float16"),
             f"does not read a KV cache of {cache.cache_dtype}, which the command line or the checkpoint asks for: add "

@@ -12,7 +12,7 @@ from vllm.v1.attention.backend import AttentionType
 def dense_reason(layer: Attention) -> str | None:
     """Why a layer stays dense; None where its long decode steps are sparse.
 
-    A layer with a window or with chunks reads little, and the kernels know neither biases nor caps on logits.
+    A layer with a window or with chunks reads little, and the kernels know no biases.
     """
     impl: Any = layer.impl
     reasons = [
@@ -20,8 +20,6 @@ def dense_reason(layer: Attention) -> str | None:
         (layer.sliding_window is not None, "sliding window"),
         (isinstance(layer, ChunkedLocalAttention) or getattr(impl, "chunk_lookback", -1) >= 0, "chunked attention"),
         (impl.alibi_slopes is not None, "ALiBi"),
-        (bool(impl.logits_soft_cap), "soft cap"),
-        (impl.sinks is not None, "sinks"),
         (impl.head_sizes is not None and layer.head_size not in impl.head_sizes, "head size"),
     ]
     return next((reason for applies, reason in reasons if applies), None)

@@ -19,16 +19,16 @@ from kinetics_serve.cost import (
 from kinetics_serve.cost.layers import Layers
 
 counts, heads, sizes = st.integers(1, 4), st.integers(1, 8), st.sampled_from([1, 8, 64])
-limits = st.sampled_from(["window", "chunk", "best"])
 attention = st.builds(
-    lambda shape, limit, tokens, value, stores: AttentionLayers(
-        *shape, **({} if tokens is None else {limit: tokens}), value_size=value, stores=stores
-    ),
-    st.tuples(counts, heads, st.integers(1, 4), sizes),
-    limits,
-    st.none() | st.integers(1, 60),
-    st.none() | sizes,
-    st.booleans(),
+    lambda limit, tokens, **sizes: AttentionLayers(**sizes, **({} if limit is None else {limit: tokens})),
+    limit=st.sampled_from([None, "window", "chunk", "best"]),
+    tokens=st.integers(1, 60),
+    count=counts,
+    query_heads=heads,
+    kv_heads=st.integers(1, 4),
+    head_size=sizes,
+    value_size=st.none() | sizes,
+    stores=st.booleans(),
 )
 latent = st.builds(LatentLayers, counts, heads, sizes, st.integers(0, 8), sizes, sizes, st.none() | st.integers(1, 60))
 index = st.builds(IndexLayers, counts, heads, sizes, st.integers(1, 200))
@@ -96,7 +96,7 @@ def state(group: Layers) -> Cost:
 
 
 def naive_prefill(architecture: Architecture, prompt: int, cached: int) -> Cost:
-    compute = memory = 0
+    compute, memory = 0.0, 0.0
     for token in range(cached + 1, prompt + 1):
         compute += 2 * (architecture.active_parameters - architecture.looked_up_embedding)
         for group in architecture.layers:
@@ -115,11 +115,12 @@ def naive_prefill(architecture: Architecture, prompt: int, cached: int) -> Cost:
 
 def naive_token(architecture: Architecture, prompt: int, t: int, kv: KVPolicy) -> Cost:
     """Cost of generated token number ``t``."""
-    compute, memory = 2 * (architecture.active_parameters - architecture.looked_up_embedding), 0
+    compute = 2.0 * (architecture.active_parameters - architecture.looked_up_embedding)
+    memory = 0.0
     for group in architecture.layers:
         tokens = attended(group, prompt + t)
         full = isinstance(group, AttentionLayers) and group.window is group.chunk is group.best is None
-        if full and kv.budget is not None and tokens > kv.budget:
+        if isinstance(group, AttentionLayers) and full and kv.budget is not None and tokens > kv.budget:
             pages, elements = tokens // kv.page_size, kv.summary_vectors * group.head_size
             compute += group.count * group.query_heads * pages * round(2 * elements)
             memory += group.count * group.kv_heads * pages * round(elements * architecture.kv_bytes)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from kinetics_serve.cost import Architecture, AttentionLayers
+from kinetics_serve.cost.layers import layers_of
 
 from . import configs
 from .shapes import architectures
@@ -34,7 +35,7 @@ def test_known_parameters_replace_counted_ones_and_idle_experts_still_count() ->
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"kv_heads": 0}, {"head_size": -1}, {"window": 0}])
 def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        AttentionLayers(**{"count": 1, "query_heads": 1, "kv_heads": 1, "head_size": 1, **wrong})
+        layers_of({"count": 1, "query_heads": 1, "kv_heads": 1, "head_size": 1, **wrong})
 
 
 @pytest.mark.parametrize(("parameters", "active", "kv_bytes"), [(10, 11, 2), (10, 0, 2), (0, 0, 2), (10, 10, 0)])

@@ -11,12 +11,13 @@ from kinetics_serve.cost import (
     StateLayers,
     UnsupportedArchitecture,
 )
+from kinetics_serve.cost.layers import Layers
 
 from . import configs
 from .test_checkpoints import config as served
 
 
-def layers(config: dict[str, Any]) -> tuple[AttentionLayers, ...]:
+def layers(config: dict[str, Any]) -> tuple[Layers, ...]:
     return Architecture.from_config(config, "model").layers
 
 
@@ -46,7 +47,10 @@ def test_layer_types_decide_over_the_pattern() -> None:
 def test_gemma2_slides_in_every_other_layer() -> None:
     config = {**configs.GEMMA3_1B, "model_type": "gemma2", "sliding_window": 4096}
     del config["sliding_window_pattern"]
-    assert [(group.count, group.window) for group in layers(config)] == [(13, 4096), (13, None)]
+    assert layers(config) == (
+        AttentionLayers(13, 4, 1, 256, window=4096),
+        AttentionLayers(13, 4, 1, 256),
+    )
 
 
 def test_qwen_slides_only_when_told_and_only_from_max_window_layers_on() -> None:

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def not_an_object(cache: Path) -> None:
     cache.write_text("[]")
 
 
+def measured_in_another_way(cache: Path) -> None:
+    content = {"cpu": measured_cpu.cpu_name(), "flops": 1.0, "bytes_per_second": 1.0, "source": "measured"}
+    cache.write_text(json.dumps(content))
+
+
 def of_another_cpu(cache: Path) -> None:
     cache.write_text(json.dumps({"cpu": "another", "flops": 1.0, "bytes_per_second": 1.0}))
 
@@ -46,7 +52,7 @@ def incomplete(cache: Path) -> None:
     cache.write_text(json.dumps({"cpu": measured_cpu.cpu_name()}))
 
 
-@pytest.mark.parametrize("spoil", [broken, not_an_object, of_another_cpu, incomplete])
+@pytest.mark.parametrize("spoil", [broken, not_an_object, of_another_cpu, measured_in_another_way, incomplete])
 def test_a_cache_that_is_not_this_cpus_is_measured_again(
     spoil: Callable[[Path], None], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,12 +65,22 @@ def test_a_cache_that_is_not_this_cpus_is_measured_again(
     assert measured_cpu.cached_cpu() == measured
 
 
-def test_bf16_counts_where_torch_is_installed_and_fp32_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engines_rates_count_where_there_is_one_and_numpys_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.setattr(measured_cpu, "READ_BYTES", 1 << 26)
-    assert "bf16 GEMM of torch" in measured_cpu.measure_cpu().source
-    monkeypatch.setattr(measured_cpu, "TORCH_GEMM", "raise ImportError")
-    assert "fp32 GEMM of numpy" in measured_cpu.measure_cpu().source
+    source = measured_cpu.measure_cpu().source
+    assert "bf16 GEMM of torch" in source
+    assert ("vLLM's attention" in source) == (find_spec("vllm") is not None)
+    monkeypatch.setattr(measured_cpu, "ENGINE_RATES", "raise ImportError")
+    assert "fp32 GEMM of numpy, plain reads" in measured_cpu.measure_cpu().source
+
+
+def test_without_vllm_its_reads_are_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_cpu, "READ_BYTES", 1 << 26)
+    monkeypatch.setattr(measured_cpu, "ENGINE_RATES", "print(3e11)")
+    measured = measured_cpu.measure_cpu()
+    assert measured.flops == 3e11
+    assert "bf16 GEMM of torch, plain reads" in measured.source
 
 
 def test_measuring_again_replaces_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

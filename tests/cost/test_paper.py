@@ -52,7 +52,8 @@ def test_the_reference_holds_every_model_and_method() -> None:
 def test_our_dense_decode_is_the_papers_but_for_the_half_token_of_its_integral(name: str) -> None:
     architecture, prompt, generated = MODELS[name], 2000, 5000
     ours = Price(architecture, paper.INTENSITY).decode(prompt, generated)
-    extra = 4 * sum(g.count * g.kv_heads * g.head_size for g in architecture.layers) * generated // 2
+    (group,) = architecture.layers
+    extra = group.read_bytes(kv_bytes=2) * generated // 2
     assert ours.memory_bytes - paper.dense(architecture, prompt, generated).memory_bytes == extra
 
 

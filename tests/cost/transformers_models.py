@@ -10,7 +10,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-logging.set_verbosity_error()
+logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 warnings.filterwarnings("ignore")
 
 SIZES: dict[str, Any] = {
@@ -143,8 +143,8 @@ def parameters(config: dict[str, Any]) -> int | None:
     try:
         read = CONFIG_MAPPING[config["model_type"]](**given)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(read)
+            model = AutoModelForCausalLM.from_config(read)  # type: ignore[no-untyped-call]
             model.tie_weights()
     except Exception:  # whatever a model's code raises: there is no model of this config
         return None
-    return sum(parameter.numel() for parameter in model.parameters())
+    return int(sum(parameter.numel() for parameter in model.parameters()))

@@ -123,7 +123,7 @@ async def until(condition: Callable[[], bool], timeout_s: float) -> float:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("server") / "log"
     port = free_port()
-    command = [sys.executable, "-m", "kinetics_serve", "serve", "--port", str(port), "--hardware", "b200"]
+    command = [sys.executable, "-m", "kinetics_serve", "serve", "--port", str(port), "--hardware", "paper-b200"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ)
         running = Server(process, f"http://127.0.0.1:{port}", log)

@@ -48,7 +48,7 @@ def test_a_real_servers_samples_replayed_lead_to_the_same_decisions(server: Serv
     }
     served = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=300).json()
     bill = served["kinetics"]
-    price = Price(load_architecture(bundled_model.bundled_model()), GPUS["b200"].intensity)
+    price = Price(load_architecture(bundled_model.bundled_model()), GPUS["paper-b200"].intensity)
     kv = kv_policy(None if bill["kv_budget"] == "dense" else bill["kv_budget"])
     arm = arm_of(served["usage"]["prompt_tokens"], MAX_TOKENS, 6, kv, price)
     trials = [recorded(sample) for sample in bill["samples"]]

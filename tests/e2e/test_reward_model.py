@@ -23,7 +23,7 @@ from tests.e2e.conftest import MODEL, START_TIMEOUT_S, Server, free_port
 
 QUESTION = "What is 7 times 8?"
 REWARD_MODEL = "reward"
-INTENSITY = GPUS["b200"].intensity
+INTENSITY = GPUS["paper-b200"].intensity
 
 
 @dataclass(frozen=True)

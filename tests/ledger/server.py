@@ -111,7 +111,7 @@ def front_end(fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ["--upstream", fake.url, "--port", str(port), "--hardware", "b200", "--log-level", "debug", *more]
+    options = ["--upstream", fake.url, "--port", str(port), "--hardware", "paper-b200", "--log-level", "debug", *more]
     if ledger is not None:
         options += ["--ledger", ledger, "--lease-s", str(LEASE_S)]
     with log.open("ab") as output:

@@ -8,7 +8,7 @@ import torch
 
 from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import DecodeBatch, Heads
-from sparse_backend.kernels.batch import keys_and_values, skip_tiles, split_cache
+from sparse_backend.kernels.batch import Softmax, keys_and_values, skip_tiles, split_cache
 from sparse_backend.selection import get_selector
 
 SINK, LOCAL = 16, 64
@@ -70,7 +70,7 @@ class Paged:
         n = len(self.seq_lens)
         return torch.arange(n, dtype=torch.int32), torch.zeros(n, dtype=torch.int32)
 
-    def dense(self, query: torch.Tensor, scale: float) -> torch.Tensor:
+    def dense(self, query: torch.Tensor, softmax: Softmax) -> torch.Tensor:
         """Dense attention in float64, [batch, heads, head_size]."""
         keys, values = keys_and_values(self.cache, self.heads.head_size)
         outputs = []
@@ -79,5 +79,12 @@ class Paged:
             k = keys[pages].double().permute(1, 0, 3, 2).flatten(1, 2)[:, :tokens]
             v = values[pages].double().transpose(0, 1).flatten(1, 2)[:, :tokens]
             q = query[request].double().view(self.heads.kv_heads, self.heads.num_queries_per_kv, -1)
-            outputs.append((torch.softmax(q @ k.mT * scale, -1) @ v).flatten(0, 1))
+            logits = q @ k.mT * softmax.scale
+            if softmax.soft_cap:
+                logits = softmax.soft_cap * torch.tanh(logits / softmax.soft_cap)
+            weights = logits.exp()
+            total = weights.sum(-1, keepdim=True)
+            if softmax.sinks is not None:
+                total += softmax.sinks.double().exp().view(self.heads.kv_heads, -1, 1)
+            outputs.append((weights / total @ v).flatten(0, 1))
         return torch.stack(outputs)

@@ -12,15 +12,25 @@ from typing import Any
 
 import torch
 from transformers import (
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     Gemma4ForCausalLM,
     Gemma4TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LagunaConfig,
     LagunaForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 # Tiny, with random weights: what matters here is that numbers are the same, or are not.
@@ -48,6 +58,42 @@ def gemma4() -> PreTrainedModel:
     return Gemma4ForCausalLM(Gemma4TextConfig(**CONFIG | {"num_hidden_layers": 3}, **kinds, **sizes))
 
 
+def gemma2() -> PreTrainedModel:
+    """Logits with a soft cap, low enough that it matters; every second layer has a window."""
+    return Gemma2ForCausalLM(Gemma2Config(**WINDOWED, attn_logit_softcapping=2.0))
+
+
+def gpt_oss() -> PreTrainedModel:
+    """Attention sinks."""
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    kinds = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 128}
+    return GptOssForCausalLM(GptOssConfig(**CONFIG, **experts, **kinds))
+
+
+def llama4() -> PreTrainedModel:
+    """Three layers of four attend in chunks."""
+    experts = {"num_local_experts": 2, "intermediate_size_mlp": 256}
+    shape = CONFIG | {"num_hidden_layers": 4}
+    return Llama4ForCausalLM(Llama4TextConfig(**shape, **experts, attention_chunk_size=256, pad_token_id=0))
+
+
+def qwen3_next() -> PreTrainedModel:
+    """Gated DeltaNet in three layers of four."""
+    linear = {
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+    }  # fmt: skip
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    experts |= {"shared_expert_intermediate_size": 64, "decoder_sparse_step": 1}
+    return Qwen3NextForCausalLM(Qwen3NextConfig(**CONFIG | {"num_hidden_layers": 4}, **linear, **experts))
+
+
+def falcon_h1() -> PreTrainedModel:
+    """Attention and Mamba-2 side by side in every layer."""
+    mamba = {"mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_n_groups": 1, "mamba_d_state": 32}
+    return FalconH1ForCausalLM(FalconH1Config(**CONFIG, **mamba))
+
+
 def laguna() -> PreTrainedModel:
     heads = {"num_attention_heads_per_layer": [8, 4], "mlp_layer_types": ["dense"] * 2}
     return LagunaForCausalLM(LagunaConfig(**CONFIG, layer_types=["full_attention"] * 2, **heads))
@@ -61,8 +107,8 @@ def main():
     job = json.loads(sys.argv[1])
     prompt = lambda n, seed: {"prompt_token_ids": [(i * i * 7 + i * seed) % 500 + 2 for i in range(n)]}
     results = {}
-    llms = {name: LLM(job["model"], skip_tokenizer_init=True, enforce_eager=True, seed=0, dtype="float32",
-                      max_model_len=2048, max_num_seqs=8, **settings) for name, settings in job["engines"].items()}
+    llms = {name: LLM(job["model"], skip_tokenizer_init=True, enforce_eager=True, seed=0, max_model_len=2048,
+                      max_num_seqs=8, **{"dtype": "float32", **settings}) for name, settings in job["engines"].items()}
     for engine, llm in llms.items():
         for name, run in job["runs"].items():
             params = [SamplingParams(temperature=run.get("temperature", 0), n=run.get("n", 1), seed=1,
@@ -78,6 +124,13 @@ if __name__ == "__main__":
 """
 
 
+def save(new_model: Callable[[], PreTrainedModel], folder: Path) -> Path:
+    """The folder of a model with random weights, always the same."""
+    torch.manual_seed(0)
+    new_model().save_pretrained(folder / "model")
+    return folder / "model"
+
+
 def run_engines(
     folder: Path,
     engines: dict[str, Any],
@@ -87,9 +140,7 @@ def run_engines(
     **variables: str,
 ) -> dict[str, Any]:
     """Each engine answers every run, in a process of its own or, `together`, beside the others in one."""
-    model = folder / "model"
-    torch.manual_seed(0)
-    new_model().save_pretrained(model)
+    model = save(new_model, folder)
     plugin = folder / "site" / "sparse_test-0.0.dist-info"  # the entry points, whether or not the project is installed
     plugin.mkdir(parents=True, exist_ok=True)
     (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: sparse-test\nVersion: 0.0\n")

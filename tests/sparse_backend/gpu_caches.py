@@ -8,7 +8,7 @@ import torch
 
 from sparse_backend.constants import BLOCK
 from sparse_backend.constants import pages as pages_of
-from sparse_backend.kernels import Heads
+from sparse_backend.kernels import Heads, Softmax
 from sparse_backend.kernels.triton import DecodeStep, Workspace, split_blocks, tile_bytes_per_token
 from sparse_backend.kernels.triton.layout import LowRankOffsets
 from sparse_backend.selection.low_rank import LowRank, both_nibbles, means_of_block, nibbles, quantise, unpack
@@ -123,11 +123,11 @@ class Paged:
         mean_values = LowRank().mean_values(tiles, heads.head_size, heads.page_size).unflatten(0, (len(tiles), -1))
         return *unpack(tiles, heads.head_size, heads.page_size), mean_values
 
-    def log_mass(self, row: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+    def log_mass(self, row: int, query: torch.Tensor, softmax: Softmax) -> torch.Tensor:
         """Estimated log Σ e^logit of the pages of a request, from the tiles: float64 [kv_heads, num_queries_per_kv,
         pages]."""
         heads, blocks = self.heads, self.block_table.shape[1]
-        q = query.double().view(heads.kv_heads, heads.num_queries_per_kv, heads.head_size) * scale
+        q = query.double().view(heads.kv_heads, heads.num_queries_per_kv, heads.head_size) * softmax.scale
         if heads.selector.name == "low_rank":
             mean, direction, coefficient, _ = (
                 x.double().unflatten(0, (heads.kv_heads, blocks)).flatten(1, 2) for x in self.summaries(row)
@@ -146,7 +146,7 @@ class Paged:
             return q @ vector(0)
         return q.clamp(max=0) @ vector(0) + q.clamp(min=0) @ vector(1)
 
-    def expected_pages(self, row: int, budget: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+    def expected_pages(self, row: int, budget: int, query: torch.Tensor, softmax: Softmax) -> torch.Tensor:
         """Which pages a budget in pages reads: bool [kv_heads, pages]."""
         heads, tokens = self.heads, self.seq_lens[row]
         pages = pages_of(tokens, heads.page_size)
@@ -155,22 +155,30 @@ class Paged:
         read = torch.zeros(heads.kv_heads, pages, dtype=torch.bool)
         read[:, :sink] = read[:, local:] = True
         wanted = min(local - sink, max(0, budget - sink - (pages - local)))
-        mass = self.log_mass(row, query, scale)[..., : tokens // heads.page_size]
-        scores = mass.sum(1) if heads.selector.name == "block_mean" else torch.softmax(mass, -1).sum(1)
+        mass = softmax.cap_mass(self.log_mass(row, query, softmax)[..., : tokens // heads.page_size], heads.page_size)
+        everything = torch.cat([mass, self.sinks(softmax)], -1)
+        scores = mass.sum(1) if heads.selector.name == "block_mean" else torch.softmax(everything, -1).sum(1)
         return read.scatter(1, sink + scores[:, sink:local].topk(wanted).indices, True)
 
-    def expected(self, row: int, read: torch.Tensor, query: torch.Tensor, scale: float) -> torch.Tensor:
+    def expected(self, row: int, read: torch.Tensor, query: torch.Tensor, softmax: Softmax) -> torch.Tensor:
         """Attention of one request over the pages read, and over the others' estimates: float64 [heads, head_size]."""
         heads, (keys, values) = self.heads, self.tokens(row)
         q = query.double().view(heads.kv_heads, heads.num_queries_per_kv, heads.head_size)
         token_read = read.repeat_interleave(heads.page_size, 1)[:, None, : self.seq_lens[row]]
-        logits = (q @ keys.mT * scale).masked_fill(~token_read, -torch.inf)
+        logits = softmax.cap(q @ keys.mT * softmax.scale).masked_fill(~token_read, -torch.inf)
         if heads.selector.residual and not read.all():
-            dropped = self.log_mass(row, query, scale)[..., : read.shape[1]].masked_fill(read[:, None], -torch.inf)
+            mass = softmax.cap_mass(self.log_mass(row, query, softmax)[..., : read.shape[1]], heads.page_size)
+            dropped = mass.masked_fill(read[:, None], -torch.inf)
             logits = torch.cat([logits, dropped], -1)
             means = self.summaries(row)[3].double().unflatten(0, (heads.kv_heads, -1)).flatten(1, 2)
             together = heads.pages_of_tile // means_of_block(heads.page_size)
             of_page = means.repeat_interleave(together, 1)[:, : read.shape[1]]
             # Where no page is complete there is no mean, and nothing dropped.
             values = torch.cat([values, of_page.masked_fill(read[..., None], 0)], 1)
-        return (torch.softmax(logits, -1) @ values).flatten(0, 1)
+        weights = torch.softmax(torch.cat([logits, self.sinks(softmax)], -1), -1)[..., : values.shape[1]]
+        return (weights @ values).flatten(0, 1)
+
+    def sinks(self, softmax: Softmax) -> torch.Tensor:
+        """float64 [kv_heads, num_queries_per_kv, 1], or 0 in the place of 1 where there are none."""
+        shape = self.heads.kv_heads, self.heads.num_queries_per_kv
+        return torch.empty(*shape, 0) if softmax.sinks is None else softmax.sinks.double().view(*shape, 1)

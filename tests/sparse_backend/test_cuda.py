@@ -20,6 +20,7 @@ from sparse_backend.backends.cuda import layer as cuda_layer
 from sparse_backend.backends.engine import Engine
 from sparse_backend.config import ConfigError, SparseAttentionConfig
 from sparse_backend.constants import BLOCK, pages
+from sparse_backend.kernels.batch import Softmax
 from sparse_backend.kernels.triton import layout, split_blocks
 from sparse_backend.request_budgets import RequestBudgets
 from tests.sparse_backend.gpu_caches import Paged
@@ -250,8 +251,8 @@ class Run:
         return query, output, paged
 
     def expected(self, paged: Paged, row: int, budget: int, query: torch.Tensor) -> torch.Tensor:
-        read = paged.expected_pages(row, budget // 16, query, HEAD_SIZE**-0.5)
-        return paged.expected(row, read, query, HEAD_SIZE**-0.5)
+        read = paged.expected_pages(row, budget // 16, query, Softmax(HEAD_SIZE**-0.5))
+        return paged.expected(row, read, query, Softmax(HEAD_SIZE**-0.5))
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ def running(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def dense(paged: Paged, row: int, query: torch.Tensor) -> torch.Tensor:
     everything = torch.ones(KV_HEADS, pages(paged.seq_lens[row], 16), dtype=torch.bool)
-    return paged.expected(row, everything, query, HEAD_SIZE**-0.5)
+    return paged.expected(row, everything, query, Softmax(HEAD_SIZE**-0.5))
 
 
 def close(got: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -6,7 +6,7 @@ import torch
 
 from sparse_backend import constants, kernels
 from sparse_backend.kernels import native
-from sparse_backend.kernels.batch import keys_and_values
+from sparse_backend.kernels.batch import Softmax, keys_and_values
 from sparse_backend.kernels.reference import ReferenceKernels
 from sparse_backend.selection import LowRank, Quest, get_selector
 from sparse_backend.selection.low_rank import unpack
@@ -38,7 +38,7 @@ def test_selection_and_attention_equal_the_reference(
     fast().update_summaries(heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
     batch = paged.batch({2: 448, 0: 576})
     query = (2 * torch.randn(3, 2 * queries, head_size)).to(dtype)
-    scale = head_size**-0.5
+    scale = Softmax(head_size**-0.5)
 
     pages, counts = fast().select_pages(heads, batch, query, paged.tiles, scale)
     expected_pages, expected_counts = ReferenceKernels().select_pages(heads, batch, query, paged.tiles, scale)
@@ -50,6 +50,24 @@ def test_selection_and_attention_equal_the_reference(
     ReferenceKernels().decode(heads, batch, query, paged.cache, paged.tiles, expected, scale)
     torch.testing.assert_close(output, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
     assert not output[1].any()  # a row that does not decode sparsely is left alone
+
+
+@needs_compiler
+@pytest.mark.parametrize("selector", ["low_rank", "block_mean", "quest", "exact"])
+@pytest.mark.parametrize("soft_cap", [0.0, 9.0])
+@pytest.mark.parametrize("sinks", [False, True])
+def test_sinks_and_soft_caps_are_terms_of_the_softmax(selector: str, soft_cap: float, sinks: bool) -> None:
+    heads = make_heads(selector, torch.float32, 64, 3, 16)
+    paged = Paged.random(heads, [777, 900])
+    fast().update_summaries(heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
+    query, logits = torch.randn(2, 6, 64), 3 + torch.randn(6) if sinks else None
+    softmax = Softmax(0.125, soft_cap, logits)
+    for budgets in ({0: 320, 1: 448}, {0: 4096, 1: 4096}):
+        batch, outputs = paged.batch(budgets), [torch.zeros_like(query), torch.zeros_like(query)]
+        for kernel, output in zip((fast(), ReferenceKernels()), outputs, strict=True):
+            kernel.decode(heads, batch, query, paged.cache, paged.tiles, output, softmax)
+        torch.testing.assert_close(*outputs, atol=5e-5, rtol=5e-5)
+    torch.testing.assert_close(outputs[0].double(), paged.dense(query, softmax), atol=5e-5, rtol=0.0)
 
 
 @needs_compiler
@@ -82,8 +100,8 @@ def test_a_budget_that_covers_the_context_is_dense_attention(selector: str, dtyp
     output = torch.zeros_like(query)
     batch = paged.batch({0: 1024, 1: 1024})
     fast().update_summaries(heads, batch, paged.cache, paged.tiles, *paged.everything())
-    fast().decode(heads, batch, query, paged.cache, paged.tiles, output, 0.125)
-    torch.testing.assert_close(output.double(), paged.dense(query, 0.125), atol=TOLERANCE[dtype], rtol=0.0)
+    fast().decode(heads, batch, query, paged.cache, paged.tiles, output, Softmax(0.125))
+    torch.testing.assert_close(output.double(), paged.dense(query, Softmax(0.125)), atol=TOLERANCE[dtype], rtol=0.0)
 
 
 @needs_compiler
@@ -96,7 +114,7 @@ def test_every_instruction_set_gives_the_same(architecture: str) -> None:
     outputs = []
     for kernel in (fast(), fast(architecture)):
         outputs.append(torch.zeros_like(query))
-        kernel.decode(heads, paged.batch({0: 320}), query, paged.cache, paged.tiles, outputs[-1], 0.125)
+        kernel.decode(heads, paged.batch({0: 320}), query, paged.cache, paged.tiles, outputs[-1], Softmax(0.125))
     torch.testing.assert_close(*outputs, atol=1e-2, rtol=1e-2)
 
 
@@ -112,7 +130,7 @@ def test_blocks_that_keep_their_tiles_give_the_same(selector: str, blocks: int, 
             kernel.update_summaries(paged.heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
             outputs.append(torch.zeros_like(query))
             batch = paged.batch({0: 320, 1: 256})
-            kernel.decode(paged.heads, batch, query, paged.cache, paged.tiles, outputs[-1], 0.125)
+            kernel.decode(paged.heads, batch, query, paged.cache, paged.tiles, outputs[-1], Softmax(0.125))
         assert torch.equal(*outputs)
 
 
@@ -126,8 +144,8 @@ def test_a_key_far_above_all_others_wins(position: int) -> None:
     keys[paged.block_table[0, position // 16], :, :, position % 16] = 30 * query[0].view(2, 2, 64).mean(1)
     fast().update_summaries(paged.heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
     output = torch.zeros_like(query)
-    fast().decode(paged.heads, paged.batch({0: 256}), query, paged.cache, paged.tiles, output, 0.25)
-    torch.testing.assert_close(output.double(), paged.dense(query, 0.25), atol=1e-5, rtol=1e-5)
+    fast().decode(paged.heads, paged.batch({0: 256}), query, paged.cache, paged.tiles, output, Softmax(0.25))
+    torch.testing.assert_close(output.double(), paged.dense(query, Softmax(0.25)), atol=1e-5, rtol=1e-5)
 
 
 @needs_compiler
@@ -140,8 +158,8 @@ def test_low_rank_is_closer_to_dense_than_the_mean_key() -> None:
         query = 1.5 * torch.randn(1, 6, 64)
         output, batch = torch.zeros_like(query), paged.batch({0: 512})
         fast().update_summaries(heads, batch, paged.cache, paged.tiles, *paged.everything())
-        fast().decode(heads, batch, query, paged.cache, paged.tiles, output, 0.125)
-        dense = paged.dense(query, 0.125)
+        fast().decode(heads, batch, query, paged.cache, paged.tiles, output, Softmax(0.125))
+        dense = paged.dense(query, Softmax(0.125))
         errors[selector] = ((output - dense).norm() / dense.norm()).item()
     assert errors["low_rank"] < 0.7 * errors["block_mean"]
 
@@ -193,7 +211,7 @@ def test_the_largest_heads_are_served() -> None:
     fast().check(heads)
     fast().update_summaries(heads, paged.batch({}), paged.cache, paged.tiles, *paged.everything())
     for kernel, out in ((fast(), output), (ReferenceKernels(), expected)):
-        kernel.decode(heads, paged.batch({0: 256}), query, paged.cache, paged.tiles, out, 1 / 64)
+        kernel.decode(heads, paged.batch({0: 256}), query, paged.cache, paged.tiles, out, Softmax(1 / 64))
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -3,7 +3,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from sparse_backend.kernels import Heads
+from sparse_backend.kernels import Heads, Softmax
 from sparse_backend.kernels.triton import decode, layout, update_summaries
 from sparse_backend.selection import get_selector
 from sparse_backend.selection.low_rank import quantise
@@ -32,11 +32,22 @@ def summarised(heads: Heads, seq_lens: list[int]) -> Paged:
     return paged
 
 
-def run(paged: Paged, budgets: list[int], query: torch.Tensor, scale: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def run(
+    paged: Paged, budgets: list[int], query: torch.Tensor, softmax: float | Softmax
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Output, and for every request the pages read as bool [kv_heads, pages]."""
     heads, output = paged.heads, torch.zeros_like(query)
     work = paged.workspace(max(budgets) * heads.page_size)
-    decode(heads, paged.step(budgets), query, paged.cache, paged.tiles, output, scale, work)
+    decode(
+        heads,
+        paged.step(budgets),
+        query,
+        paged.cache,
+        paged.tiles,
+        output,
+        softmax if isinstance(softmax, Softmax) else Softmax(softmax),
+        work,
+    )
     reads = []
     for row, tokens in enumerate(paged.seq_lens):
         read = torch.zeros(heads.kv_heads, -(-tokens // heads.page_size), dtype=torch.bool)
@@ -63,11 +74,11 @@ def test_selection_and_attention_equal_the_reference(
     output, reads = run(paged, budgets, query, scale)
     assert not output[1].any()
     for row in (0, 2):
-        expected = paged.expected_pages(row, budgets[row], query[row], scale)
+        expected = paged.expected_pages(row, budgets[row], query[row], Softmax(scale))
         assert torch.equal(reads[row].sum(1), expected.sum(1))
         # Scores of 16-bit queries are rounded; two pages with nearly the same may change places.
         assert (reads[row] != expected).sum() <= (0 if dtype == torch.float32 else 2)
-        attention = paged.expected(row, reads[row], query[row], scale)
+        attention = paged.expected(row, reads[row], query[row], Softmax(scale))
         torch.testing.assert_close(output[row].double(), attention, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
@@ -93,6 +104,19 @@ def test_a_budget_that_covers_the_context_is_dense_attention(selector: str, dtyp
 
 
 @pytest.mark.parametrize("selector", ["low_rank", "quest"])
+@pytest.mark.parametrize(("soft_cap", "sinks"), [(9.0, False), (0.0, True), (9.0, True)])
+def test_sinks_and_soft_caps_are_terms_of_the_softmax(selector: str, soft_cap: float, sinks: bool) -> None:
+    paged = Paged.random(make_heads(selector, torch.float32, 64, 3, 16), [333])
+    paged.write_summaries()
+    query = 2 * torch.randn(1, 6, 64)
+    softmax = Softmax(0.125, soft_cap, 3 + torch.randn(6) if sinks else None)
+    for budget in (8, 24):
+        output, (read,) = run(paged, [budget], query, softmax)
+        assert torch.equal(read, paged.expected_pages(0, budget, query[0], softmax))
+        torch.testing.assert_close(output[0].double(), paged.expected(0, read, query[0], softmax), atol=5e-5, rtol=5e-5)
+
+
+@pytest.mark.parametrize("selector", ["low_rank", "quest"])
 def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paged = Paged.random(make_heads(selector, torch.float32, 64, 2, 16), [300, 140, 390])
     paged.write_summaries()
@@ -102,7 +126,7 @@ def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(layout, "PROGRAMS", 48)
     assert len(paged.workspace(144).waves(3)) == 2
     heads, again = paged.heads, torch.zeros_like(query)
-    decode(heads, paged.step([8, 7, 9]), query, paged.cache, paged.tiles, again, 0.125, paged.workspace(144))
+    decode(heads, paged.step([8, 7, 9]), query, paged.cache, paged.tiles, again, Softmax(0.125), paged.workspace(144))
     torch.testing.assert_close(again, output)
 
 

@@ -14,7 +14,7 @@ from kinetics_serve.planner.figures import kv_label
 from kinetics_serve.traces.traces import read
 
 TASK = "times-tables"
-HARDWARE = "b200"
+HARDWARE = "paper-b200"
 """The paper's: on a CPU's prices, arithmetic hides what attention costs."""
 
 QUESTIONS = 20

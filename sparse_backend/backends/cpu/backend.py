@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from vllm.v1.attention.backend import MultipleOf
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.kv_cache_interface import AttentionSpec
 
@@ -12,7 +13,7 @@ from sparse_backend.backends.cpu.layer import SparseCPUImpl
 from sparse_backend.backends.cpu.layout import block_stride
 from sparse_backend.backends.cpu.metadata import SparseCPUMetadataBuilder
 from sparse_backend.backends.engine import Engine
-from sparse_backend.constants import kernel_block_tokens
+from sparse_backend.constants import BLOCK, kernel_block_tokens
 
 
 class SparseCPUBackend(CPUAttentionBackend):
@@ -22,7 +23,13 @@ class SparseCPUBackend(CPUAttentionBackend):
 
     @classmethod
     def get_supported_kernel_block_sizes(cls, kv_cache_spec: Any = None) -> list[Any]:
-        """A page is a kernel block, so that its keys and its values are contiguous; two pages, where they have 8."""
+        """A page is a kernel block, so that its keys and its values are contiguous; two pages, where they have 8.
+
+        Hybrids split their KV blocks in the metadata builder instead: vLLM's CPU runner clears blocks that held a
+        Mamba state before by their number, and takes numbers of KV blocks for those of kernel blocks.
+        """
+        if cls.engine.hybrid:
+            return [MultipleOf(BLOCK)]
         return [kernel_block_tokens(cls.engine.config.page_size)]
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
 from sparse_backend.backends.engine import engine_of
 from sparse_backend.config import KEY, ConfigError
-from sparse_backend.kernels.batch import skip_tiles, split_cache
+from sparse_backend.kernels.batch import Softmax, skip_tiles, split_cache
 from sparse_backend.kernels.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
                 self.kernels.check(self.heads)
             except ValueError as error:
                 raise ConfigError(f"Sparse attention: {error}; or remove {KEY} from additional_config.") from error
+
+    @cached_property
+    def softmax(self) -> Softmax:
+        """Once the weights are loaded: sinks are among them."""
+        sinks = None if self.sinks is None else self.sinks.detach().float().contiguous()
+        return Softmax(self.scale, self.logits_soft_cap, sinks)
 
     def regions(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, and summaries, of this layer's KV cache: see `split_cache`."""
@@ -100,5 +107,5 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
         if self.kv_sharing_target_layer_name is None:
             self.kernels.update_summaries(self.heads, batch, cache, tiles, requests, starts)
         if len(batch.requests):
-            self.kernels.decode(self.heads, batch, query, cache, tiles, output, self.scale)
+            self.kernels.decode(self.heads, batch, query, cache, tiles, output, self.softmax)
         return output

@@ -1,4 +1,4 @@
-"""Where a layer's tiles lie: behind all keys and values, or behind those of each KV block."""
+"""Where a layer's tiles lie: behind all keys and values, or behind those of each KV block where layers share blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def block_stride(engine: Engine, kv_heads: int, head_size: int) -> int:
     vLLM makes blocks of one size in bytes by giving more tokens to those of layers that take less for each.
     """
     layers = engine.attention_layers().values()
-    if not differ_in_shape(layers):
+    if not (engine.hybrid or differ_in_shape(layers)):
         return 0
     widest = max(layer.num_kv_heads * layer.head_size for layer in layers)
     if widest % (kv_heads * head_size):

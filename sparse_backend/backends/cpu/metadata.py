@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from vllm.config import VllmConfig
 from vllm.v1.attention.backend import CommonAttentionMetadata
-from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadata, CPUAttentionMetadataBuilder
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadata, CPUAttentionMetadataBuilder, _get_attn_isa
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from sparse_backend.backends.cpu.layer import SparseCPUImpl
 from sparse_backend.backends.cpu.layout import block_stride
 from sparse_backend.backends.engine import engine_of, is_first
 from sparse_backend.config import KEY, ConfigError
+from sparse_backend.constants import kernel_block_tokens
 from sparse_backend.kernels import DecodeBatch
 from sparse_backend.kernels.batch import skip_tiles
 from sparse_backend.request_budgets import batch_budgets
@@ -51,11 +52,16 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
         device: torch.device,
     ) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-        if self.isa not in SUPPORTED_ISAS:
-            raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
         engine = engine_of(vllm_config)
         assert engine is not None
         self.engine = engine
+        if engine.hybrid:
+            size = kernel_block_tokens(engine.config.page_size)
+            assert isinstance(self.dtype, torch.dtype)
+            self.isa = _get_attn_isa(self.dtype, size, self.head_dim, self.kv_cache_dtype)
+            self._set_isa_to_layers(layer_names)
+        if self.isa not in SUPPORTED_ISAS:
+            raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
         shape = kv_cache_spec.num_kv_heads, kv_cache_spec.head_size
         stride = block_stride(engine, *shape)
         self.heads = engine.heads(shape[0], 1, shape[1], kv_cache_spec.dtype, stride)
@@ -76,7 +82,11 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
     ) -> SparseCPUMetadata:
         """Once a step: decides which requests decode sparsely, and on how many tokens."""
         config, common = self.engine.config, common_attn_metadata
-        if self.heads.block_stride:
+        if self.engine.hybrid:
+            within = torch.arange(self.heads.block_content, dtype=torch.int32)
+            table = (common.block_table_tensor[:, :, None] * self.heads.block_stride + within).flatten(1)
+            common = replace(common, block_table_tensor=table)
+        elif self.heads.block_stride:
             table = skip_tiles(common.block_table_tensor, self.heads.block_content, self.heads.block_tiles)
             common = replace(common, block_table_tensor=table)
         seq_lens = common.seq_lens

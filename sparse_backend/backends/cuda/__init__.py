@@ -51,6 +51,10 @@ def refusals(vllm_config: VllmConfig, config: SparseAttentionConfig) -> list[tup
             f"has no CUDA kernels for the selector {config.selector}: choose one of {', '.join(kernels.SELECTORS)}",
         ),
         (
+            vllm_config.model_config.is_hybrid,
+            "does not support models that mix attention with Mamba or linear layers on CUDA",
+        ),
+        (
             vllm_config.model_config.rswa_window is not None,
             "does not support reference sliding windows",
         ),

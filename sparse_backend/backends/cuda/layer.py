@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from vllm.v1.attention.backend import AttentionType
 
 from sparse_backend.backends.engine import engine_of
 from sparse_backend.kernels import triton as kernels
+from sparse_backend.kernels.batch import Softmax
 
 if TYPE_CHECKING:
     from sparse_backend.backends.cuda.metadata import SparseStep
@@ -47,6 +49,13 @@ class SparseImpl:
     def join(self, sparse: bool, first: bool) -> None:
         """What the metadata builder knows: whether this layer is sparse, and whether it is the model's first."""
         self.sparse, self.first = sparse, first
+
+    @cached_property
+    def softmax(self) -> Softmax:
+        """Once the weights are loaded: sinks are among them."""
+        stock: Any = self
+        sinks = None if stock.sinks is None else stock.sinks.detach().float().contiguous()
+        return Softmax(stock.scale, stock.logits_soft_cap or 0.0, sinks)
 
     def regions(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, and summaries, of this layer's KV cache: see `split_blocks`."""
@@ -91,8 +100,7 @@ class SparseImpl:
         step = sparse.first_step if self.first else sparse.step
         if self.writes_cache:
             kernels.update_summaries(self.heads, step, cache, tiles, sparse.max_query_len)
-        scale: float = self.scale  # type: ignore[attr-defined]
-        kernels.decode(self.heads, step, query, cache, tiles, output.view(query.shape), scale, self.work)
+        kernels.decode(self.heads, step, query, cache, tiles, output.view(query.shape), self.softmax, self.work)
         return output
 
     def fused_output_quant_supported(self, quant_key: Any) -> bool:

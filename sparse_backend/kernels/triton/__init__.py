@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.batch import Heads, Softmax
 from sparse_backend.kernels.triton.attention import attend
 from sparse_backend.kernels.triton.layout import (
     SELECTORS,
@@ -29,13 +29,13 @@ def decode(
     cache: torch.Tensor,
     tiles: torch.Tensor,
     output: torch.Tensor,
-    scale: float,
+    softmax: Softmax,
     work: Workspace,
 ) -> None:
     """Selection and attention of one layer. See `select_pages` and `attend`."""
     for first, requests in work.waves(step.seq_lens.shape[0]):
-        select_pages(heads, step, query, tiles, scale, work, first, requests)
-        attend(heads, step, query, cache, tiles, output, scale, work, first, requests)
+        select_pages(heads, step, query, tiles, softmax, work, first, requests)
+        attend(heads, step, query, cache, tiles, output, softmax, work, first, requests)
 
 
 __all__ = [

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 
 from sparse_backend.constants import pages
-from sparse_backend.kernels.batch import Heads
-from sparse_backend.kernels.triton.dot import dot
+from sparse_backend.kernels.batch import Heads, Softmax
+from sparse_backend.kernels.triton.dot import capped, dot
 from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, Workspace, power_of_2, splits
 from sparse_backend.kernels.triton.nibbles import neighbours
 from sparse_backend.selection.low_rank import means_of_block
@@ -24,7 +24,7 @@ def attend(
     cache: torch.Tensor,
     tiles: torch.Tensor,
     output: torch.Tensor,
-    scale: float,
+    softmax: Softmax,
     work: Workspace,
     first: int,
     requests: int,
@@ -54,7 +54,7 @@ def attend(
         work.top,
         work.total,
         first,
-        scale,
+        softmax.scale,
         step.block_table.stride(0),
         *query.stride()[:2],
         *cache.stride()[:3],
@@ -77,6 +77,7 @@ def attend(
         MEAN_VALUES=offsets.mean_values,
         VALUE_SCALES=offsets.value_scales // 4,
         RESIDUAL=heads.selector.residual,
+        SOFT_CAP=float(softmax.soft_cap),
         SPLITS=parts,
         num_warps=4,
         num_stages=2,
@@ -88,6 +89,7 @@ def attend(
         work.top,
         work.total,
         output,
+        work.top if softmax.sinks is None else softmax.sinks,
         first,
         *output.stride()[:2],
         H=heads.kv_heads,
@@ -96,6 +98,7 @@ def attend(
         D_PADDED=power_of_2(head_size),
         SPLITS=parts,
         SPLITS_PADDED=power_of_2(parts),
+        SINKS=softmax.sinks is not None,
         num_warps=2,
     )
 
@@ -146,6 +149,7 @@ def _attend(
     MEAN_VALUES: tl.constexpr,
     VALUE_SCALES: tl.constexpr,
     RESIDUAL: tl.constexpr,
+    SOFT_CAP: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
     """One program per (request, KV head, split): softmax, unnormalised, over its share of the pages."""
@@ -175,7 +179,7 @@ def _attend(
         at = cache + block * cache_block + head * cache_head + slot * cache_token
         wide = real[:, None] & (d[None, :] < D)
         keys = tl.load(at[:, None] + d[None, :], wide, 0.0)
-        logits = dot(q, tl.trans(keys)) * scale
+        logits = capped(dot(q, tl.trans(keys)) * scale, SOFT_CAP)
         logits = tl.where(real[None, :], logits, float("-inf"))
         higher = tl.maximum(top, tl.max(logits, 1))
         weight = tl.exp(logits - higher[:, None])
@@ -226,6 +230,7 @@ def _combine(
     part_top,
     part_total,
     output,
+    sink_logits,
     first,
     output_token,
     output_head,
@@ -235,6 +240,7 @@ def _combine(
     D_PADDED: tl.constexpr,
     SPLITS: tl.constexpr,
     SPLITS_PADDED: tl.constexpr,
+    SINKS: tl.constexpr,
 ):
     """One program per (request, query head)."""
     in_wave, query_head = tl.program_id(0), tl.program_id(1)
@@ -246,8 +252,14 @@ def _combine(
     real = split < SPLITS
     part = ((in_wave * H + head) * SPLITS + split) * G + g
     top = tl.load(part_top + part, real, -1e30)
-    weight = tl.exp(top - tl.max(top))
+    highest = tl.max(top)
+    if SINKS:
+        sink = tl.load(sink_logits + query_head)
+        highest = tl.maximum(highest, sink)
+    weight = tl.exp(top - highest)
     total = tl.sum(weight * tl.load(part_total + part, real, 0.0))
+    if SINKS:
+        total += tl.exp(sink - highest)
     wide = real[:, None] & (d[None, :] < D)
     acc = tl.load(part_output + part[:, None] * D + d[None, :], wide, 0.0)
     result = tl.sum(acc * weight[:, None], 0) / total

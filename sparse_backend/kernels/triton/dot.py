@@ -1,4 +1,4 @@
-"""Matrix products that give the same on a GPU and in Triton's interpreter."""
+"""Matrix products that give the same on a GPU and in Triton's interpreter, and a bound on what they give."""
 
 import triton
 import triton.language as tl
@@ -14,3 +14,11 @@ def dot(a, b):
     if WIDEN:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def capped(logits, SOFT_CAP: tl.constexpr):
+    """Logits bounded smoothly: cap × tanh(logit / cap); a cap of 0 is none."""
+    if SOFT_CAP > 0:
+        logits = SOFT_CAP * (2 * tl.sigmoid(2 * logits / SOFT_CAP) - 1)
+    return logits

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 
 from sparse_backend.constants import pages
-from sparse_backend.kernels.batch import Heads
-from sparse_backend.kernels.triton.dot import dot
+from sparse_backend.kernels.batch import Heads, Softmax
+from sparse_backend.kernels.triton.dot import capped, dot
 from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, Workspace, power_of_2
 from sparse_backend.kernels.triton.nibbles import high_half, low_half, neighbours
 
@@ -18,7 +20,7 @@ def select_pages(
     step: DecodeStep,
     query: torch.Tensor,
     tiles: torch.Tensor,
-    scale: float,
+    softmax: Softmax,
     work: Workspace,
     first: int,
     requests: int,
@@ -42,7 +44,7 @@ def select_pages(
         step.page_budget,
         work.log_mass,
         first,
-        scale,
+        softmax.scale,
         step.block_table.stride(0),
         *query.stride()[:2],
         *tiles.stride()[:2],
@@ -60,6 +62,8 @@ def select_pages(
         THIRD_COEFFICIENT=offsets.third_coefficient,
         SCALES=offsets.scales // 4,
         SELECTOR=heads.selector.name,
+        SOFT_CAP=float(softmax.soft_cap),
+        LOG_P=math.log(page_size),
         num_warps=4,
     )
     padded = power_of_2(capacity)
@@ -69,6 +73,7 @@ def select_pages(
         work.log_mass,
         work.table,
         work.counts,
+        work.top if softmax.sinks is None else softmax.sinks,
         first,
         *work.log_mass.stride()[:3],
         *work.table.stride()[:2],
@@ -80,6 +85,7 @@ def select_pages(
         SINK=pages(heads.sink_tokens, page_size),
         LOCAL_TOKENS=heads.local_tokens,
         SOFTMAX=heads.selector.name != "block_mean",
+        SINKS=softmax.sinks is not None,
         num_warps=max(4, min(16, padded // 512)),
     )
 
@@ -118,6 +124,8 @@ def _score(
     THIRD_COEFFICIENT: tl.constexpr,
     SCALES: tl.constexpr,
     SELECTOR: tl.constexpr,
+    SOFT_CAP: tl.constexpr,
+    LOG_P: tl.constexpr,
 ):
     """One program per (request, KV head, chunk of pages): estimates log Σ e^logit of complete pages, by query head.
 
@@ -178,6 +186,8 @@ def _score(
     else:
         mean = tl.load(tiles16 + (tile // 2 + slot * D)[:, None] + d[None, :], wide, 0.0).to(q.dtype)
         mass = dot(mean, q) * scale
+    if SOFT_CAP > 0:  # as if a page's tokens had equal shares of its mass
+        mass = capped(mass - LOG_P, SOFT_CAP) + LOG_P
     out = log_mass + in_wave * mass_request + head * mass_head + g[None, :] * mass_query + page[:, None]
     tl.store(out, mass, scored[:, None] & (g[None, :] < G))
 
@@ -189,6 +199,7 @@ def _select(
     log_mass,
     table,
     counts,
+    sink_logits,
     first,
     mass_request,
     mass_head,
@@ -203,6 +214,7 @@ def _select(
     SINK: tl.constexpr,
     LOCAL_TOKENS: tl.constexpr,
     SOFTMAX: tl.constexpr,
+    SINKS: tl.constexpr,
 ):
     """One program per (request, KV head): the pages with the highest scores, by bisection on the scores' bits.
 
@@ -228,8 +240,15 @@ def _select(
         for g in range(G):
             x = tl.load(mass + g * mass_query, page < tokens // P, float("-inf"))
             if SOFTMAX:
-                weight = tl.exp(x - tl.max(x))
-                score += weight / tl.sum(weight)
+                top = tl.max(x)
+                if SINKS:
+                    sink = tl.load(sink_logits + head * G + g)
+                    top = tl.maximum(top, sink)
+                weight = tl.exp(x - top)
+                total = tl.sum(weight)
+                if SINKS:
+                    total += tl.exp(sink - top)
+                score += weight / total
             else:
                 score += x
         # As unsigned integers in the same order; 0 for what can't be chosen.
