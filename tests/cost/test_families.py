@@ -151,3 +151,35 @@ def test_a_state_is_kept_in_the_dtype_that_the_checkpoint_asks_for() -> None:
     assert isinstance(asked, StateLayers)
     assert isinstance(silent, StateLayers)
     assert (asked.element_bytes, silent.element_bytes) == (4, 2)
+
+
+def test_step_3_5_has_more_heads_in_sliding_layers_and_is_as_large_as_published() -> None:
+    kinds = ["full_attention", *["sliding_attention"] * 3] * 12
+    config = {
+        "model_type": "step3p5",
+        "hidden_size": 4096,
+        "intermediate_size": 11264,
+        "num_hidden_layers": 45,
+        "num_attention_heads": 64,
+        "num_attention_groups": 8,
+        "head_dim": 128,
+        "vocab_size": 128896,
+        "moe_num_experts": 288,
+        "moe_top_k": 8,
+        "moe_intermediate_size": 1280,
+        "share_expert_dim": 1280,
+        "moe_layers_enum": ",".join(map(str, range(3, 45))),
+        "layer_types": kinds,
+        "num_nextn_predict_layers": 3,
+        "sliding_window": 512,
+        "max_position_embeddings": 262144,
+        "use_head_wise_attn_gate": True,
+        "attention_other_setting": {"num_attention_heads": 96, "num_attention_groups": 8, "head_dim": 128},
+    }
+    architecture = Architecture.from_config(config, "step")
+    assert architecture.layers == (
+        AttentionLayers(12, 64, 8, 128),
+        AttentionLayers(33, 96, 8, 128, window=512),
+    )
+    assert architecture.parameters == pytest.approx(196e9, rel=0.01)
+    assert architecture.active_parameters == pytest.approx(11e9, rel=0.05)
