@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kinetics_serve.cost import (
     StateLayers,
     UnsupportedArchitecture,
 )
+from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
 from kinetics_serve.cost.layers import Layers
 
 from . import configs
@@ -182,4 +184,17 @@ def test_step_3_5_has_more_heads_in_sliding_layers_and_is_as_large_as_published(
         AttentionLayers(33, 96, 8, 128, window=512),
     )
     assert architecture.parameters == pytest.approx(196e9, rel=0.01)
-    assert architecture.active_parameters == pytest.approx(11e9, rel=0.05)
+    embedding_and_head = 2 * 128896 * 4096  # which the published 11e9 leave out
+    assert architecture.active_parameters - embedding_and_head == pytest.approx(11e9, rel=0.01)
+
+
+def test_the_documentation_lists_every_known_type() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cost.md").read_text(encoding="utf-8")
+    assert [name for name in (*FAMILIES, *WRAPPERS) if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(("wrapper", "text"), WRAPPERS.items())
+def test_a_multimodal_model_costs_what_its_language_model_does(wrapper: str, text: str | None) -> None:
+    inside = {"model_type": text} if text is not None else dict(configs.LLAMA_3_8B)
+    nested = Architecture.from_config({"model_type": wrapper, "text_config": inside}, "model")
+    assert nested == Architecture.from_config(inside, "model")

@@ -229,20 +229,29 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 WRAPPERS: Mapping[str, str | None] = {
+    "aya_vision": None,
+    "cohere2_vision": None,
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
+    "idefics3": None,
     "kimi_k25": "deepseek_v3",
+    "lfm2_vl": None,
     "llama4": "llama4_text",
     "llava": None,
     "llava_next": None,
+    "llava_next_video": None,
+    "llava_onevision": None,
     "minimax_m3_vl": "minimax_m3_vl_text",
     "mistral3": "mistral",
-    "qwen2_vl": "qwen2_vl_text",
+    "paligemma": None,
     "qwen2_5_vl": "qwen2_5_vl_text",
-    "qwen3_vl": "qwen3_vl_text",
-    "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "qwen2_vl": "qwen2_vl_text",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "smolvlm": None,
+    "vipllava": None,
 }
 """Multimodal models, and what their language model is where it doesn't say."""
