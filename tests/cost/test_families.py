@@ -198,3 +198,8 @@ def test_a_multimodal_model_costs_what_its_language_model_does(wrapper: str, tex
     inside = {"model_type": text} if text is not None else dict(configs.LLAMA_3_8B)
     nested = Architecture.from_config({"model_type": wrapper, "text_config": inside}, "model")
     assert nested == Architecture.from_config(inside, "model")
+
+
+def test_a_window_that_no_listed_layer_has_is_known() -> None:
+    config = {**QWEN3_8B, "sliding_window": 4096, "layer_types": ["full_attention"] * 36}
+    assert layers(config) == layers(QWEN3_8B)
