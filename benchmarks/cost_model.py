@@ -1,7 +1,7 @@
 """Do eFLOPs say how long decoding takes? Predicted eFLOPs against measured decode steps of a vLLM engine.
 
-A grid of context, batch and KV budget on the shapes of two models with dummy weights, every request with a prompt of its
-own, in one engine with sparse attention for each, and a line for each. eFLOPs are counted for this machine
+A grid of context, batch and KV budget on the shapes of two models with dummy weights, every request with a prompt of
+its own, in one engine with sparse attention for each, and a line for each. eFLOPs are counted for this machine
 (`kinetics-serve hardware`), leave out reading the parameters and the engine's own work, which every step has: the line
 has an intercept.
 

@@ -62,8 +62,8 @@ def default_kv_budget(model: str, engine_args: Sequence[str]) -> int | None:
     except (PackageNotFoundError, UnsupportedArchitecture, OSError, ValueError) as reason:
         logger.info("dense attention by default: %s", reason)
         return None
-    if not all(isinstance(group, AttentionLayers) for group in layers):
-        logger.info("dense attention by default: the model has layers that are not plain attention")
+    if not all(isinstance(group, AttentionLayers) and group.chunk is group.best is None for group in layers):
+        logger.info("dense attention by default: %s has other layers than full and sliding-window attention", model)
         return None
     if any(argument.partition("=")[0] in CONFLICTING_ARGS for argument in engine_args):
         return None

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kinetics_serve.cost import (
     StateLayers,
     UnsupportedArchitecture,
 )
+from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
 from kinetics_serve.cost.layers import Layers
 
 from . import configs
@@ -151,3 +153,53 @@ def test_a_state_is_kept_in_the_dtype_that_the_checkpoint_asks_for() -> None:
     assert isinstance(asked, StateLayers)
     assert isinstance(silent, StateLayers)
     assert (asked.element_bytes, silent.element_bytes) == (4, 2)
+
+
+def test_step_3_5_has_more_heads_in_sliding_layers_and_is_as_large_as_published() -> None:
+    kinds = ["full_attention", *["sliding_attention"] * 3] * 12
+    config = {
+        "model_type": "step3p5",
+        "hidden_size": 4096,
+        "intermediate_size": 11264,
+        "num_hidden_layers": 45,
+        "num_attention_heads": 64,
+        "num_attention_groups": 8,
+        "head_dim": 128,
+        "vocab_size": 128896,
+        "moe_num_experts": 288,
+        "moe_top_k": 8,
+        "moe_intermediate_size": 1280,
+        "share_expert_dim": 1280,
+        "moe_layers_enum": ",".join(map(str, range(3, 45))),
+        "layer_types": kinds,
+        "num_nextn_predict_layers": 3,
+        "sliding_window": 512,
+        "max_position_embeddings": 262144,
+        "use_head_wise_attn_gate": True,
+        "attention_other_setting": {"num_attention_heads": 96, "num_attention_groups": 8, "head_dim": 128},
+    }
+    architecture = Architecture.from_config(config, "step")
+    assert architecture.layers == (
+        AttentionLayers(12, 64, 8, 128),
+        AttentionLayers(33, 96, 8, 128, window=512),
+    )
+    assert architecture.parameters == pytest.approx(196e9, rel=0.01)
+    embedding_and_head = 2 * 128896 * 4096  # which the published 11e9 leave out
+    assert architecture.active_parameters - embedding_and_head == pytest.approx(11e9, rel=0.01)
+
+
+def test_the_documentation_lists_every_known_type() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cost.md").read_text(encoding="utf-8")
+    assert [name for name in (*FAMILIES, *WRAPPERS) if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(("wrapper", "text"), WRAPPERS.items())
+def test_a_multimodal_model_costs_what_its_language_model_does(wrapper: str, text: str | None) -> None:
+    inside = {"model_type": text} if text is not None else dict(configs.LLAMA_3_8B)
+    nested = Architecture.from_config({"model_type": wrapper, "text_config": inside}, "model")
+    assert nested == Architecture.from_config(inside, "model")
+
+
+def test_a_window_that_no_listed_layer_has_is_known() -> None:
+    config = {**QWEN3_8B, "sliding_window": 4096, "layer_types": ["full_attention"] * 36}
+    assert layers(config) == layers(QWEN3_8B)

@@ -34,7 +34,13 @@ def typed(otherwise: Kinds, *keys: str) -> Kinds:
         config.ignore(
             "sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval", "max_window_layers"
         )
-        config.ignore("use_sliding_window", "global_attn_every_n_layers", "no_rope_layers", "no_rope_layer_interval")
+        config.ignore(
+            "sliding_window",
+            "use_sliding_window",
+            "global_attn_every_n_layers",
+            "no_rope_layers",
+            "no_rope_layer_interval",
+        )
         return [SYNONYMS.get(kind, kind) for kind in types]
 
     return kinds

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from kinetics_serve.cost.families.attention import FULL, SLIDING, Attention, Heads, heads, limits
 from kinetics_serve.cost.families.config import Config, shown
-from kinetics_serve.cost.families.feed import Mixture, Mlp
-from kinetics_serve.cost.families.kinds import LINEAR, every, typed
+from kinetics_serve.cost.families.feed import Mlp
+from kinetics_serve.cost.families.kinds import LINEAR, typed
 from kinetics_serve.cost.families.parts import NOTHING, Block, Part, dense
 from kinetics_serve.cost.layers import AttentionLayers, IndexLayers
 
@@ -21,99 +21,6 @@ class Both:
 
     def part(self, config: Config, index: int, kind: str) -> Part:
         return self.first.part(config, index, kind) + self.second.part(config, index, kind)
-
-
-@dataclass(frozen=True)
-class GemmaAttention:
-    """Gemma 3n and 4: the last ``num_kv_shared_layers`` read the KV of earlier ones; full layers of Gemma 4 have heads
-    of their own, whose values may be its keys (vLLM stores both)."""
-
-    globals: bool
-
-    def part(self, config: Config, index: int, kind: str) -> Part:
-        shape = heads(config)
-        shares_matrix = False
-        if self.globals:
-            shares_matrix = config.flag("attention_k_eq_v") and kind == FULL
-            kv, size = config.optional("num_global_key_value_heads"), config.count("global_head_dim", default=512)
-            if kind == FULL:
-                shape = Heads(shape.query, kv if kv is not None and shares_matrix else shape.kv, size, size)
-        stores = index < config.layers - config.whole("num_kv_shared_layers", default=0)
-        layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, *limits(config, kind), stores=stores)
-        weights = Attention(head_norms="head").parameters(config, shape)
-        hidden = config.count("hidden_size")
-        if not stores:
-            weights -= hidden * 2 * shape.key_width + shape.key_size
-            if config.flag("attention_bias"):
-                weights -= 2 * shape.key_width
-        elif shares_matrix:
-            weights -= hidden * shape.value_width
-        return dense(weights, layer)
-
-
-@dataclass(frozen=True)
-class GemmaFeed:
-    """Gemma 4's MLP, twice as wide where KV is shared if ``use_double_wide_mlp``, and beside it a mixture with norms of
-    its own; and what both 3n and 4 do with their per-layer embedding."""
-
-    def part(self, config: Config, index: int, kind: str) -> Part:
-        hidden, width = config.count("hidden_size"), config.of_layer(index, "intermediate_size")
-        shares = index >= config.layers - config.whole("num_kv_shared_layers", default=0)
-        if config.flag("use_double_wide_mlp") and shares:
-            width *= 2
-        part = dense(Mlp().parameters(config, width)) + per_layer_input(config)
-        if config.flag("enable_moe_block"):
-            experts = Mixture(experts=("num_experts",), routed=("top_k_experts", "num_experts_per_tok"))
-            part += experts.part(config, index, kind) + dense(4 * hidden + config.count("num_experts"))
-        else:
-            config.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
-        return part
-
-
-def per_layer_input(config: Config) -> Part:
-    hidden, width = config.count("hidden_size"), config.optional("hidden_size_per_layer_input")
-    return NOTHING if width is None else dense(2 * hidden * width + hidden)
-
-
-def per_layer_projection(config: Config) -> int:
-    """From the token's embedding to what every layer gets of it, and its norm."""
-    width = config.optional("hidden_size_per_layer_input")
-    return 0 if width is None else config.count("hidden_size") * config.layers * width + width
-
-
-def per_layer_table(config: Config) -> int:
-    width, rows = config.optional("hidden_size_per_layer_input"), config.whole("vocab_size_per_layer_input", default=0)
-    return 0 if width is None else rows * config.layers * width
-
-
-@dataclass(frozen=True)
-class Gemma3nFeed:
-    """An MLP of a width for each layer, AltUp over several streams of the residual, and LAuReL's low-rank bypass."""
-
-    def part(self, config: Config, index: int, kind: str) -> Part:
-        hidden, streams, rank = config.count("hidden_size"), altup(config), config.count("laurel_rank")
-        width = config.of_layer(index, "intermediate_size")
-        config.count("hidden_size_per_layer_input")  # its norm is there without it
-        streams_weights = streams**2 + streams**3 + streams * hidden + 2 * hidden
-        laurel = 2 * rank * hidden + hidden
-        config.ignore("altup_active_idx", "altup_coef_clip", "altup_correct_scale", "activation_sparsity_pattern")
-        return dense(Mlp().parameters(config, width) + streams_weights + laurel) + per_layer_input(config)
-
-
-def altup(config: Config) -> int:
-    """Streams of the residual."""
-    return config.count("altup_num_inputs")
-
-
-def gemma3n_extra(config: Config) -> int:
-    hidden = config.count("hidden_size")
-    return per_layer_projection(config) + 2 * (altup(config) - 1) * hidden * hidden
-
-
-def gemma4_kinds(config: Config) -> list[str]:
-    """The last layer is full whatever the pattern says."""
-    kinds = every(6, "sliding_window_pattern")(config)
-    return [*kinds[:-1], FULL]
 
 
 @dataclass(frozen=True)
@@ -306,3 +213,49 @@ class LongcatFeed:
         router = hidden * (experts + idle) + (experts + idle if config.flag("router_bias") else 0)
         always = 2 * Mlp().parameters(config, config.count("ffn_hidden_size", "intermediate_size")) + router
         return Part(experts * expert + always, routed * expert + always)
+
+
+@dataclass(frozen=True)
+class StepAttention:
+    """Step-3.5: sliding layers have query heads of their own number; every head has a gate."""
+
+    def part(self, config: Config, index: int, kind: str) -> Part:
+        kv = config.count("num_attention_groups", "num_key_value_heads")
+        shape = Heads(config.count("num_attention_heads"), kv, config.count("head_dim"), config.count("head_dim"))
+        if config.value("attention_other_setting") is not None:
+            other = config.part("attention_other_setting")
+            sliding = other.count("num_attention_heads")
+            if other.count("num_attention_groups", default=kv) != kv or other.count("head_dim") != shape.key_size:
+                raise config.refuse("attention_other_setting of other KV heads")
+        else:
+            sliding = config.count("num_sliding_attention_heads")
+        if kind == SLIDING:
+            shape = replace(shape, query=sliding)
+        if not config.flag("use_head_wise_attn_gate", default=True):
+            raise config.refuse("use_head_wise_attn_gate false")
+        attention = Attention(qkv_bias=False, out_bias=False, head_norms="head", gate="head")
+        layer = AttentionLayers(1, shape.query, kv, shape.key_size, *limits(config, kind))
+        return dense(attention.parameters(config, shape), layer)
+
+
+def step_kinds(config: Config) -> list[str]:
+    """A list, which may go on with the kinds of the layers that predict drafts."""
+    types = config.listed("layer_types")
+    drafts = config.whole("num_nextn_predict_layers", default=0)
+    if types is None or len(types) not in (config.layers, config.layers + drafts):
+        raise config.refuse(f"no layer_types for {config.layers} layers")
+    return [kind if isinstance(kind, str) else repr(kind) for kind in types[: config.layers]]
+
+
+def step_mixture(config: Config, index: int) -> bool:
+    """The layers that a list, or text with commas, numbers; else those from the fourth on."""
+    numbers, period = config.value("moe_layers_enum"), config.value("moe_every_n_layer")
+    if not config.flag("use_moe", default=True) or (numbers is None and period is not None):
+        raise config.refuse("use_moe false, or no moe_layers_enum")
+    config.ignore("moe_layer_offset")
+    if numbers is None:
+        return index >= 3
+    numbers = numbers.split(",") if isinstance(numbers, str) else config.listed("moe_layers_enum") or ()
+    if not all(isinstance(each, str | int) and str(each).strip().isdecimal() for each in numbers):
+        raise config.refuse("moe_layers_enum of other values than layers' numbers")
+    return index in {int(each) for each in numbers}
