@@ -1,76 +1,145 @@
-"""When two answers are the same answer."""
+"""When two answers are the same answer: when they have the same key.
+
+So sameness is symmetric and transitive, and does not depend on the order in which answers come. A key begins with the
+domain that the answer was taken for.
+"""
 
 import re
-import unicodedata
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal, cast
 
-EquivalenceKind = Literal["auto", "math", "text", "exact"]
+from kinetics_serve.answers.notation import plain, unstyled
+from kinetics_serve.answers.structured import canonical, loads
+
+EquivalenceKind = Literal["auto", "math", "choice", "text", "json", "exact"]
+Domain = Literal["math", "choice", "text", "json", "exact"]
 
 MAX_MATH_LENGTH = 500
 """Longer answers are compared as text: no formula that a person reads is longer."""
 
+ROUNDED_PLACES = 10
+MAX_SIMPLE_DENOMINATOR = 1000
+"""Below it, no two fractions have the same ten decimal places."""
+
 _EDGE = " \t\r\n.,;:!?\"'`*_$"
-_SIMPLE_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d{1,3})?(?:\s*/\s*\d+)?")
-_COMMAND = re.compile(r"\\[a-zA-Z]+")
-_WORD_OR_DATE = re.compile(r"[^\W\d_]{2,}|:|%|\d+[-/.]\d+[-/.]\d+")
-_VARIABLE = re.compile(r"[^\W\d_]")
-_OPERATOR = re.compile(r"[-+*/^=()]")
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?(?:\s*/\s*\d+)?", re.I)
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+_LETTER = re.compile(r"\(\s*([A-Ja-j])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*[).:]?")
+_OPTION = re.compile(r"\(\s*([A-J])\s*\)\s+\S.*|([A-J])\)\s+\S.*", re.S)
+_LOOSE_OPTION = re.compile(r"\(?\s*([A-Ja-j])\s*[).:]?(?:\s+\S.*)?", re.S)
+_CALCULABLE = re.compile(r"[\d\\^_=<>+/*|(){}\[\]%]")
+_PROSE = re.compile(r"[^\W\d_]{4,}")
+_MATHEMATICAL_WORDS = frozenset(
+    ("sqrt", "frac", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "infty", "binom", "theta", "alpha", "beta")
+)
+
+
+def domain(key: str) -> Domain:
+    """What the answer with this key was taken for."""
+    return cast(Domain, key.partition(":")[0])
+
+
+def quick_key(answer: str, kind: EquivalenceKind) -> str | None:
+    """The key of an answer, where that needs no computer algebra; None where it does."""
+    if kind == "exact":
+        return f"exact:{answer}"
+    if kind == "json" or (kind == "auto" and answer.lstrip().startswith(("{", "["))):
+        data = _json(answer, kind)
+        if data is not None:
+            return f"json:{data}"
+        if kind == "json":
+            return text_key(answer)
+    if kind == "text" or len(answer) > MAX_MATH_LENGTH:
+        return text_key(answer)
+    bare = unstyled(plain(answer)).lstrip(" \t\n,;:*`\"'").rstrip(" \t\n.,;:*`\"'")
+    if kind in ("auto", "choice") and (letter := _letter(bare, kind)) is not None:
+        return f"choice:{letter}"
+    if kind == "choice":
+        return text_key(answer)
+    value = simple_number(bare)
+    if value is not None:
+        return math_key(number(value.numerator, value.denominator))
+    if not _CALCULABLE.search(bare):
+        words = _PROSE.findall(bare)
+        if any(word.lower() not in _MATHEMATICAL_WORDS for word in words):
+            return text_key(answer)
+    return None
+
+
+def text_key(answer: str) -> str:
+    """The key of an answer that is text: case, spaces, styling and punctuation at its edges make no other answer."""
+    return f"text:{normalised(answer)}"
+
+
+def math_key(term: Any) -> str:
+    """The key of a mathematical answer by its term."""
+    return f"math:{term}"
+
+
+def slow_key(answer: str) -> str:
+    """The key of an answer whose key takes too long to find: it equals what is written alike."""
+    return f"math:unread {normalised(answer)}"
+
+
+def is_slow(key: str) -> bool:
+    """Whether `slow_key` made the key."""
+    return key.startswith("math:unread ")
+
+
+def number(numerator: int, denominator: int) -> str:
+    """A rational number in lowest terms: in hexadecimal, because that takes time linear in its length."""
+    return hex(numerator) if denominator == 1 else f"{hex(numerator)}/{hex(denominator)}"
 
 
 def normalised(answer: str) -> str:
-    """Case, width, runs of white space and punctuation at the edges don't make an answer another one."""
-    text = unicodedata.normalize("NFKC", answer).casefold()
-    return " ".join(text.split()).strip(_EDGE)
+    """A text without its case, styling, runs of white space, and punctuation at its edges."""
+    text = unstyled(plain(answer)) if len(answer) <= MAX_MATH_LENGTH else answer
+    return " ".join(text.casefold().split()).strip(_EDGE)
 
 
-def simple_number(answer: str) -> Fraction | None:
-    """The value of a plain number, decimal or fraction of whole numbers; None for anything else."""
-    text = normalised(answer).replace(",", "")
-    if len(text) > MAX_MATH_LENGTH or not _SIMPLE_NUMBER.fullmatch(text):
+def simple_number(text: str) -> Fraction | None:
+    """The value of a number in plain notation: a decimal, or a fraction of whole numbers; None for anything else."""
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    if not _NUMBER.fullmatch(text):
         return None
     numerator, _, denominator = text.partition("/")
-    bottom = Fraction(denominator.strip() or 1)
-    return Fraction(numerator.strip()) / bottom if bottom else None
+    bottom = int(denominator) if denominator else 1
+    return decimal(numerator.strip()) / bottom if bottom else None
 
 
-def looks_mathematical(answer: str) -> bool:
-    """Whether computer algebra can be trusted with it: no words or units, no times, dates or percentages (math-verify
-    drops what it takes for a unit), and letters only as variables of a formula.
+def decimal(text: str) -> Fraction:
+    """The value of a decimal: exactly what it says, so that 0.333 is not 1/3.
+
+    One of ten or more decimal places that is a simple fraction rounded is that fraction: 0.3333333333 is 1/3. Which
+    fraction depends on the decimal alone, so this merges no two values that are stated exactly.
     """
-    if len(answer) > MAX_MATH_LENGTH:
-        return False
-    bare = _COMMAND.sub(" ", answer)
-    if _WORD_OR_DATE.search(bare):
-        return False
-    if _VARIABLE.search(bare):
-        return bool(_OPERATOR.search(bare))
-    return bare != answer or any(mark.isdigit() for mark in bare)
+    value = Fraction(text)
+    places = len(text.partition(".")[2])
+    if places < ROUNDED_PLACES or not text[-1].isdigit() or "e" in text.lower():
+        return value
+    simple = value.limit_denominator(MAX_SIMPLE_DENOMINATOR)
+    return simple if 2 * abs(simple - value) <= Fraction(1, 10**places) else value
 
 
-def quickly_equal(a: str, b: str, kind: EquivalenceKind) -> bool | None:
-    """Whether a and b are the same, where that needs no computer algebra; None where it does."""
-    if kind == "exact":
-        return a == b
-    if normalised(a) == normalised(b):
-        return True
-    if kind == "text":
-        return False
-    left, right = simple_number(a), simple_number(b)
-    if left is not None and right is not None:
-        return left == right
-    if kind == "auto" and not (looks_mathematical(a) and looks_mathematical(b)):
-        return False
-    return None if max(len(a), len(b)) <= MAX_MATH_LENGTH else False
+def _letter(bare: str, kind: EquivalenceKind) -> str | None:
+    found = _LETTER.fullmatch(bare) or _OPTION.fullmatch(bare)
+    if found is None and kind == "choice":
+        found = _LOOSE_OPTION.fullmatch(bare)
+    letter = next(filter(None, found.groups()), None) if found is not None else None
+    return letter.upper() if letter is not None else None
 
 
-def mathematically_equal(a: str, b: str) -> bool:
-    """Whether a and b denote the same value (`1/2`, `0.5`, `\\frac12`), by math-verify.
+def _json(answer: str, kind: EquivalenceKind) -> str | None:
+    try:
+        value = loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    return canonical(value) if kind == "json" or not _numeric(value) else None
 
-    It can take arbitrarily long on hostile input: run it where it can be killed. math-verify's own time limits
-    are off, because they work in a main thread only.
-    """
-    from math_verify import parse, verify  # imports SymPy: only where it is needed
 
-    left, right = (parse(f"${text.strip('$')}$", parsing_timeout=None) for text in (a, b))
-    return bool(verify(left, right, timeout_seconds=None) or verify(right, left, timeout_seconds=None))
+def _numeric(value: Any) -> bool:
+    """Whether it is a list of numbers, which may be an interval, or a number."""
+    if isinstance(value, list):
+        return all(map(_numeric, value))
+    return isinstance(value, int | float)

@@ -2,9 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 Json = dict[str, Any]
+
+
+def loads(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError, RecursionError; NaN and infinities are no JSON (RFC 8259)."""
+    return json.loads(text, parse_constant=_no_constant)
 
 
 def canonical(value: Any, ignored: frozenset[str] = frozenset()) -> str:
@@ -19,7 +24,7 @@ def json_text(ignored: frozenset[str] = frozenset()) -> Callable[[str], str | No
         fenced = [block.removeprefix("json") for block in text.split("```")[1::2]]
         for candidate in (text, *reversed(fenced)):
             try:
-                return canonical(json.loads(candidate), ignored)
+                return canonical(loads(candidate), ignored)
             except (ValueError, RecursionError):
                 continue
         return None
@@ -27,20 +32,23 @@ def json_text(ignored: frozenset[str] = frozenset()) -> Callable[[str], str | No
     return extract
 
 
-def tool_calls(calls: Iterable[Mapping[str, Any]], ignored: frozenset[str] = frozenset()) -> str:
+def tool_calls(calls: Iterable[Mapping[str, Any]], ignored: frozenset[str] = frozenset()) -> str | None:
     """The calls of an OpenAI message by name, then arguments. Calls made at once have no order.
 
-    Arguments that are no JSON count as the text they are.
+    None where one of them cannot be made: it has no name, or its arguments are no JSON object.
     """
-    return canonical(sorted([_call(call["function"], ignored) for call in calls], key=canonical))
+    made = [_call(call.get("function"), ignored) for call in calls]
+    return canonical(sorted(made, key=canonical)) if all(call is not None for call in made) else None
 
 
-def _call(function: Json, ignored: frozenset[str]) -> Json:
+def _call(function: Any, ignored: frozenset[str]) -> Json | None:
     try:
-        arguments = json.loads(function["arguments"] or "{}")
-        return {"name": function["name"], "arguments": _plain(arguments, ignored)}
-    except (ValueError, RecursionError):
-        return {"name": function["name"], "text": function["arguments"].strip()}
+        name, arguments = function["name"], loads(function["arguments"] or "{}")
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+        return None
+    return {"name": name, "arguments": _plain(arguments, ignored)}
 
 
 def _plain(value: Any, ignored: frozenset[str]) -> Any:
@@ -51,3 +59,7 @@ def _plain(value: Any, ignored: frozenset[str]) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

@@ -39,7 +39,7 @@ class Execution:
         self._services = services
         self._first_token_s: float | None = None
         answer = self.options.answer.for_format(self.prompt.body.get("response_format"))
-        groups = AnswerGroups(answer.equivalence, services.math_pool.equal)
+        groups = AnswerGroups(answer.equivalence, services.math_pool)
         self._live = [self._live_source(arm, answer, groups) for arm in plan.arms]
         pairs = zip(self._live, plan.arms, strict=True)
         self._sources = [self._source(live, arm, answer, groups, prepared) for live, arm in pairs]

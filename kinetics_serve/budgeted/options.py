@@ -14,7 +14,8 @@ from pydantic import (
 )
 
 from kinetics_serve.answers.equivalence import EquivalenceKind
-from kinetics_serve.answers.extract import PatternError, extractor
+from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.spec import PatternError
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.planner.budget import Budget
 from kinetics_serve.registry import did_you_mean

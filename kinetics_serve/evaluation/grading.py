@@ -3,18 +3,17 @@
 import asyncio
 import os
 
-from kinetics_serve.answers.equivalence import quickly_equal
-from kinetics_serve.answers.groups import MathEqual
+from kinetics_serve.answers.groups import Keys
 from kinetics_serve.evaluation.sandbox import passes
 from kinetics_serve.evaluation.tasks import Grader, Problem
 
 
 class Grading:
-    """Grades each answer of a problem once. math_equal: decides what needs computer algebra, as MathPool.equal."""
+    """Grades each answer of a problem once. keys: of answers, as a MathPool finds them."""
 
-    def __init__(self, grader: Grader, math_equal: MathEqual) -> None:
+    def __init__(self, grader: Grader, keys: Keys) -> None:
         self._grader = grader
-        self._math_equal = math_equal
+        self._keys = keys
         self._known: dict[tuple[str, str], bool] = {}
         self._programs = asyncio.Semaphore(os.cpu_count() or 1)
 
@@ -26,11 +25,8 @@ class Grading:
         return self._known[key]
 
     async def _equals_a_choice(self, problem: Problem, answer: str) -> bool:
-        for choice in problem.choices:
-            equal = quickly_equal(answer, choice, "math")
-            if equal or (equal is None and await self._math_equal(answer, choice)):
-                return True
-        return False
+        key = await self._keys.key(answer, "auto")
+        return any([await self._keys.key(choice, "auto") == key for choice in problem.choices])
 
     async def _passes_tests(self, problem: Problem, program: str) -> bool:
         async with self._programs:

@@ -79,7 +79,7 @@ class Harness:
         """
         todo = iter(self.missing(trials))
         async with _math_pool() as pool:
-            grading = Grading(self.task.grader, pool.equal)
+            grading = Grading(self.task.grader, pool)
 
             async def work() -> None:
                 for number, trial in todo:
@@ -155,7 +155,7 @@ class Harness:
         if problem.query not in self._groups:
             labels = self._recorder.labels.get(problem.query, ())
             kind: EquivalenceKind = "text" if self.task.grader == "tests" else "auto"
-            self._groups[problem.query] = AnswerGroups(kind, pool.equal, labels)
+            self._groups[problem.query] = AnswerGroups(kind, pool, labels)
         return self._groups[problem.query]
 
 

@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from kinetics_serve.answers.extract import Extractor, extractor
+from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.spec import Extractor
 
 Row = Mapping[str, Any]
 Grader = Literal["math", "tests"]

@@ -83,9 +83,9 @@ class Completion:
         # A sample that was stopped by a deadline has none of its own.
         return {"finish_reason": self.finish_reason or "length", "stop_reason": self.stop_reason}
 
-    def _add_confidence(self, logprobs: Iterable[float]) -> None:
+    def _add_confidence(self, logprobs: Iterable[float | None]) -> None:
         # vLLM lists the sampled token among the candidates even where it is not one of the likeliest.
-        self.confidence.add(sorted(logprobs, reverse=True)[:TOP_LOGPROBS])
+        self.confidence.add(sorted([each for each in logprobs if each is not None], reverse=True)[:TOP_LOGPROBS])
 
 
 class ChatCompletion(Completion):
@@ -151,7 +151,7 @@ class ChatCompletion(Completion):
             self._add_tool_call(call)
         for token in (choice.get("logprobs") or {}).get("content") or ():
             candidates = token.get("top_logprobs") or [token]
-            self._add_confidence([candidate["logprob"] for candidate in candidates])
+            self._add_confidence([candidate.get("logprob") for candidate in candidates])
             if self.top_logprobs is not None:
                 self._logprobs.append({**token, "top_logprobs": candidates[: self.top_logprobs]})
 

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from kinetics_serve.answers.extract import Extractor
 from kinetics_serve.answers.groups import AnswerGroups
+from kinetics_serve.answers.spec import Extractor
 from kinetics_serve.cost import Cost, KVPolicy, Price
 from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.engine.route import Route

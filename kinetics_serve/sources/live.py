@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from kinetics_serve.answers.extract import Extractor
 from kinetics_serve.answers.groups import AnswerGroups
+from kinetics_serve.answers.spec import Extractor
 from kinetics_serve.answers.structured import tool_calls
 from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
 from kinetics_serve.engine.route import Route
@@ -130,6 +130,7 @@ class LiveSource:
     async def _answer(self, completion: Completion) -> str | None:
         """The label of its answer: its tool calls where it makes some, else what the extractor finds in its text."""
         if completion.tool_calls:
-            return tool_calls(completion.tool_calls, self._ignored).encode(errors="replace").decode()
+            calls = tool_calls(completion.tool_calls, self._ignored)
+            return calls.encode(errors="replace").decode() if calls is not None else None
         answer = self._extract(completion.text)
         return await self._groups.label(answer) if answer is not None else None

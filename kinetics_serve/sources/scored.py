@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from kinetics_serve.answers.extract import after_thinking
+from kinetics_serve.answers.thinking import after_thinking
 from kinetics_serve.cost import Cost
 from kinetics_serve.runner.live import Source
 from kinetics_serve.runner.run import Ended

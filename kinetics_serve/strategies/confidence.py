@@ -8,9 +8,13 @@ its least confident group: a window that slides over them.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isfinite
 
 TOP_LOGPROBS = 5
 """Candidates per token asked of vLLM: OpenAI allows 20, and each costs bytes on the wire."""
+
+FORBIDDEN_LOGPROB = -9000.0
+"""vLLM sends -9999 for candidates that a grammar forbids; no float32 softmax gets anywhere near."""
 
 MIN_WINDOW_TOKENS = 16
 WINDOWS_PER_SAMPLE = 16
@@ -22,30 +26,39 @@ def window_tokens(max_tokens: int) -> int:
     return max(MIN_WINDOW_TOKENS, max_tokens // WINDOWS_PER_SAMPLE)
 
 
-def token_confidence(logprobs: Iterable[float]) -> float:
-    """Mean negative log-probability, in nats, of a token's candidates."""
-    values = list(logprobs)
-    return -sum(values) / len(values) if values else 0.0
+def token_confidence(logprobs: Iterable[float | None]) -> float | None:
+    """Mean negative log-probability, in nats, of a token's candidates; None where there are fewer than two.
+
+    Candidates that a grammar forbids, or that have no log-probability, are none. A lone one says nothing: it is the
+    token itself, whose probability is low where the distribution is flat, and so would count as confidence.
+    """
+    values = [value for value in logprobs if value is not None and isfinite(value) and value > FORBIDDEN_LOGPROB]
+    return -sum(values) / len(values) if len(values) > 1 else None
 
 
 @dataclass(slots=True)
 class Confidence:
     """Running confidence of one sample as its tokens arrive.
 
-    window: tokens of a group. lows: (token, group confidence) whenever that was lower than ever before.
+    window: tokens of a group. tokens: all that came, with a usable confidence or without, which counts in no mean.
+    lows: (token, group confidence) whenever that was lower than ever before.
     """
 
     window: int = MIN_WINDOW_TOKENS
     tokens: int = 0
+    usable: int = 0
     lows: list[tuple[int, float]] = field(default_factory=list)
     _sum: float = 0.0
     _recent: deque[float] = field(default_factory=deque)
     _recent_sum: float = 0.0
 
-    def add(self, logprobs: Iterable[float]) -> None:
+    def add(self, logprobs: Iterable[float | None]) -> None:
         """One more token, by the log-probabilities of its candidates."""
         value = token_confidence(logprobs)
         self.tokens += 1
+        if value is None:
+            return
+        self.usable += 1
         self._sum += value
         self._recent.append(value)
         self._recent_sum += value
@@ -58,7 +71,8 @@ class Confidence:
 
     @property
     def mean(self) -> float:
-        return self._sum / self.tokens if self.tokens else 0.0
+        """0 where no token's confidence is usable: the least there is, so that no sample wins by it."""
+        return self._sum / self.usable if self.usable else 0.0
 
     @property
     def worst_window(self) -> float:

@@ -9,11 +9,15 @@ from kinetics_serve.strategies.state import Sample, Status, Vote
 
 
 class Tally:
-    """The votes of finished samples that have an answer. `votes`: most votes first, the higher weight among equals."""
+    """The votes of finished samples that have an answer.
+
+    `votes`: most votes first; among equals the higher weight; among those the answer of the sample that started first.
+    """
 
     def __init__(self, samples: Iterable[Sample] = ()) -> None:
         self.votes: tuple[Vote, ...] = ()
         self._by_answer: dict[str, Vote] = {}
+        self._first: dict[str, int] = {}
         for sample in samples:
             self.add(sample)
 
@@ -24,15 +28,15 @@ class Tally:
         known = self._by_answer.get(answer)
         count, weight = (known.count, known.weight) if known is not None else (0, 0.0)
         self._by_answer[answer] = Vote(answer, count + 1, weight + sample.score)
-        self.votes = tuple(sorted(self._by_answer.values(), key=_rank))
+        self._first[answer] = min(self._first.get(answer, sample.index), sample.index)
+        self.votes = tuple(sorted(self._by_answer.values(), key=self._rank))
+
+    def _rank(self, vote: Vote) -> tuple[int, float, int]:
+        return -vote.count, -vote.weight, self._first[vote.answer]
 
 
 def tally(samples: Iterable[Sample]) -> tuple[Vote, ...]:
     return Tally(samples).votes
-
-
-def _rank(vote: Vote) -> tuple[int, float, str]:
-    return -vote.count, -vote.weight, vote.answer
 
 
 @lru_cache(maxsize=4096)
@@ -54,5 +58,9 @@ def lead_confidence(leader: int, runner_up: int) -> float:
 
 @lru_cache(maxsize=65536)
 def votes_needed(leader: int, runner_up: int, confidence: float, limit: int) -> int:
-    """How many more votes, all for the leader, would lift its confidence to `confidence`; `limit` if more."""
-    return bisect_left(range(limit), True, key=lambda more: lead_confidence(leader + more, runner_up) >= confidence)
+    """How many more votes, all for the leader, would lift its confidence to `confidence`; `limit` if more.
+
+    At least one where there is no vote yet: with none, either of two answers leads with probability 1/2.
+    """
+    needed = bisect_left(range(limit), True, key=lambda more: lead_confidence(leader + more, runner_up) >= confidence)
+    return needed if leader else max(needed, min(1, limit))

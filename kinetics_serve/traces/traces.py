@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from kinetics_serve.answers.equivalence import quickly_equal
-from kinetics_serve.answers.extract import after_thinking, auto
+from kinetics_serve.answers.equivalence import quick_key, text_key
+from kinetics_serve.answers.extract import auto
+from kinetics_serve.answers.thinking import after_thinking
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy
 from kinetics_serve.strategies.state import Status
 
@@ -173,7 +174,7 @@ def _question(query: str, rows: list[Json], count_tokens: CountTokens | None) ->
         raise TracesError(
             "these traces have no token counts: name the tokenizer of the model that made them with --tokenizer"
         )
-    labels: list[str] = []
+    labels: dict[str, str] = {}
     trials = []
     for number, row in enumerate(rows):
         text = row["prediction"][0]
@@ -202,14 +203,11 @@ def _choices(row: Json) -> tuple[str, ...]:
     return (choices,) if isinstance(choices, str) else tuple(map(str, choices))
 
 
-def _label(answer: str | None, labels: list[str]) -> str | None:
+def _label(answer: str | None, labels: dict[str, str]) -> str | None:
     """The label of an answer by what needs no computer algebra."""
     if answer is None:
         return None
-    same = next((label for label in labels if quickly_equal(answer, label, "auto")), None)
-    if same is None:
-        labels.append(answer)
-    return same or answer
+    return labels.setdefault(quick_key(answer, "auto") or text_key(answer), answer)
 
 
 def _paper_kv(line: Json) -> KVPolicy:

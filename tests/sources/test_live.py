@@ -44,7 +44,7 @@ class Stream:
     def _chunk(self) -> dict[str, Any]:
         confidence = CONFIDENCES[self.sent]
         self.sent += 1
-        token = {"token": "7 ", "logprob": -0.1, "top_logprobs": [{"token": "7 ", "logprob": -confidence}]}
+        token = {"token": "7 ", "logprob": -0.1, "top_logprobs": [{"token": "7 ", "logprob": -confidence}] * 2}
         last = self.sent == len(CONFIDENCES)
         choice = {
             "delta": {"content": "7 "} if self.sent != self.broken else "7 ",
@@ -58,7 +58,7 @@ class Stream:
 
 
 def source_of(stream: Stream) -> LiveSource:
-    groups = AnswerGroups("auto", MathPool().equal)
+    groups = AnswerGroups("auto", MathPool())
     return LiveSource(stream, {}, 9, lambda: ChatCompletion(None, 16), number, groups, "mean")  # type: ignore[arg-type]
 
 

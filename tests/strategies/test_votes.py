@@ -23,9 +23,16 @@ def test_only_finished_samples_with_an_answer_vote() -> None:
     assert tally(samples) == (Vote("b", 1, 5.0), Vote("a", 1, 1.0))
 
 
-def test_the_most_votes_lead_and_weight_breaks_ties() -> None:
+def test_the_most_votes_lead_then_weight_then_the_sample_that_started_first() -> None:
     votes = tally([sample(0, "a", 9.0), sample(1, "b"), sample(2, "b"), sample(3, "c", 2.0)])
     assert [vote.answer for vote in votes] == ["b", "a", "c"]
+    tied = [sample(3, "a"), sample(1, "z"), sample(2, "m")]
+    assert [vote.answer for vote in tally(tied)] == [vote.answer for vote in tally(tied[::-1])] == ["z", "m", "a"]
+
+
+@pytest.mark.parametrize("confidence", [0.1, 0.5])
+def test_no_confidence_is_so_low_that_no_vote_is_needed(confidence: float) -> None:
+    assert votes_needed(0, 0, confidence, limit=8) == 1
 
 
 def numeric_beta_tail(leader: int, runner_up: int, steps: int = 20_000) -> float:
@@ -44,7 +51,7 @@ def test_confidence_is_the_beta_posterior_above_one_half(leader: int, runner_up:
 def test_votes_needed_is_the_least_number_that_suffices(leader: int, runner_up: int, confidence: float) -> None:
     needed = votes_needed(leader, runner_up, confidence, limit=200)
     assert lead_confidence(leader + needed, runner_up) >= confidence
-    assert needed == 0 or lead_confidence(leader + needed - 1, runner_up) < confidence
+    assert needed <= (0 if leader else 1) or lead_confidence(leader + needed - 1, runner_up) < confidence
 
 
 def test_a_thousand_votes_are_weighed_in_no_time() -> None:

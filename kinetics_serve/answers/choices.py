@@ -1,0 +1,109 @@
+"""Multiple choice: the letter that a text settles for, and the options of a question."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kinetics_serve.answers.boxes import boxed
+from kinetics_serve.answers.equivalence import normalised
+
+_MARK = re.compile(
+    r"(?i:answers?|choice|option|antwort|réponse|respuesta|risposta|resposta|ответ|答案|正确答案|答え|정답)"
+    r"(?:\s*(?:\bis\b|\bist\b|\best\b|\bes\b|是|为|は|은))?\s*[:：=]?\s*[*_`$]*\s*(?:\\(?:text|textbf|mathrm|boxed)\s*\{)*"
+    r"\s*[(\[（]?\s*([A-Z])(?![A-Za-z0-9'])"
+)
+_BRACKETED = re.compile(r"[(\[（]\s*([A-Z])\s*[)\]）]|\*\*\s*([A-Z])[.:)]?\s*\*\*")
+_ALONE = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])")
+_RULED_OUT_AFTER = re.compile(
+    r"(?i)[)\]]?[^.;\n]{0,12}?\b(?:is|are|was|can|could|does|do|seems)?\s*"
+    r"(?:n't|\bnot\b|\bwrong\b|\bincorrect\b|\bfalse\b|\bruled out\b|\beliminated\b|\bout\b)"
+)
+_RULED_OUT_BEFORE = re.compile(
+    r"(?i)\b(?:not|isn't|rule out|eliminate|neither|nor|than|except)\s+(?:option\s+)?[(\[]?$"
+)
+_VERB = re.compile(r"\s+(?:is|was|and|or|fits|best|seems)\b")
+_ARTICLE = re.compile(r"\s+[a-z]")
+_OPTION = re.compile(
+    r"(?m)(?:^|(?<=\s))[(\[（]?([A-Z])[)\].:：、）]\s*(\S[^\n]*?)(?=\s+[(\[（]?[A-Z][)\].:：、）]\s|\s*$)"
+)
+
+DEFAULT_LETTERS = "ABCDEFGHIJ"
+
+
+class Option(NamedTuple):
+    letter: str
+    text: str
+
+
+def choice(text: str) -> str | None:
+    """The letter A to J that the text settles for: boxed, else after "answer" and its like, else the last one that is
+    not ruled out.
+    """
+    return _settled(text, DEFAULT_LETTERS)
+
+
+def options_of(question: str) -> tuple[Option, ...]:
+    """The options that a question lists, A, B and so on; none where it lists fewer than two."""
+    options: list[Option] = []
+    for found in _OPTION.finditer(question):
+        expected = chr(ord("A") + len(options))
+        if found[1] == expected:
+            options.append(Option(found[1], found[2].strip()))
+        elif found[1] == "A":
+            options = [Option("A", found[2].strip())]
+    return tuple(options) if len(options) > 1 else ()
+
+
+def choice_of(options: tuple[Option, ...]) -> Callable[[str], str | None]:
+    """As `choice`, among the options of a question: by their letters, or by what they say."""
+    letters = "".join(option.letter for option in options)
+    texts = {normalised(option.text): option.letter for option in options}
+
+    def extract(text: str) -> str | None:
+        box = boxed(text)
+        for said in filter(None, (box, text.strip())):
+            if (letter := texts.get(normalised(said))) is not None:
+                return letter
+        return _settled(text, letters) or _named(text, options)
+
+    return extract
+
+
+def _named(text: str, options: tuple[Option, ...]) -> str | None:
+    """The option whose text is the last to be mentioned whole, where only that one is."""
+    said = normalised(text[-1000:])
+    mentioned = [option.letter for option in options if normalised(option.text) and normalised(option.text) in said]
+    return mentioned[0] if len(mentioned) == 1 else None
+
+
+def _settled(text: str, letters: str) -> str | None:
+    text = text.translate(_NARROW)
+    box = boxed(text)
+    if box is not None and (found := _ALONE.findall(box)) and found[0] in letters and len(found) == 1:
+        return str(found[0])
+    marked = [found[1] for found in _MARK.finditer(text) if found[1] in letters and not _is_word(text, found, found[1])]
+    if marked:
+        return marked[-1]
+    bracketed = [found for found in _BRACKETED.finditer(text) if (found[1] or found[2]) in letters]
+    settled = [found[1] or found[2] for found in bracketed if not _ruled_out(text, found)]
+    if settled:
+        return settled[-1]
+    alone = [found for found in _ALONE.finditer(text) if found[1] in letters and not _is_word(text, found, found[1])]
+    settled = [found[1] for found in alone if not _ruled_out(text, found)]
+    return settled[-1] if settled else None
+
+
+def _is_word(text: str, found: re.Match[str], letter: str) -> bool:
+    """Whether a letter is the pronoun I, or the article A."""
+    end = found.end()
+    if letter == "I":
+        return bool(_ARTICLE.match(text, end))
+    return letter == "A" and bool(_ARTICLE.match(text, end)) and not _VERB.match(text, end)
+
+
+def _ruled_out(text: str, found: re.Match[str]) -> bool:
+    before = text[max(0, found.start() - 30) : found.start()]
+    return bool(_RULED_OUT_AFTER.match(text, found.end()) or _RULED_OUT_BEFORE.search(before))
+
+
+_NARROW = {0xFF21 + index: chr(ord("A") + index) for index in range(26)}

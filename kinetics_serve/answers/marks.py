@@ -1,0 +1,97 @@
+"""What a text marks as its answer, in words: "The answer is …", "Answer: …", "#### …"."""
+
+import re
+
+import re2
+
+from kinetics_serve.answers.boxes import boxed
+from kinetics_serve.answers.expressions import FORMULA, PER_CENT, inside, last_expression
+from kinetics_serve.answers.numerals import leading_number
+
+_WORDS = r"answers?|antwort|lösung|réponse|respuesta|risposta|resposta|ответ|答案|答え|정답"
+_MARK = re2.compile(
+    rf"(?i)(?:{_WORDS})(?:[^\n.:：=?!$\\]{{0,60}}?\s(?:is|are|ist|lautet|est|es|è|é)\b(?:\s*[:：])?|\s*(?:是|为|は|은|는)\s*[:：]?"
+    r"|[^\n.:：=?!$\\]{0,40}[:：=]|\s*\*\*\s*\n)[ \t]*"
+)
+_HASHES = re2.compile(r"####[ \t]*([-+−$€£]?[ \t]*[\d.\\].*)")
+_FINAL = re.compile(r"(?i)final\s+$|the final\s+$")
+_AND_FORMULA = re.compile(r"\s*(?:,?\s*(?:and|or)\s+|,\s*)(?=\$|\\[(\[])")
+_LETTER = re.compile(r"[(\[]?([A-J])[)\]]?[.:]?(?:\s*$|\s*[,.]\s)")
+_FRAME = '*_`"“” \t'
+_SENTENCE_END = re.compile(r"[.。!](?=\s|$|[\"”])|[，；]|, (?:which|because|since|as|so|where|that)\b")
+MIN_SENTENCE_WORDS = 4
+"""Of a marked sentence that says its answer in the middle: "Final Answer: the largest one is 34"."""
+
+_HOPE = re.compile(r"(?i)\s*\.?\s*I hope (?:it|this) is correct.*", re.S)
+
+
+def marked(text: str) -> str | None:
+    """What follows the last mark: the box, formulas, number or choice letter that it begins with, else its sentence."""
+    found = last_mark(text)
+    return found[0] if found is not None else None
+
+
+def last_mark(text: str, only_final: bool = False) -> tuple[str, int] | None:
+    """What `marked` says, and where the mark ends. only_final: of marks that say "final answer"."""
+    for end, rest, final in reversed(_marks(text)):
+        if only_final and not final:
+            continue
+        answer = _answer(rest)
+        if answer is not None:
+            return answer, end
+    return None
+
+
+def _marks(text: str) -> list[tuple[int, str, bool]]:
+    marks = []
+    for found in _MARK.finditer(text):
+        final = _FINAL.search(text, max(0, found.start() - 12), found.start()) is not None
+        marks.append((found.end(), _rest(text, found.end()), final))
+    marks += [(found.end(1), found.group(1), True) for found in _HASHES.finditer(text)]
+    return sorted(marks)
+
+
+def _rest(text: str, start: int) -> str:
+    """The line after a mark, or the next that is not blank; a displayed formula whole."""
+    rest = text[start : start + 2000].lstrip(" \t*_`")
+    if not rest.partition("\n")[0].strip():
+        rest = rest.lstrip()
+    if rest.startswith(("\\[", "$$")):
+        return rest
+    return rest.partition("\n")[0]
+
+
+def _answer(rest: str) -> str | None:
+    rest = _HOPE.sub("", rest).replace('\\"', "").strip().strip(_FRAME)
+    if not rest:
+        return None
+    if rest.startswith(("\\boxed", "$\\boxed", "\\(\\boxed", "\\[\\boxed", "\\fbox")):
+        return boxed(rest)
+    if (nested := _MARK.match(rest)) is not None:
+        return _answer(rest[nested.end() :])
+    if formulas := _formulas(rest):
+        return formulas
+    if (number := leading_number(rest)) is not None:
+        return number
+    if letter := _LETTER.match(rest):
+        return letter[1]
+    if (box := boxed(rest)) is not None:
+        return box
+    sentence = (rest[: end.start()] if (end := _SENTENCE_END.search(rest)) is not None else rest).strip(_FRAME + ",")
+    if len(sentence.split()) >= MIN_SENTENCE_WORDS and (expression := last_expression(sentence)) is not None:
+        return expression
+    return sentence or None
+
+
+def _formulas(rest: str) -> str | None:
+    """The formulas that a text begins with, joined where commas or "and" join them."""
+    found = FORMULA.match(rest)
+    if found is None:
+        return None
+    formulas = [inside(found)]
+    per_cent = PER_CENT.match(rest, found.end())
+    while (joint := _AND_FORMULA.match(rest, found.end())) and (following := FORMULA.match(rest, joint.end())):
+        found = following
+        formulas.append(inside(found))
+    joined = ", ".join(filter(None, formulas))
+    return (joined + "%" if per_cent and len(formulas) == 1 else joined) or None

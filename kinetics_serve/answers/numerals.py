@@ -1,0 +1,81 @@
+"""Numbers in a text: decimals, fractions, with thousands separators and a currency, as people and TeX write them."""
+
+import re
+
+import re2
+
+_DIGITS = r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!|[\x{a0}\x{2009}\x{202f}'])\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?:\.\d+)?"
+_PLAIN = r"\d{4,},\d+|0,\d+|\d+,\d{1,2}(?: ?[€£]| \$)|\d*\.\d+|\d+(?:\.\d+)?"
+_VULGAR = r"\d* ?[¼-¾⅐-⅞]"
+_FRACTION = r"(?:\d+ ?)?\\[dtc]?frac *(?:\{[^{}]{1,40}\}|\d) *(?:\{[^{}]{1,40}\}|\d)"
+_POWER_OF_TEN = r" ?(?:×|\\times|\\cdot|\*) ?10\^\{?-?\d{1,3}\}?"
+_PER_CENT = r"(?: ?\\?%| (?:percent|per cent|pct)\b)"
+_BODY = (
+    rf"(?:{_FRACTION}|{_VULGAR}|(?:{_DIGITS}|{_PLAIN})(?:[eE][-+]?\d{{1,3}}|{_POWER_OF_TEN})?(?: ?/ ?\d+(?:\.\d+)?)?"
+    rf"(?:{_PER_CENT})?)"
+)
+_CURRENCY = r"\\?[$€£¥₹]"
+
+NUMBER = re2.compile(rf"([-+−–]?)([ ]*)(?:{_CURRENCY})?(-?)({_BODY})")
+LEADING = re2.compile(rf"(?:≈|~|about |approximately )?([-+−–]?)([ ]*)(?:{_CURRENCY})?(-?)({_BODY})(.?.?)")
+
+_BREAKS = re.compile(r"\\[,!]|\{,\}|[\u00a0\u2009\u202f']")
+_SPACED = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
+_COMMAS = re.compile(r",(?=\d{3}(?!\d))")
+_DECIMAL_COMMA = re.compile(r"^(0|\d{4,}|\d+(?=,\d\d? ?[€£$])),")
+
+
+def last_number(text: str) -> tuple[str, int, int] | None:
+    """The last number of a text as `plain_number` writes it, and where it stands."""
+    for found in reversed(list(NUMBER.finditer(text))):
+        before = text[: found.start()].rstrip(" ")
+        if found.start(4) and _is_part_of_a_word(text, found):
+            continue
+        return _signed(found, before), found.start(), found.end()
+    return None
+
+
+def leading_number(text: str) -> str | None:
+    """The number that a text begins with, if it ends where the number, its noun or the sentence ends."""
+    found = LEADING.match(text)
+    if found is None:
+        return None
+    after = text[found.end(4) :]
+    if after[:1] in ("", ".", ",", ";", "!", "?", ")", "]", "*", "$", "\n", "。", "，", "、", "€", "£") and not (
+        after[1:2].isdigit() and after[:1] in ".,;"
+    ):
+        return _signed(found, "")
+    if after[:1].isspace() and re.match(r"\s+(?:[A-Za-z(]|$)", after) and not re.match(r"\s*(?:am|pm|[AP]M)\b", after):
+        return _signed(found, "")
+    return None
+
+
+def plain_number(number: str) -> str:
+    """A number as written, but without its currency and thousands separators, and with a decimal point."""
+    number = _SPACED.sub("", _BREAKS.sub("", number)).replace("−", "-").replace("–", "-")
+    if _DECIMAL_COMMA.match(number):
+        return number.replace(",", ".").rstrip(" €£$")
+    return _COMMAS.sub("", number)
+
+
+def _signed(found: re.Match[str], before: str) -> str:
+    """With its sign, where that is one: not a minus between two values, nor a dash or a list's bullet."""
+    sign, gap, inner, body = found.group(1), found.group(2), found.group(3), found.group(4)
+    minus = inner == "-" or sign in ("-", "−", "–")
+    if minus and not inner:
+        last_word = re.search(r"([\w})\]]+)$", before)
+        if (last_word is not None and _ends_a_value(last_word[1])) or (gap and last_word is None and not before):
+            minus = False
+        if gap and (not before or before.endswith("\n")):
+            minus = False
+    return ("-" if minus else "") + plain_number(body)
+
+
+def _ends_a_value(word: str) -> bool:
+    return word[-1] in ")}]" or word[-1].isdigit() or len(word) == 1
+
+
+def _is_part_of_a_word(text: str, found: re.Match[str]) -> bool:
+    """Such as the 2 of AZYUK2A or x_2."""
+    start = found.start(4)
+    return start > 0 and (text[start - 1].isalpha() or text[start - 1] == "_") and not found.group(1)
