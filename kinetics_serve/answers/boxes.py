@@ -22,7 +22,7 @@ MAX_BETWEEN = 70
 As in math-verify.
 """
 
-MAX_SEARCHED = 65_536
+MAX_SEARCHED = 16_384
 """Characters of a text's end in which boxes are looked for."""
 
 

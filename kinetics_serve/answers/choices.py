@@ -27,6 +27,9 @@ _OPTION = re.compile(
     r"(?m)(?:^|(?<=\s))[(\[（]?([A-Z])[)\].:：、）]\s*(\S[^\n]*?)(?=\s+[(\[（]?[A-Z][)\].:：、）]\s|\s*$)"
 )
 
+SEARCHED_CHARACTERS = 8192
+"""How much of a text's end is searched."""
+
 DEFAULT_LETTERS = "ABCDEFGHIJ"
 
 
@@ -77,7 +80,7 @@ def _named(text: str, options: tuple[Option, ...]) -> str | None:
 
 
 def _settled(text: str, letters: str) -> str | None:
-    text = text.translate(_NARROW)
+    text = text[-SEARCHED_CHARACTERS:].translate(_NARROW)
     box = boxed(text)
     if box is not None and (found := _ALONE.findall(box)) and found[0] in letters and len(found) == 1:
         return str(found[0])

@@ -12,7 +12,7 @@ _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z][a-z]{3,}")
 _COMMAND_WITH_TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox|begin|end)\s*\{[^{}]*\}")
 _NAME = re.compile(r"\\?[a-zA-Z]+")
 
-SEARCHED_CHARACTERS = 4096
+SEARCHED_CHARACTERS = 2048
 """How much of a text's end is searched."""
 
 

@@ -18,6 +18,10 @@ EXTRACTORS = Registry("kinetics_serve.extractors", "extractor", ExtractorSpec)
 _NOTHING_ELSE = re.compile(r"[-+(\[]*\d[\d.,;/^*+()\[\] -]*")
 
 
+MAX_CHARACTERS = 131_072
+"""How much of a text's end an extractor sees: more is no answer, and the server reads it while others wait."""
+
+
 class Ignored(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -96,7 +100,7 @@ def extractor_with(name: str, options: dict[str, Any]) -> Extractor:
         raise PatternError(f"the extractor {name!r} can't be made: {place}: {first['msg']}") from None
 
     def extract_text(text: str) -> str | None:
-        answer = extract(after_thinking(text))
+        answer = extract(after_thinking(text)[-MAX_CHARACTERS:])
         # JSON may escape half a surrogate pair, which no response can carry.
         return answer.encode(errors="replace").decode() if answer is not None else None
 

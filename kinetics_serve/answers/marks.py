@@ -16,10 +16,19 @@ _MARK = re2.compile(
 _HASHES = re2.compile(r"####[ \t]*([-+−$€£]?[ \t]*[\d.\\].*)")
 _FINAL = re.compile(r"(?i)final\s+$|the final\s+$")
 _AND_FORMULA = re.compile(r"\s*(?:,?\s*(?:and|or)\s+|,\s*)(?=\$|\\[(\[])")
+_WORD = re.compile(r"[^\W\d_]{2,}")
 _LETTER = re.compile(r"[(\[]?([A-J])[)\]]?[.:]?(?:\s*$|\s*[,.]\s)")
 _FRAME = '*_`"“” \t'
 _SENTENCE_END = re.compile(r"[.。!](?=\s|$|[\"”])|[，；]|, (?:which|because|since|as|so|where|that)\b")
-MIN_SENTENCE_WORDS = 4
+SEARCHED_CHARACTERS = 16_384
+"""How much of a text's end is searched for marks."""
+
+MAX_MARKED = 1000
+MAX_TRIED = 16
+MAX_NESTED = 3
+"""Characters that a mark marks, marks that are tried from the last on, and marks within what a mark marks."""
+
+MIN_SENTENCE_WORDS = 3
 """Of a marked sentence that says its answer in the middle: "Final Answer: the largest one is 34"."""
 
 _HOPE = re.compile(r"(?i)\s*\.?\s*I hope (?:it|this) is correct.*", re.S)
@@ -33,27 +42,29 @@ def marked(text: str) -> str | None:
 
 def last_mark(text: str, only_final: bool = False) -> tuple[str, int] | None:
     """What `marked` says, and where the mark ends. only_final: of marks that say "final answer"."""
-    for end, rest, final in reversed(_marks(text)):
+    for end, rest_start, final in _marks(text)[: -MAX_TRIED - 1 : -1]:
         if only_final and not final:
             continue
-        answer = _answer(rest)
+        answer = _answer(_rest(text, rest_start))
         if answer is not None:
             return answer, end
     return None
 
 
-def _marks(text: str) -> list[tuple[int, str, bool]]:
+def _marks(text: str) -> list[tuple[int, int, bool]]:
+    """Of every mark near the text's end: where it ends, where what it marks begins, and whether it is a final one."""
+    first = max(0, len(text) - SEARCHED_CHARACTERS)
     marks = []
-    for found in _MARK.finditer(text):
+    for found in _MARK.finditer(text, first):
         final = _FINAL.search(text, max(0, found.start() - 12), found.start()) is not None
-        marks.append((found.end(), _rest(text, found.end()), final))
-    marks += [(found.end(1), found.group(1), True) for found in _HASHES.finditer(text)]
+        marks.append((found.end(), found.end(), final))
+    marks += [(found.end(1), found.start(1), True) for found in _HASHES.finditer(text, first)]
     return sorted(marks)
 
 
 def _rest(text: str, start: int) -> str:
     """The line after a mark, or the next that is not blank; a displayed formula whole."""
-    rest = text[start : start + 2000].lstrip(" \t*_`")
+    rest = text[start : start + MAX_MARKED].lstrip(" \t*_`")
     if not rest.partition("\n")[0].strip():
         rest = rest.lstrip()
     if rest.startswith(("\\[", "$$")):
@@ -61,14 +72,14 @@ def _rest(text: str, start: int) -> str:
     return rest.partition("\n")[0]
 
 
-def _answer(rest: str) -> str | None:
+def _answer(rest: str, nesting: int = 0) -> str | None:
     rest = _HOPE.sub("", rest).replace('\\"', "").strip().strip(_FRAME)
     if not rest:
         return None
     if rest.startswith(("\\boxed", "$\\boxed", "\\(\\boxed", "\\[\\boxed", "\\fbox")):
         return boxed(rest)
-    if (nested := _MARK.match(rest)) is not None:
-        return _answer(rest[nested.end() :])
+    if nesting < MAX_NESTED and (nested := _MARK.match(rest)) is not None:
+        return _answer(rest[nested.end() :], nesting + 1)
     if formulas := _formulas(rest):
         return formulas
     if (number := leading_number(rest)) is not None:
@@ -78,7 +89,7 @@ def _answer(rest: str) -> str | None:
     if (box := boxed(rest)) is not None:
         return box
     sentence = (rest[: end.start()] if (end := _SENTENCE_END.search(rest)) is not None else rest).strip(_FRAME + ",")
-    if len(sentence.split()) >= MIN_SENTENCE_WORDS and (expression := last_expression(sentence)) is not None:
+    if len(_WORD.findall(sentence)) >= MIN_SENTENCE_WORDS and (expression := last_expression(sentence)) is not None:
         return expression
     return sentence or None
 

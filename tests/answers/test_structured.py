@@ -56,9 +56,20 @@ def test_tool_calls_are_compared_by_name_and_arguments_whatever_their_order_and_
     assert tool_calls([call("f", '{"q": 1, "t": 5}')], frozenset({"t"})) == tool_calls([call("f", '{"q": 1}')])
 
 
-def test_arguments_that_are_no_json_count_as_text() -> None:
-    assert tool_calls([call("f", '{"x": ')]) == tool_calls([call("f", ' {"x": ')])
-    assert tool_calls([call("f", '{"x": ')]) != tool_calls([call("f", '{"y": ')])
+@pytest.mark.parametrize("arguments", ['{"x": ', "5", "null", "[1]", '{"x": NaN}', '{"x": Infinity}', "[" * 100_000])
+def test_a_call_whose_arguments_are_no_json_object_is_none(arguments: str) -> None:
+    assert tool_calls([call("f", "{}"), call("f", arguments)]) is None
+
+
+def test_a_call_without_a_name_is_none() -> None:
+    assert tool_calls([call("", "{}")]) is None
+    assert tool_calls([{"id": "x", "function": {"arguments": "{}"}}]) is None
+    assert tool_calls([{"id": "x"}]) is None
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', "Infinity", '```json\n{"a": -Infinity}\n```'])
+def test_what_json_has_no_word_for_is_no_json(text: str) -> None:
+    assert json_text()(text) is None
 
 
 def test_the_json_extractor_is_one_of_the_family() -> None:
