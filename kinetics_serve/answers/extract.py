@@ -15,7 +15,7 @@ from kinetics_serve.registry import Registry
 
 EXTRACTORS = Registry("kinetics_serve.extractors", "extractor", ExtractorSpec)
 
-_NOTHING_ELSE = re.compile(r"[-+(\[]*\d[\d.,;/^*+()\[\] -]*")
+_NOTHING_ELSE = re.compile(r"(?!.*\d\s+\d)[-+(\[]*\d[\d.,;/^*+()\[\] -]*")
 
 
 MAX_CHARACTERS = 131_072

@@ -1,0 +1,116 @@
+"""How long votes take to label: real answers, many requests at once, with and without hostile answers among them.
+
+    python -m benchmarks.answers --requests 1000 --votes 32
+
+Every request has its own question, with its own answers in several notations. Prints the time a vote takes at p50 and
+p99, how long the event loop was blocked, and what hostile answers cost themselves and others.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.groups import AnswerGroups
+
+HOSTILE = ["9^{9^{9^9}}", "(" * 250 + "1" + ")" * 250, "{" * 8000, r"(x+y+z+w)^{60}", r"\binom{10^9}{5\cdot 10^8}"]
+TICK_S = 0.001
+AT_ONCE = 32
+
+
+def texts(number: int, votes: int, generator: random.Random) -> list[str]:
+    """The samples of one request: three answers, as models write them."""
+    top, bottom = generator.randint(1, 99), generator.randint(2, 99)
+    right = [f"\\boxed{{\\frac{{{top}}}{{{bottom}}}}}", f"The answer is {top}/{bottom}.", f"#### {top}/{bottom}"]
+    wrong = [f"The answer is ${number}\\sqrt{{2}}$.", f"\\boxed{{{number + 1}}}", f"Answer: x = {number}"]
+    return [generator.choice(right if generator.random() < 0.6 else wrong) for _ in range(votes)]
+
+
+async def vote(pool: MathPool, samples: Sequence[str], taken: list[float]) -> None:
+    """Labels the samples of one request, and notes how long each took."""
+    extract, groups = extractor("auto"), AnswerGroups("auto", pool)
+    for sample in samples:
+        started = time.perf_counter()
+        answer = extract(sample)
+        if answer is not None:
+            await groups.label(answer)
+        taken.append(time.perf_counter() - started)
+
+
+async def watch(blocked: list[float]) -> None:
+    """Notes how much later than asked the event loop comes back."""
+    while True:
+        started = time.perf_counter()
+        await asyncio.sleep(TICK_S)
+        blocked.append(time.perf_counter() - started - TICK_S)
+
+
+async def measure(pool: MathPool, requests: Sequence[Sequence[str]]) -> dict[str, Any]:
+    taken: list[float] = []
+    blocked: list[float] = []
+    watcher = asyncio.create_task(watch(blocked))
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(samples: Sequence[str]) -> None:
+        async with slots:
+            await vote(pool, samples, taken)
+
+    started = time.perf_counter()
+    await asyncio.gather(*map(one, requests))
+    wall = time.perf_counter() - started
+    watcher.cancel()
+    milliseconds = 1000 * np.percentile(taken, [50, 99, 100])
+    return {
+        "votes": len(taken),
+        "wall_s": round(wall, 2),
+        "vote_p50_ms": round(float(milliseconds[0]), 3),
+        "vote_p99_ms": round(float(milliseconds[1]), 3),
+        "vote_max_ms": round(float(milliseconds[2]), 1),
+        "loop_blocked_p99_ms": round(1000 * float(np.percentile(blocked, 99)), 2),
+        "loop_blocked_max_ms": round(1000 * max(blocked), 2),
+    }
+
+
+async def run(requests: int, votes: int) -> dict[str, Any]:
+    pool = MathPool()
+    started = time.perf_counter()
+    await pool.start()
+    results: dict[str, Any] = {"start_s": round(time.perf_counter() - started, 2)}
+    try:
+        generator = random.Random(0)
+        asked = [texts(number, votes, generator) for number in range(requests)]
+        results["alone"] = await measure(pool, asked)
+        asked = [texts(number + requests, votes, generator) for number in range(requests)]
+        taken: list[float] = []
+        hostile = asyncio.create_task(vote(pool, [f"\\boxed{{{answer}}}" for answer in HOSTILE], taken))
+        results["beside_hostile"] = await measure(pool, asked)
+        await hostile
+        results["hostile_s"] = {answer[:20]: round(each, 2) for answer, each in zip(HOSTILE, taken, strict=True)}
+    finally:
+        pool.close()
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--votes", type=int, default=32)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    results = asyncio.run(run(arguments.requests, arguments.votes))
+    for name, value in results.items():
+        print(f"{name:16} {value}")
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
