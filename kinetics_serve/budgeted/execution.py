@@ -63,6 +63,7 @@ class Execution:
                 self._first_token_s = time.monotonic() - self.deadline.arrived
             on_change()
 
+        self._services.math_pool.warm()  # while the first samples are generated
         outcome = "failed"
         try:
             stop = self._services.drain.over
