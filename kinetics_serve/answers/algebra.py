@@ -36,6 +36,7 @@ class MathPool:
     def __init__(self, time_limit_s: float = TIME_LIMIT_S) -> None:
         self.time_limit_s = time_limit_s
         self._lanes: tuple[Any, Any] | None = None
+        self._closed = False
         self._starting: asyncio.Task[None] | None = None
         self._cache: OrderedDict[tuple[str, EquivalenceKind], str] = OrderedDict()
         self._wanted: dict[str, asyncio.Future[str]] = {}
@@ -56,17 +57,22 @@ class MathPool:
             self._cache.popitem(last=False)
         return key
 
-    async def start(self) -> None:
-        """Starts the processes, and waits until they are warm."""
+    def warm(self) -> "asyncio.Task[None]":
+        """Starts the processes, unless they have been. Done when they are warm."""
         if self._starting is None:
             self._starting = asyncio.create_task(asyncio.to_thread(self._start))
-        await asyncio.shield(self._starting)
+        return self._starting
+
+    async def start(self) -> None:
+        """Starts the processes, and waits until they are warm."""
+        await asyncio.shield(self.warm())
 
     def close(self) -> None:
+        self._closed = True
         for lane in self._lanes or ():
             lane.stop()
             lane.join()
-        self._lanes = self._starting = None
+        self._lanes = None
 
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -75,6 +81,8 @@ class MathPool:
         for lane in lanes:
             lane.schedule(_keys, args=[["1"], self.time_limit_s]).result()
         self._lanes = lanes[0], lanes[1]
+        if self._closed:  # meanwhile
+            self.close()
 
     async def _worked_out(self, answer: str) -> str:
         wanted = self._wanted.get(answer)

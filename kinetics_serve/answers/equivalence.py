@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from kinetics_serve.answers.notation import plain, unstyled
 from kinetics_serve.answers.structured import canonical, loads
 
+AnswerKind = Literal["auto", "math", "choice", "text", "json"]
 EquivalenceKind = Literal["auto", "math", "choice", "text", "json", "exact"]
 Domain = Literal["math", "choice", "text", "json", "exact"]
 

@@ -25,6 +25,9 @@ MAX_FACTORIAL = 20_000
 MAX_SURD_DEGREE = 12
 """Of the minimal polynomials that algebraic numbers are known by: larger ones take too long to find."""
 
+ROOT_DIGITS = 50
+"""Of an algebraic number, to tell which root of its minimal polynomial it is: they lie further apart."""
+
 _CONFIG = ConversionConfig(lowercase_symbols=False)
 _FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|lg|exp|max|min|gcd|lcm|det|binom|frac|sqrt"
@@ -190,9 +193,9 @@ def _algebraic(value: Any) -> Any:
     if polynomial.degree() <= 2:
         roots = [sympy.expand(root) for root in sympy.roots(polynomial)]
     else:
-        roots = polynomial.all_roots(radicals=False)
-    digits = 50
-    distances = sorted((abs((root - value).evalf(digits)), index) for index, root in enumerate(roots))
+        roots = polynomial.nroots(n=ROOT_DIGITS, maxsteps=200)
+    near = value.evalf(ROOT_DIGITS)  # not the difference's, whose digits are sought in vain where it is zero
+    distances = sorted((abs(root.evalf(ROOT_DIGITS) - near), index) for index, root in enumerate(roots))
     if len(distances) > 1 and not distances[0][0] * 10**10 < distances[1][0]:
         return surd
     nearest = roots[distances[0][1]]

@@ -56,7 +56,8 @@ class Answer:
     def _bill(self) -> Json:
         options = self._execution.options
         text_of = self._text_of if options.include_samples else None
-        return bill.bill(self._run, options.scorer.kind, bool(options.answer.force_tokens), text_of)
+        kind_of = self._execution.reader.domain
+        return bill.bill(self._run, options.scorer.kind, bool(options.answer.force_tokens), text_of, kind_of)
 
     def _text_of(self, sample: Sample) -> str:
         completion = self._execution.completion_of(sample)

@@ -1,8 +1,10 @@
 """What a client is told of a run's money, votes and samples: the `kinetics` object, and usage."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from kinetics_serve.answers.reader import NoVote
 from kinetics_serve.runner.run import Run
 from kinetics_serve.scorers.spec import CONFIDENCE
 from kinetics_serve.strategies.state import Sample, Status
@@ -10,18 +12,30 @@ from kinetics_serve.strategies.votes import tally
 
 Json = dict[str, Any]
 
+_BY_STATUS = {
+    Status.FINISHED: NoVote.NO_ANSWER,
+    Status.TRUNCATED: NoVote.CUT_OFF,
+    Status.STOPPED: NoVote.STOPPED,
+    Status.CANCELLED: NoVote.CANCELLED,
+}
+
 
 def bill(
-    run: Run, scorer: str = CONFIDENCE, forces: bool = False, text_of: Callable[[Sample], str] | None = None
+    run: Run,
+    scorer: str = CONFIDENCE,
+    forces: bool = False,
+    text_of: Callable[[Sample], str] | None = None,
+    kind_of: Callable[[str], str] | None = None,
 ) -> Json:
     """The `kinetics` object of a response, of a run that has finished.
 
-    scorer: the kind that scored its samples. forces: answers of samples that are cut off are asked for. text_of: what
-    a sample says, where the client wants to see every one.
+    kind_of: what an answer was taken for. scorer: the kind that scored its samples. forces: answers of samples that are
+    cut off are asked for. text_of: what a sample says, where the client wants to see every one.
     """
     assert run.finish is not None
     winner = run.finish.winner
     arm = answering_arm(run)
+    answer = run.samples[winner].answer if winner is not None else None
     found: Json = {
         "strategy": run.policy.name,
         "model": run.arms[arm].model,
@@ -34,9 +48,11 @@ def bill(
         "samples_started": len(run.samples),
         "samples_finished": samples_finished(run),
         "stop_reason": run.finish.reason,
-        "answer": run.samples[winner].answer if winner is not None else None,
+        "answer": answer,
+        "answer_kind": kind_of(answer) if kind_of is not None and answer is not None else None,
         "confidence": run.finish.confidence,
         "votes": votes(run),
+        "no_votes": dict(Counter(filter(None, map(no_vote, run.samples)))),
     }
     if len(run.arms) > 1:
         found["stages"] = [_stage(run, number) for number in range(len(run.arms))]
@@ -85,6 +101,13 @@ def votes(run: Run) -> list[Json]:
     return [{"answer": vote.answer, "count": vote.count, "weight": vote.weight} for vote in tally(run.samples)]
 
 
+def no_vote(sample: Sample) -> str | None:
+    """Why a sample has no vote; None where it has one, or still runs."""
+    if sample.answer is not None:
+        return None
+    return sample.no_vote or _BY_STATUS.get(sample.status)
+
+
 def samples_finished(run: Run) -> int:
     """Samples that ran to their end, be it max_tokens."""
     return sum([sample.status in (Status.FINISHED, Status.TRUNCATED) for sample in run.samples])
@@ -107,6 +130,7 @@ def _sample(run: Run, sample: Sample, text: str) -> Json:
         "status": sample.status.value,
         "tokens": sample.tokens,
         "answer": sample.answer,
+        "no_vote": no_vote(sample),
         "score": sample.score,
         "text": text,
     }

@@ -4,11 +4,9 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from kinetics_serve.answers.extract import extractor
-from kinetics_serve.answers.groups import AnswerGroups
 from kinetics_serve.budgeted.arms import LiveArm
-from kinetics_serve.budgeted.options import AnswerOption
 from kinetics_serve.budgeted.prepare import Prepared
+from kinetics_serve.budgeted.reading import reader_of
 from kinetics_serve.cost import Cost
 from kinetics_serve.observability.metrics import labels_of
 from kinetics_serve.requests import load
@@ -38,11 +36,10 @@ class Execution:
         self.deadline = deadline
         self._services = services
         self._first_token_s: float | None = None
-        answer = self.options.answer.for_format(self.prompt.body.get("response_format"))
-        groups = AnswerGroups(answer.equivalence, services.math_pool)
-        self._live = [self._live_source(arm, answer, groups) for arm in plan.arms]
+        self.reader = reader_of(self.options.answer, self.prompt.body, services.math_pool)
+        self._live = [self._live_source(arm) for arm in plan.arms]
         pairs = zip(self._live, plan.arms, strict=True)
-        self._sources = [self._source(live, arm, answer, groups, prepared) for live, arm in pairs]
+        self._sources = [self._source(live, arm, prepared) for live, arm in pairs]
 
     @property
     def load(self) -> Load:
@@ -66,6 +63,7 @@ class Execution:
                 self._first_token_s = time.monotonic() - self.deadline.arrived
             on_change()
 
+        self._services.math_pool.warm()  # while the first samples are generated
         outcome = "failed"
         try:
             stop = self._services.drain.over
@@ -87,28 +85,21 @@ class Execution:
                 async for event in events:
                     yield event
 
-    def _live_source(self, arm: LiveArm, answer: AnswerOption, groups: AnswerGroups) -> LiveSource:
-        ignored = frozenset(answer.ignored_fields)
+    def _live_source(self, arm: LiveArm) -> LiveSource:
         return LiveSource(
             arm.route,
             arm.prompt.body,
             arm.prompt_tokens,
             lambda: arm.prompt.completion(arm.prompt.top_logprobs, window_tokens(arm.max_tokens)),
-            extractor(answer.extractor, answer.pattern, ignored),
-            groups,
+            self.reader,
             getattr(self.options.scorer, "statistic", "mean"),
-            ignored,
         )
 
-    def _source(
-        self, live: LiveSource, arm: LiveArm, answer: AnswerOption, groups: AnswerGroups, prepared: Prepared
-    ) -> Source:
+    def _source(self, live: LiveSource, arm: LiveArm, prepared: Prepared) -> Source:
         """The live samples, with their answers forced and their scores given where the request asks for that."""
         source: Source = live
-        if answer.force_tokens:
-            extract = extractor(answer.extractor, answer.pattern)
-            forcing = arm.forcing(answer.force_tokens)
-            source = ForcedSource(live, arm.route, arm.prompt.body, forcing, extract, groups)
+        if force_tokens := self.options.answer.force_tokens:
+            source = ForcedSource(live, arm.route, arm.prompt.body, arm.forcing(force_tokens), self.reader)
         if prepared.scorer is not None:
             source = ScoredSource(source, prepared.scorer, lambda index: live.completions[index].text)
         return source

@@ -14,12 +14,12 @@ from pydantic import (
     model_validator,
 )
 
-from kinetics_serve.answers.equivalence import EquivalenceKind
-from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.equivalence import AnswerKind, EquivalenceKind
+from kinetics_serve.answers.extract import EXTRACTORS, extractor
 from kinetics_serve.answers.spec import PatternError
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.planner.budget import Budget
-from kinetics_serve.registry import did_you_mean
+from kinetics_serve.registry import BrokenPart, UnknownPart, did_you_mean
 from kinetics_serve.requests.errors import ApiError, from_validation, invalid
 from kinetics_serve.scorers.confidence import ConfidenceScorer
 from kinetics_serve.scorers.spec import CONFIDENCE, SCORERS, ScorerOptions
@@ -84,7 +84,8 @@ class BudgetOption(Strict):
 class AnswerOption(Strict):
     """Where the answer stands in a sample, and when two answers are the same."""
 
-    extractor: Literal["auto", "boxed", "number", "choice", "regex", "json", "json_pointer", "last_line"] = "auto"
+    kind: AnswerKind = "auto"
+    extractor: Annotated[str, Field(json_schema_extra={"enum": EXTRACTORS.names})] = "auto"
     pattern: str | None = Field(default=None, examples=[r"Answer: (\w+)"])
     equivalence: EquivalenceKind = "auto"
     ignored_fields: Annotated[list[str], Field(max_length=100, examples=[["explanation"]])] = []
@@ -94,18 +95,22 @@ class AnswerOption(Strict):
     def usable(self) -> Self:
         try:
             extractor(self.extractor, self.pattern)
-        except PatternError as error:
+        except (PatternError, UnknownPart, BrokenPart) as error:
             raise ValueError(str(error)) from None
         return self
 
     def for_format(self, response_format: Any) -> Self:
-        """The same, or where the client asks for JSON and does not say where the answer stands in it: all of it."""
-        kind = response_format.get("type") if isinstance(response_format, dict) else None
-        if self.extractor == "auto" and kind in ("json_schema", "json_object"):
-            return self.model_copy(update={"extractor": "json", "equivalence": "exact"})
-        if self.extractor == "json" and self.equivalence == "auto":
-            return self.model_copy(update={"equivalence": "exact"})
-        return self
+        """The same with what its kind implies. Where nothing is stated and the client asks for JSON, it is of that."""
+        kind = self.kind
+        stated = response_format.get("type") if isinstance(response_format, dict) else None
+        if kind == "auto" and self.extractor == "auto" and stated in ("json_schema", "json_object"):
+            kind = "json"
+        implied: dict[str, Any] = {"kind": kind}
+        if self.extractor == "auto" and kind in ("choice", "json"):
+            implied["extractor"] = kind
+        if self.equivalence == "auto":
+            implied["equivalence"] = "json" if implied.get("extractor", self.extractor) == "json" else kind
+        return self.model_copy(update=implied)
 
 
 def _scorer_kind(value: Any) -> Any:

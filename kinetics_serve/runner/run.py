@@ -33,6 +33,7 @@ class Ended(NamedTuple):
     forced_tokens: int = 0
     """Generated to force its answer."""
     lowest: float = 0.0
+    no_vote: str | None = None
 
 
 class Run:
@@ -128,8 +129,9 @@ class Run:
         reported = end.status is not Status.STOPPED
         self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for_siblings(sample))
         answer = end.answer if end.status is Status.FINISHED else None
-        _, max_tokens, _, _, _, _, _, _, floor, arm = sample
-        sample = Sample(index, max_tokens, end.status, end.tokens, answer, end.score, end.empty, end.lowest, floor, arm)
+        _, max_tokens, _, _, _, _, _, _, floor, arm, _ = sample
+        status, tokens, score, empty, lowest = end.status, end.tokens, end.score, end.empty, end.lowest
+        sample = Sample(index, max_tokens, status, tokens, answer, score, empty, lowest, floor, arm, end.no_vote)
         self.samples[index] = sample
         self._running -= 1
         self._tally.add(sample)

@@ -4,8 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from kinetics_serve.answers.groups import AnswerGroups
-from kinetics_serve.answers.spec import Extractor
+from kinetics_serve.answers.reader import Reader
 from kinetics_serve.cost import Cost, KVPolicy, Price
 from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.engine.route import Route
@@ -55,15 +54,12 @@ class ForcedSource:
     Budget forcing, as s1 has it (arXiv 2501.19393).
     """
 
-    def __init__(
-        self, source: LiveSource, route: Route, body: Json, forcing: Forcing, extract: Extractor, groups: AnswerGroups
-    ) -> None:
+    def __init__(self, source: LiveSource, route: Route, body: Json, forcing: Forcing, reader: Reader) -> None:
         self._source = source
         self._route = route
         self._body = body
         self._forcing = forcing
-        self._extract = extract
-        self._groups = groups
+        self._reader = reader
 
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
         async with aclosing(self._source.sample(sample)) as events:
@@ -88,8 +84,7 @@ class ForcedSource:
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineUnavailable("the engine's answer is not a completion") from error
         completion.extend(CUE + text)
-        answer = self._extract(CUE + text)
-        label = await self._groups.label(answer) if answer is not None else None
+        label, _ = await self._reader.read(CUE + text)
         status = Status.FINISHED if label is not None else Status.TRUNCATED
         cost = self._forcing.settle(end.tokens, usage)
         return end._replace(status=status, answer=label, extra=cost, forced=cost, forced_tokens=tokens)

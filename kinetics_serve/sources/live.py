@@ -3,9 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from kinetics_serve.answers.groups import AnswerGroups
-from kinetics_serve.answers.spec import Extractor
-from kinetics_serve.answers.structured import tool_calls
+from kinetics_serve.answers.reader import Reader
 from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
 from kinetics_serve.engine.route import Route
 from kinetics_serve.observability.request_id import request_id
@@ -37,20 +35,16 @@ class LiveSource:
         body: Json,
         prompt_tokens: int,
         new_completion: Callable[[], Completion],
-        extract: Extractor,
-        groups: AnswerGroups,
+        reader: Reader,
         statistic: str,
-        ignored: frozenset[str] = frozenset(),
     ) -> None:
         self.completions: dict[int, Completion] = {}
         self._route = route
         self._body = body
         self._prompt_tokens = prompt_tokens
         self._new_completion = new_completion
-        self._extract = extract
-        self._groups = groups
+        self._reader = reader
         self._statistic = statistic
-        self._ignored = ignored
 
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
         if (name := request_id.get()) is not None:  # in this sample's task only
@@ -117,20 +111,14 @@ class LiveSource:
     async def _ended(self, completion: Completion, floor: float | None) -> Ended:
         stopped = completion.confidence.below(floor)
         whole = completion.finish_reason in WHOLE and not stopped
+        read = await self._reader.read(completion.text, completion.tool_calls) if whole else None
         return Ended(
             status=Status.STOPPED if stopped else Status.FINISHED if whole else Status.TRUNCATED,
             tokens=completion.tokens,
             cached_tokens=completion.cached_tokens,
-            answer=await self._answer(completion) if whole else None,
+            answer=read.label if read is not None else None,
             score=getattr(completion.confidence, self._statistic),
             empty=not completion.text.strip() and not completion.tool_calls,
             lowest=completion.confidence.worst_window,
+            no_vote=read.no_vote if read is not None else None,
         )
-
-    async def _answer(self, completion: Completion) -> str | None:
-        """The label of its answer: its tool calls where it makes some, else what the extractor finds in its text."""
-        if completion.tool_calls:
-            calls = tool_calls(completion.tool_calls, self._ignored)
-            return calls.encode(errors="replace").decode() if calls is not None else None
-        answer = self._extract(completion.text)
-        return await self._groups.label(answer) if answer is not None else None

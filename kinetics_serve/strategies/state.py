@@ -44,6 +44,8 @@ class Sample(NamedTuple):  # this, Vote and State: a replay makes thousands a se
     """The lowest group confidence below which it is stopped."""
     arm: int = 0
     """The index in State.arms of what it runs on."""
+    no_vote: str | None = None
+    """Why it has no answer, see answers.reader.NoVote; None where it has one, or where its status says so."""
 
 
 class Vote(NamedTuple):

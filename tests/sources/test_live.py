@@ -7,6 +7,7 @@ import pytest
 from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.answers.extract import number
 from kinetics_serve.answers.groups import AnswerGroups
+from kinetics_serve.answers.reader import Reader
 from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.sources.completion import ChatCompletion
@@ -58,8 +59,8 @@ class Stream:
 
 
 def source_of(stream: Stream) -> LiveSource:
-    groups = AnswerGroups("auto", MathPool())
-    return LiveSource(stream, {}, 9, lambda: ChatCompletion(None, 16), number, groups, "mean")  # type: ignore[arg-type]
+    reader = Reader(number, AnswerGroups("auto", MathPool()))
+    return LiveSource(stream, {}, 9, lambda: ChatCompletion(None, 16), reader, "mean")  # type: ignore[arg-type]
 
 
 async def ended(stream: Stream, floor: float | None) -> Ended:

@@ -1,0 +1,64 @@
+"""What a sample votes for, or why it has no vote."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from kinetics_serve.answers.equivalence import Domain
+from kinetics_serve.answers.groups import AnswerGroups
+from kinetics_serve.answers.spec import Extractor
+from kinetics_serve.answers.structured import tool_calls
+from kinetics_serve.answers.thinking import after_thinking
+
+
+class NoVote(StrEnum):
+    """Why a sample has no vote."""
+
+    CUT_OFF = "cut_off"
+    """By its max_tokens, or by the engine."""
+    STOPPED = "stopped"
+    """Given up by its policy."""
+    CANCELLED = "cancelled"
+    """The request ended before it did."""
+    EMPTY = "empty"
+    """It says nothing."""
+    THINKING = "unfinished_thinking"
+    """All that it says is a thought that never ended."""
+    BROKEN_CALL = "broken_tool_call"
+    """It calls a function without a name, or with arguments that are no JSON object."""
+    NO_ANSWER = "no_answer"
+    """The extractor finds none in what it says."""
+
+
+class Read(NamedTuple):
+    """label: of the group that the answer belongs to. no_vote: why there is none."""
+
+    label: str | None
+    no_vote: NoVote | None = None
+
+
+class Reader:
+    """Reads the samples of one request. ignored: fields of calls' arguments that make no other answer."""
+
+    def __init__(self, extract: Extractor, groups: AnswerGroups, ignored: frozenset[str] = frozenset()) -> None:
+        self._extract = extract
+        self._groups = groups
+        self._ignored = ignored
+
+    async def read(self, text: str, calls: Sequence[Mapping[str, Any]] = ()) -> Read:
+        """What a whole sample says: its tool calls where it makes some, else what the extractor finds in its text."""
+        if calls:
+            made = tool_calls(calls, self._ignored)
+            if made is None:
+                return Read(None, NoVote.BROKEN_CALL)
+            return Read(made.encode(errors="replace").decode())  # JSON may escape half a surrogate pair
+        answer = self._extract(text)
+        if answer is not None:
+            return Read(await self._groups.label(answer))
+        if not text.strip():
+            return Read(None, NoVote.EMPTY)
+        return Read(None, NoVote.NO_ANSWER if after_thinking(text).strip() else NoVote.THINKING)
+
+    def domain(self, label: str) -> Domain:
+        """What the answers of a group were taken for."""
+        return self._groups.domain(label) or "json"  # tool calls are sorted into no groups
