@@ -174,8 +174,10 @@ def test_a_selector_of_another_package_chooses_the_pages(
     install = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
     subprocess.run([sys.executable, *install], check=True)
     monkeypatch.setenv("PYTHONPATH", str(target))
-    engines = {"theirs": sparse(kv_budget=1488, selector="largest_key")}
-    theirs = run_engines(tmp_path, engines, {"long": {"prompts": [(1500, 3)]}})
-    assert near(theirs["theirs/long"], results["stock/long"])
+    runs = {"long": {"prompts": [(1500, 3)]}, "dense": {"prompts": [(1500, 3)], "budgets": [0]}}
+    theirs = run_engines(tmp_path, {"theirs": sparse(kv_budget=256, selector="largest_key")}, runs)
+    assert close(theirs["theirs/dense"], results["stock/dense"])
+    assert not close(theirs["theirs/long"], results["stock/long"])
+    assert not close(theirs["theirs/long"], results["sparse/long"])
     with pytest.raises(AssertionError, match="block_mean, exact, largest_key, low_rank, quest"):
         run_engines(tmp_path, {"unknown": sparse(selector="best")}, {})

@@ -242,12 +242,12 @@ def _select(
             if SOFTMAX:
                 top = tl.max(x)
                 if SINKS:
-                    sink = tl.load(sink_logits + head * G + g)
-                    top = tl.maximum(top, sink)
+                    no_value = tl.load(sink_logits + head * G + g)
+                    top = tl.maximum(top, no_value)
                 weight = tl.exp(x - top)
                 total = tl.sum(weight)
                 if SINKS:
-                    total += tl.exp(sink - top)
+                    total += tl.exp(no_value - top)
                 score += weight / total
             else:
                 score += x
