@@ -199,14 +199,22 @@ def measure(model: str, context: int, args: argparse.Namespace, device: torch.de
     both = [(key.contiguous(), value.contiguous()) for key, value in contiguous]
     del contiguous
 
+    def sparse() -> None:
+        for layer in layers:
+            layer.sparse(budget, work)
+
+    def dense_paged() -> None:
+        for layer in layers:
+            layer.dense(full)
+
     def sdpa() -> None:
         for layer, (key, value) in zip(layers, both, strict=True):
             query = layer.query[:, :, None]
             torch.nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
 
     times = {
-        "sparse": seconds(lambda: [layer.sparse(budget, work) for layer in layers]) / len(layers),
-        "dense_paged": seconds(lambda: [layer.dense(full) for layer in layers]) / len(layers),
+        "sparse": seconds(sparse) / len(layers),
+        "dense_paged": seconds(dense_paged) / len(layers),
         "dense_sdpa": seconds(sdpa) / len(layers),
     }
     dense = min(times["dense_paged"], times["dense_sdpa"])

@@ -10,7 +10,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
 
 SIZES: dict[str, Any] = {
@@ -143,7 +143,7 @@ def parameters(config: dict[str, Any]) -> int | None:
     try:
         read = CONFIG_MAPPING[config["model_type"]](**given)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(read)  # type: ignore[no-untyped-call]
+            model = AutoModelForCausalLM.from_config(read)
             model.tie_weights()
     except Exception:  # whatever a model's code raises: there is no model of this config
         return None

@@ -34,11 +34,11 @@ from transformers import (
 )
 
 # Tiny, with random weights: what matters here is that numbers are the same, or are not.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "hidden_size": 128,
     "intermediate_size": 256, "vocab_size": 512, "max_position_embeddings": 4096, "initializer_range": 0.15,
 }  # fmt: skip
-WINDOWED = {
+WINDOWED: dict[str, Any] = {
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 128,
     "query_pre_attn_scalar": 32, **CONFIG, "num_hidden_layers": 3,
 }  # fmt: skip
@@ -53,8 +53,11 @@ def gemma() -> PreTrainedModel:
 
 
 def gemma4() -> PreTrainedModel:
-    kinds = {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "sliding_window": 128}
-    sizes = {"global_head_dim": 64, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    kinds: dict[str, Any] = {
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "sliding_window": 128,
+    }
+    sizes: dict[str, Any] = {"global_head_dim": 64, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
     return Gemma4ForCausalLM(Gemma4TextConfig(**CONFIG | {"num_hidden_layers": 3}, **kinds, **sizes))
 
 
@@ -65,37 +68,43 @@ def gemma2() -> PreTrainedModel:
 
 def gpt_oss() -> PreTrainedModel:
     """Attention sinks."""
-    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
-    kinds = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 128}
+    experts: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    kinds: dict[str, Any] = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 128}
     return GptOssForCausalLM(GptOssConfig(**CONFIG, **experts, **kinds))
 
 
 def llama4() -> PreTrainedModel:
     """Three layers of four attend in chunks."""
-    experts = {"num_local_experts": 2, "intermediate_size_mlp": 256}
+    experts: dict[str, Any] = {"num_local_experts": 2, "intermediate_size_mlp": 256}
     shape = CONFIG | {"num_hidden_layers": 4}
     return Llama4ForCausalLM(Llama4TextConfig(**shape, **experts, attention_chunk_size=256, pad_token_id=0))
 
 
 def qwen3_next() -> PreTrainedModel:
     """Gated DeltaNet in three layers of four."""
-    linear = {
+    linear: dict[str, Any] = {
         "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "linear_key_head_dim": 128, "linear_value_head_dim": 128,
     }  # fmt: skip
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    experts: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
     experts |= {"shared_expert_intermediate_size": 64, "decoder_sparse_step": 1}
     return Qwen3NextForCausalLM(Qwen3NextConfig(**CONFIG | {"num_hidden_layers": 4}, **linear, **experts))
 
 
 def falcon_h1() -> PreTrainedModel:
     """Attention and Mamba-2 side by side in every layer."""
-    mamba = {"mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_n_groups": 1, "mamba_d_state": 32}
+    mamba: dict[str, Any] = {
+        "mamba_d_ssm": 128,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 32,
+        "mamba_n_groups": 1,
+        "mamba_d_state": 32,
+    }
     return FalconH1ForCausalLM(FalconH1Config(**CONFIG, **mamba))
 
 
 def laguna() -> PreTrainedModel:
-    heads = {"num_attention_heads_per_layer": [8, 4], "mlp_layer_types": ["dense"] * 2}
+    heads: dict[str, Any] = {"num_attention_heads_per_layer": [8, 4], "mlp_layer_types": ["dense"] * 2}
     return LagunaForCausalLM(LagunaConfig(**CONFIG, layer_types=["full_attention"] * 2, **heads))
 
 

@@ -17,6 +17,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheTensor, create_
 
 from sparse_backend.backends import cuda
 from sparse_backend.backends.cuda import layer as cuda_layer
+from sparse_backend.backends.cuda.backend import SparseFlashAttentionBackend, SparseTritonAttentionBackend
 from sparse_backend.backends.engine import Engine
 from sparse_backend.config import ConfigError, SparseAttentionConfig
 from sparse_backend.constants import BLOCK, pages
@@ -94,8 +95,8 @@ def test_engines_that_do_not_ask_for_it_get_the_stock_backend(resolve: Any, addi
 
 def test_engines_that_ask_for_it_get_a_sparse_one_whatever_vllm_would_choose(resolve: Any) -> None:
     for name in ("FLASH_ATTN", "FLASHINFER", "CUSTOM"):
-        assert resolve(name, engine()).__base__ is cuda.SparseFlashAttentionBackend
-    assert resolve("TRITON_ATTN", engine()).__base__ is cuda.SparseTritonAttentionBackend
+        assert resolve(name, engine()).__base__ is SparseFlashAttentionBackend
+    assert resolve("TRITON_ATTN", engine()).__base__ is SparseTritonAttentionBackend
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,9 @@ class Stock:
     def do_kv_cache_update(self, layer: Any, key: Any, value: Any, kv_cache: torch.Tensor, slots: torch.Tensor) -> None:
         kv_cache[slots // BLOCK, :, slots % BLOCK] = torch.cat([key, value], -1)
 
-    def forward(self, layer: Any, query: Any, key: Any, value: Any, kv_cache: Any, metadata: Any, output: Any, *_: Any):
+    def forward(
+        self, layer: Any, query: Any, key: Any, value: Any, kv_cache: Any, metadata: Any, output: Any, *_: Any
+    ) -> None:
         starts = metadata.query_start_loc.tolist()
         for row, tokens in enumerate(metadata.seq_lens.tolist()):
             new = slice(starts[row], starts[row + 1])
@@ -312,7 +315,7 @@ def test_the_first_layer_reads_more(resolve: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_budgets_follow_their_requests_by_slot(running: Run) -> None:
     """As vLLM's second model runner has it: requests keep a slot, rows are reordered in every step."""
-    processor = RequestBudgets(running.config, SimpleNamespace())  # type: ignore[arg-type]
+    processor = RequestBudgets(running.config, SimpleNamespace())
     for slot, budget in ((2, None), (0, 0), (3, 112)):
         params = SimpleNamespace(extra_args=None if budget is None else {"kv_budget": budget})
         assert not processor.add_request(slot, params)  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sparse_backend import constants, kernels
-from sparse_backend.kernels import native
+from sparse_backend.kernels import Kernels, native
 from sparse_backend.kernels.batch import Softmax, keys_and_values
 from sparse_backend.kernels.reference import ReferenceKernels
 from sparse_backend.selection import LowRank, Quest, get_selector
@@ -64,7 +65,8 @@ def test_sinks_and_soft_caps_are_terms_of_the_softmax(selector: str, soft_cap: f
     softmax = Softmax(0.125, soft_cap, logits)
     for budgets in ({0: 320, 1: 448}, {0: 4096, 1: 4096}):
         batch, outputs = paged.batch(budgets), [torch.zeros_like(query), torch.zeros_like(query)]
-        for kernel, output in zip((fast(), ReferenceKernels()), outputs, strict=True):
+        both: tuple[Kernels, ...] = (fast(), ReferenceKernels())
+        for kernel, output in zip(both, outputs, strict=True):
             kernel.decode(heads, batch, query, paged.cache, paged.tiles, output, softmax)
         torch.testing.assert_close(*outputs, atol=5e-5, rtol=5e-5)
     torch.testing.assert_close(outputs[0].double(), paged.dense(query, softmax), atol=5e-5, rtol=0.0)
@@ -186,7 +188,8 @@ def test_kernels_built_around_other_constants_are_not_used(monkeypatch: pytest.M
             with pytest.raises(native.BuildError, match=f"{name} is 32 in Python and (64|128) in the compiled"):
                 native.check_constants(library)
     with monkeypatch.context() as patch:
-        patch.setattr(native, "SELECTORS", {**native.SELECTORS, Quest: 7})
+        codes: dict[Any, int] = {**native.SELECTORS, Quest: 7}
+        patch.setattr(native, "SELECTORS", codes)
         with pytest.raises(native.BuildError, match="quest is 7 in Python and 2 in the compiled"):
             native.check_constants(library)
     monkeypatch.setattr(LowRank, "tile_bytes", lambda self, head_size, page_size: head_size)

@@ -46,7 +46,12 @@ def test_a_good_budget_is_accepted(budget: object) -> None:
 
 def test_requests_without_a_budget_get_the_engine_s_and_small_ones_the_smallest_possible() -> None:
     given, budgets = engine()
-    added = [(0, params(), None, []), (1, params(0), None, []), (2, params(1), None, []), (3, params(512), None, [])]
+    added: list[Any] = [
+        (0, params(), None, []),
+        (1, params(0), None, []),
+        (2, params(1), None, []),
+        (3, params(512), None, []),
+    ]
     budgets.update_state(BatchUpdate(batch_size=4, removed=[], added=added, moved=[]))
     assert batch_budgets(given, CONFIG, 4).tolist() == [1024, 0, CONFIG.min_budget, 512]
 
@@ -59,7 +64,7 @@ def test_budgets_follow_their_requests_through_the_batch(data: st.DataObject) ->
     for _ in range(data.draw(st.integers(1, 8))):
         removed = sorted(data.draw(st.sets(st.integers(0, len(rows) - 1), max_size=len(rows)))) if rows else []
         slots: list[int | None] = [None if i in removed else b for i, b in enumerate(rows)]
-        added = []
+        added: list[Any] = []
         for budget in data.draw(st.lists(st.sampled_from([None, 0, 256, 512, 777]), max_size=4)):
             free = [i for i, b in enumerate(slots) if b is None]
             row = free[0] if free else len(slots)
