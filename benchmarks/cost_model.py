@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.attention_speed import SHAPES, machine
 from kinetics_serve.commands.terminal import chosen_hardware
-from kinetics_serve.cost import Architecture, Price
+from kinetics_serve.cost import Price, read_config
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.engine.sparse import kv_policy
 
@@ -142,7 +142,7 @@ def main() -> None:
     models = {}
     for name in MODELS:
         config = {**SHAPES[name]["config"], **more}
-        cells = measure(config, Price(Architecture.from_config(config, name), profile.intensity))
+        cells = measure(config, Price(read_config(config, name), profile.intensity))
         line = fit(cells)
         print(
             f"{name}: R² {line.r_squared:.3f}: {line.intercept_ms:.1f} ms + {line.ms_per_gigaeflops:.2f} ms for 1e9 "

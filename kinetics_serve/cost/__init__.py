@@ -3,7 +3,7 @@
 from kinetics_serve.cost import paper
 from kinetics_serve.cost.architecture import Architecture
 from kinetics_serve.cost.cost import ZERO, Cost
-from kinetics_serve.cost.families import UnsupportedArchitecture
+from kinetics_serve.cost.families import UnsupportedArchitecture, read_config
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.layers import AttentionLayers, IndexLayers, LatentLayers, StateLayers
 from kinetics_serve.cost.load import load_architecture
@@ -29,4 +29,5 @@ __all__ = [
     "UnsupportedArchitecture",
     "load_architecture",
     "paper",
+    "read_config",
 ]

@@ -57,20 +57,6 @@ class Architecture:
         return sum(group.stored_bytes(self.kv_bytes) for group in self.layers)
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], name: str, parameters: int | None = None, kv_bytes: int | None = None
-    ) -> Architecture:
-        """The architecture that a Hugging Face ``config.json`` describes.
-
-        ``parameters`` and ``kv_bytes``, where known better, replace what the config says. Raises
-        ``UnsupportedArchitecture`` (a ValueError) for a model type that is not known, and for a known one with a key
-        that is not or with a value that cannot be.
-        """
-        from kinetics_serve.cost.families import read
-
-        return read(config, name, parameters, kv_bytes)
-
-    @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Architecture:
         """The architecture that ``dataclasses.asdict`` took apart, by this version or an earlier one. Raises KeyError,
         TypeError, ValueError."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kinetics_serve.cost.architecture import Architecture
+from kinetics_serve.cost.families import read_config
 
 
 def load_architecture(model: str | Path) -> Architecture:
@@ -22,7 +23,7 @@ def load_architecture(model: str | Path) -> Architecture:
     quantization = path.with_name("hf_quant_config.json")
     if not config.get("quantization_config") and quantization.is_file():
         config = {**config, "quantization_config": _read_json(quantization)}
-    return Architecture.from_config(config, str(model))
+    return read_config(config, str(model))
 
 
 def _find_config(model: str | Path) -> Path:

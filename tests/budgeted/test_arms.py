@@ -9,14 +9,14 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.cost import DENSE, Architecture, KVPolicy
+from kinetics_serve.cost import DENSE, KVPolicy, read_config
 from kinetics_serve.engine.sparse import kv_policy
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, ServedPoint
 from kinetics_serve.requests.services import Settings
 from kinetics_serve.traces.intervals import Interval
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, FakeVllm, running_fake_vllm
 
-ARCHITECTURE = Architecture.from_config(CONFIG, "fake")
+ARCHITECTURE = read_config(CONFIG, "fake")
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 

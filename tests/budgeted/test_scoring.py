@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.cost import Architecture, Price
+from kinetics_serve.cost import Price, read_config
 from kinetics_serve.requests.services import Settings
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 
@@ -21,7 +21,7 @@ SCORERS: dict[str, dict[str, Any]] = {
     "score": {"kind": "reward_model", "model": OTHER_MODEL, "api": "score"},
 }
 
-PRICE = Price(Architecture.from_config(CONFIG, "fake"), 562.5)
+PRICE = Price(read_config(CONFIG, "fake"), 562.5)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given
 
-from kinetics_serve.cost import Architecture, AttentionLayers
+from kinetics_serve.cost import Architecture, AttentionLayers, read_config
 from kinetics_serve.cost.layers import layers_of
 
 from . import configs
@@ -12,7 +12,7 @@ from .shapes import architectures
 
 
 def test_qwen3_has_one_group_of_full_attention_layers() -> None:
-    architecture = Architecture.from_config(configs.QWEN3["Qwen3-8B"], "Qwen/Qwen3-8B")
+    architecture = read_config(configs.QWEN3["Qwen3-8B"], "Qwen/Qwen3-8B")
     assert architecture == Architecture(
         name="Qwen/Qwen3-8B",
         parameters=8_190_735_360,
@@ -25,8 +25,8 @@ def test_qwen3_has_one_group_of_full_attention_layers() -> None:
 
 
 def test_known_parameters_replace_counted_ones_and_idle_experts_still_count() -> None:
-    counted = Architecture.from_config(configs.MIXTRAL_8X7B, "mixtral")
-    given = Architecture.from_config(configs.MIXTRAL_8X7B, "mixtral", parameters=46_700_000_000, kv_bytes=1)
+    counted = read_config(configs.MIXTRAL_8X7B, "mixtral")
+    given = read_config(configs.MIXTRAL_8X7B, "mixtral", parameters=46_700_000_000, kv_bytes=1)
     assert given.parameters == 46_700_000_000
     assert given.parameters - given.active_parameters == counted.parameters - counted.active_parameters
     assert given.kv_bytes == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kinetics_serve.cost import Architecture, AttentionLayers, Cost, Price, UnsupportedArchitecture
+from kinetics_serve.cost import AttentionLayers, Cost, Price, UnsupportedArchitecture, read_config
 
 FOLDER = Path(__file__).parent.parent / "data" / "models"
 TRUTH = {row["model"]: row for row in csv.DictReader((FOLDER / "truth.csv").open(encoding="utf-8"))}
@@ -43,7 +43,7 @@ def config(model: str) -> dict[str, Any]:
 
 
 def found(model: str) -> dict[str, float]:
-    architecture = Architecture.from_config(config(model), model)
+    architecture = read_config(config(model), model)
     token = Price(architecture, 1.0).decode(CONTEXT - 1, 1) - Cost(2 * architecture.multiplied_parameters, 0)
     return {
         "parameters": architecture.parameters,
@@ -65,7 +65,7 @@ def test_a_served_model_has_its_parameters_layers_and_bytes(model: str) -> None:
 @pytest.mark.parametrize("model", sorted(REFUSED))
 def test_a_model_that_is_not_known_is_refused_by_its_type(model: str) -> None:
     with pytest.raises(UnsupportedArchitecture, match=REFUSED[model]):
-        Architecture.from_config(config(model), model)
+        read_config(config(model), model)
 
 
 @pytest.mark.parametrize(
@@ -104,5 +104,5 @@ def test_nemotrons_parameters_hold_an_embedding_and_a_head() -> None:
 
 
 def test_a_window_that_holds_every_context_is_full_attention() -> None:
-    layers = Architecture.from_config(config("Phi-4-mini-reasoning"), "phi").layers
+    layers = read_config(config("Phi-4-mini-reasoning"), "phi").layers
     assert layers == (AttentionLayers(32, 24, 8, 128),)

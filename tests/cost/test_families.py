@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from kinetics_serve.cost import (
-    Architecture,
     AttentionLayers,
     IndexLayers,
     LatentLayers,
     StateLayers,
     UnsupportedArchitecture,
+    read_config,
 )
 from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
 from kinetics_serve.cost.layers import Layers
@@ -20,7 +20,7 @@ from .test_checkpoints import config as served
 
 
 def layers(config: dict[str, Any]) -> tuple[Layers, ...]:
-    return Architecture.from_config(config, "model").layers
+    return read_config(config, "model").layers
 
 
 def test_gemma3_slides_in_five_of_six_layers() -> None:
@@ -35,7 +35,7 @@ def test_a_nested_gemma3_config_is_read_with_its_class_defaults() -> None:
         AttentionLayers(29, 8, 4, 256, window=1024),
         AttentionLayers(5, 8, 4, 256),
     )
-    assert Architecture.from_config(configs.GEMMA3_4B, "gemma").max_context == 131072
+    assert read_config(configs.GEMMA3_4B, "gemma").max_context == 131072
 
 
 def test_layer_types_decide_over_the_pattern() -> None:
@@ -178,7 +178,7 @@ def test_step_3_5_has_more_heads_in_sliding_layers_and_is_as_large_as_published(
         "use_head_wise_attn_gate": True,
         "attention_other_setting": {"num_attention_heads": 96, "num_attention_groups": 8, "head_dim": 128},
     }
-    architecture = Architecture.from_config(config, "step")
+    architecture = read_config(config, "step")
     assert architecture.layers == (
         AttentionLayers(12, 64, 8, 128),
         AttentionLayers(33, 96, 8, 128, window=512),
@@ -196,8 +196,8 @@ def test_the_documentation_lists_every_known_type() -> None:
 @pytest.mark.parametrize(("wrapper", "text"), WRAPPERS.items())
 def test_a_multimodal_model_costs_what_its_language_model_does(wrapper: str, text: str | None) -> None:
     inside = {"model_type": text} if text is not None else dict(configs.LLAMA_3_8B)
-    nested = Architecture.from_config({"model_type": wrapper, "text_config": inside}, "model")
-    assert nested == Architecture.from_config(inside, "model")
+    nested = read_config({"model_type": wrapper, "text_config": inside}, "model")
+    assert nested == read_config(inside, "model")
 
 
 def test_a_window_that_no_listed_layer_has_is_known() -> None:

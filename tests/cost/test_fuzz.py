@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinetics_serve.cost import Architecture, Price, UnsupportedArchitecture
+from kinetics_serve.cost import Price, UnsupportedArchitecture, read_config
 from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
 
 from .test_checkpoints import FOLDER, config
@@ -33,7 +33,7 @@ anything = st.recursive(
 
 def priced_or_refused(content: Any) -> None:
     try:
-        architecture = Architecture.from_config(content, "fuzzed")
+        architecture = read_config(content, "fuzzed")
     except UnsupportedArchitecture:
         return
     price = Price(architecture, 300.0)
@@ -74,8 +74,8 @@ def test_an_unknown_key_about_what_costs_is_refused_by_its_name(content: dict[st
     nested = isinstance(content.get("text_config"), dict)
     changed = {**content, "text_config": {**content["text_config"], key: 7}} if nested else {**content, key: 7}
     try:
-        Architecture.from_config(content, "model")
+        read_config(content, "model")
     except UnsupportedArchitecture:
         return
     with pytest.raises(UnsupportedArchitecture, match=key):
-        Architecture.from_config(changed, "model")
+        read_config(changed, "model")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kinetics_serve.cost import Architecture, UnsupportedArchitecture, load_architecture
+from kinetics_serve.cost import UnsupportedArchitecture, load_architecture, read_config
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen2",
@@ -26,7 +26,7 @@ def model_folder(folder: Path, config: dict[str, Any]) -> Path:
 
 def test_without_weights_the_shapes_count(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, CONFIG)
-    assert load_architecture(folder) == Architecture.from_config(CONFIG, str(folder))
+    assert load_architecture(folder) == read_config(CONFIG, str(folder))
 
 
 def test_a_config_may_be_named_itself(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_config_may_be_named_itself(tmp_path: Path) -> None:
 def test_the_weights_of_a_quantized_model_are_counted_as_weights(tmp_path: Path) -> None:
     config = {**CONFIG, "quantization_config": {"quant_method": "awq", "bits": 4}}
     folder = model_folder(tmp_path, config)
-    assert load_architecture(folder).parameters == Architecture.from_config(CONFIG, "shapes").parameters
+    assert load_architecture(folder).parameters == read_config(CONFIG, "shapes").parameters
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_weights_of_a_quantized_model_are_counted_as_weights(tmp_path: Path)
 def test_a_checkpoint_says_its_cache_and_what_it_is_multiplied_in(
     quantization: dict[str, Any], kv_bytes: int, gemm: str
 ) -> None:
-    architecture = Architecture.from_config({**CONFIG, "quantization_config": quantization}, "model")
+    architecture = read_config({**CONFIG, "quantization_config": quantization}, "model")
     assert (architecture.kv_bytes, architecture.gemm_dtype) == (kv_bytes, gemm)
 
 
@@ -77,7 +77,7 @@ def test_modelopts_own_file_counts_where_the_config_says_nothing(tmp_path: Path)
 def test_a_cache_of_another_dtype_is_refused_by_its_key(scheme: dict[str, Any]) -> None:
     (key,) = scheme
     with pytest.raises(UnsupportedArchitecture, match=key):
-        Architecture.from_config({**CONFIG, "quantization_config": {"quant_method": "modelopt", **scheme}}, "model")
+        read_config({**CONFIG, "quantization_config": {"quant_method": "modelopt", **scheme}}, "model")
 
 
 def test_a_missing_folder_and_a_missing_config_are_told_apart(tmp_path: Path) -> None:

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from kinetics_serve.cost import Architecture, Cost, KVPolicy, Price, StateLayers, paper
+from kinetics_serve.cost import Architecture, Cost, KVPolicy, Price, StateLayers, paper, read_config
 
 from . import configs
 
 REFERENCE = Path(__file__).parent.parent / "data" / "kinetics_reference_costs.csv"
 ROWS = list(csv.DictReader(REFERENCE.open(encoding="utf-8")))
-MODELS = {
-    name: Architecture.from_config(config, name, configs.PAPER_PARAMETERS[name])
-    for name, config in configs.QWEN3.items()
-}
+MODELS = {name: read_config(config, name, configs.PAPER_PARAMETERS[name]) for name, config in configs.QWEN3.items()}
 
 
 def published_cost(row: dict[str, str]) -> Cost:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, Cost, KVPolicy, Price
+from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, Cost, KVPolicy, Price, read_config
 
 from . import configs
 from .shapes import (
@@ -18,7 +18,7 @@ from .shapes import (
 
 prompts = st.integers(0, 120)
 lengths = st.integers(0, 120)
-QWEN = Price(Architecture.from_config(configs.QWEN3["Qwen3-8B"], "Qwen3-8B"), 562.5)
+QWEN = Price(read_config(configs.QWEN3["Qwen3-8B"], "Qwen3-8B"), 562.5)
 
 
 def loop(architecture: Architecture, prompt: int, start: int, stop: int, kv: KVPolicy) -> Cost:

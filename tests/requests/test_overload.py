@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.cost import Architecture, Price
+from kinetics_serve.cost import Price, read_config
 from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.upstream import ModelCard
 from kinetics_serve.requests import load
@@ -123,7 +123,7 @@ async def test_the_servers_deadline_passes_in_the_queue_like_a_requests_own(fake
         assert await metric(client, "kinetics_queue_requests") == await metric(client, "kinetics_load_ratio") == 0
 
 
-PRICE = Price(Architecture.from_config(CONFIG, MODEL, 100_000), 562.5)
+PRICE = Price(read_config(CONFIG, MODEL, 100_000), 562.5)
 SERVED = ServedModel(ModelCard(MODEL, MODEL, CONTEXT, {}), PRICE)
 
 

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
-from kinetics_serve.cost import DENSE, Architecture, Price
+from kinetics_serve.cost import DENSE, Price, read_config
 from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.sources.forced import CUE, Forcing, forced_body
 from tests.fake_vllm import CONFIG, CONTEXT, MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 
-PRICE = Price(Architecture.from_config(CONFIG, "fake"), 562.5)
+PRICE = Price(read_config(CONFIG, "fake"), 562.5)
 FORCING = Forcing(PRICE, DENSE, PROMPT_TOKENS, 4, CONTEXT)
 USAGE = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 16, "total_tokens": PROMPT_TOKENS + 16}
 

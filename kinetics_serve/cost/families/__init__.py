@@ -16,10 +16,15 @@ from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
 __all__ = ["UnsupportedArchitecture", "read", "text_config"]
 
 
-def read(
+def read_config(
     config: Mapping[str, Any], name: str, parameters: int | None = None, kv_bytes: int | None = None
 ) -> Architecture:
-    """The architecture that ``config`` describes; see ``Architecture.from_config``."""
+    """The architecture that a Hugging Face ``config.json`` describes.
+
+    ``parameters`` and ``kv_bytes``, where known better, replace what the config says. Raises
+    ``UnsupportedArchitecture`` (a ValueError) for a model type that is not known, and for a known one with a key
+    that is not or with a value that cannot be.
+    """
     text = text_config(config, name)
     total = FAMILIES[text.model_type].total(text)
     max_context = text.optional("max_position_embeddings", "max_seq_len", "model_max_length")

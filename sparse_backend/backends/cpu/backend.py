@@ -9,9 +9,9 @@ from vllm.v1.attention.backend import MultipleOf
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.kv_cache_interface import AttentionSpec
 
+from sparse_backend.backends.cpu.builder import SparseCPUMetadataBuilder
 from sparse_backend.backends.cpu.layer import SparseCPUImpl
 from sparse_backend.backends.cpu.layout import block_stride
-from sparse_backend.backends.cpu.metadata import SparseCPUMetadataBuilder
 from sparse_backend.backends.engine import Engine
 from sparse_backend.constants import BLOCK, kernel_block_tokens
 

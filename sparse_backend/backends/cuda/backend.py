@@ -18,8 +18,8 @@ from vllm.v1.attention.backends.triton_attn import (
 from vllm.v1.kv_cache_interface import AttentionSpec
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
+from sparse_backend.backends.cuda.builder import SparseBuilder
 from sparse_backend.backends.cuda.layer import SparseImpl
-from sparse_backend.backends.cuda.metadata import SparseBuilder
 from sparse_backend.backends.engine import Engine
 from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import triton as kernels

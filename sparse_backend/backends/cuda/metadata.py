@@ -1,19 +1,11 @@
-"""Which requests decode sparsely in a step, and on how many pages: decided once, on the GPU, for all layers."""
+"""What a step's metadata tells every sparse layer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from vllm.config import VllmConfig
-from vllm.v1.attention.backend import AttentionCGSupport, CommonAttentionMetadata
-from vllm.v1.kv_cache_interface import AttentionSpec
-
-from sparse_backend.backends.cuda.layer import SparseImpl
-from sparse_backend.backends.engine import engine_of, is_first
 from sparse_backend.kernels import triton as kernels
-from sparse_backend.request_budgets import batch_budgets
 
 
 @dataclass
@@ -29,74 +21,3 @@ class SparseStep:
 
     dense: Any
     """Stock metadata for layers of the same KV cache group that stay dense; None where there are none."""
-
-
-class SparseBuilder:
-    """Builds the stock metadata, in which sparse requests have one token of context, and attaches a `SparseStep`."""
-
-    stock: ClassVar[type[Any]]
-
-    def __init__(
-        self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
-    ) -> None:
-        arguments = kv_cache_spec, layer_names, vllm_config, device
-        super().__init__(*arguments)  # type: ignore[call-arg]
-        # Both would reuse metadata whose sparse part belongs to another step or block table.
-        self.supports_update_block_table = self.supports_draft_decode_metadata_update = False
-        engine = engine_of(vllm_config)
-        assert engine is not None
-        self.engine = engine
-        impls = {name: layer.impl for name, layer in engine.attention_layers(layer_names).items()}
-        for name, impl in impls.items():
-            if isinstance(impl, SparseImpl):
-                impl.join(sparse=engine.dense_reasons[name] is None, first=is_first(name))
-        engine.publish(kernels.tile_bytes)
-        sparse = [engine.dense_reasons[name] is None for name in impls]
-        self.any_sparse = any(sparse)
-        self.dense_builder = self.stock(*arguments) if any(sparse) and not all(sparse) else None
-        requests = max(
-            vllm_config.scheduler_config.max_num_seqs, vllm_config.compilation_config.max_cudagraph_capture_size or 0
-        )
-        # CUDA graphs remember these addresses: budgets in tokens, in pages, and in pages of the first layer.
-        self.budgets = torch.zeros(3, requests, dtype=torch.int32, device=device)
-        self.page_budgets = torch.zeros(2, requests, dtype=torch.int32, device=device)
-        self.dense_lens = torch.zeros(requests, dtype=torch.int32, device=device)
-
-    @classmethod
-    def get_cudagraph_support(cls, vllm_config: VllmConfig, kv_cache_spec: Any) -> AttentionCGSupport:
-        """At most batches of equal query lengths: the summary update's launch depends on the longest query."""
-        support: AttentionCGSupport = super().get_cudagraph_support(vllm_config, kv_cache_spec)  # type: ignore[misc]
-        return min(support, AttentionCGSupport.UNIFORM_BATCH, key=lambda s: s.value)
-
-    def build(
-        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
-    ) -> Any:
-        """Once a step: decides which requests decode sparsely, and on how many pages. No host sync."""
-        common, requests = common_attn_metadata, common_attn_metadata.num_reqs
-        if not self.any_sparse or common.causal is not True:
-            return super().build(common_prefix_len, common, fast_build)  # type: ignore[misc]
-        config = self.engine.config
-        device = self.budgets.device
-        budgets = self.budgets[:, :requests]
-        wanted = batch_budgets(self.engine.budgets, config, requests, common.req_idx).tolist()
-        staged = torch.tensor(list(zip(*map(self.page_counts, wanted), strict=True)), dtype=torch.int32)
-        budgets.copy_(staged.pin_memory() if device.type == "cuda" else staged, non_blocking=True)
-        seq_lens = common.seq_lens[:requests]
-        start = common.query_start_loc[: requests + 1]
-        sparse = (start.diff() == 1) & (budgets[0] > 0) & (seq_lens > budgets[0].clamp(min=config.min_context))
-        dense_lens = self.dense_lens[:requests].copy_(seq_lens).masked_fill_(sparse, 1)
-        torch.mul(budgets[1:], sparse, out=self.page_budgets[:, :requests])
-        metadata = super().build(common_prefix_len, replace(common, seq_lens=dense_lens), fast_build)  # type: ignore[misc]
-        steps = [
-            kernels.DecodeStep(start, seq_lens, common.block_table_tensor, self.page_budgets[i, :requests])
-            for i in (0, 1)
-        ]
-        dense = self.dense_builder and self.dense_builder.build(common_prefix_len, common, fast_build)
-        metadata.sparse = SparseStep(steps[0], steps[1], common.max_query_len, dense)
-        return metadata
-
-    def page_counts(self, budget: int) -> tuple[int, int, int]:
-        """A budget in tokens, what it is in pages of most layers, and in pages of the first layer."""
-        first, rest = self.engine.layer_budgets(budget)
-        page_size = self.engine.config.page_size
-        return budget, rest // page_size, first // page_size
