@@ -30,6 +30,7 @@ def choice_report(calibration: Calibration, choice: Choice[ArmT]) -> dict[str, A
             "second_max_samples": arm.max_samples,
         }
     return {
+        **point.options,  # first, so that none of a foreign strategy hides a field of ours
         "basis": "calibration",
         "assumptions": [
             f"questions like the {calibration.questions} of {calibration.task} that were recorded, graded as there",
@@ -38,7 +39,6 @@ def choice_report(calibration: Calibration, choice: Choice[ArmT]) -> dict[str, A
         "model": point.arm.model,
         "kv_budget": point.arm.kv.budget or "dense",
         "strategy": point.strategy,
-        **point.options,
         "max_tokens": point.arm.max_tokens,
         "max_samples": point.arm.max_samples,
         "budget_eflops": choice.budget,
