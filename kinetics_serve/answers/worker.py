@@ -63,7 +63,6 @@ def _give_up(*_: Any) -> None:
 
 
 def _warm_up() -> None:
-    logging.disable()  # the parser logs what it could not parse: a client's text
     sys.set_int_max_str_digits(0)  # a number that is worked out may be long, and its process can be killed
     for answer in _WARM_UP:
         key(answer)

@@ -40,13 +40,14 @@ def create_app(
     upstream_api_key: str | None = None,
     patience: Patience | None = None,
     embedded: bool = False,
+    kv_element_bytes: int | None = None,
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
     intensity: FLOPs per byte of their hardware. architectures: folders or Hugging Face names of their models, where
     the servers don't tell. kv: how they attend. ledger: tenants and quotas, closed with the app; without one,
     everybody may do everything. upstream_api_key: what the servers know us by. patience: how long
-    they may take. embedded: whether we start them.
+    they may take. embedded: whether we start them. kv_element_bytes: see Pool.
     """
 
     drain = Drain()
@@ -64,6 +65,7 @@ def create_app(
                 kv,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
                 embedded,
+                kv_element_bytes,
             )
             admission = Admission(chosen.capacity, metrics.queued)
             app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, drain, ledger)

@@ -222,6 +222,7 @@ def application(
     options: Options, engine: Engine, settings: "FrontEndSettings", intensity: float, ledger: "Ledger | None"
 ) -> "FastAPI":
     from kinetics_serve.api.app import create_app
+    from kinetics_serve.engine.embedded.launch import kv_element_bytes
     from kinetics_serve.engine.sparse import kv_policy
     from kinetics_serve.engine.upstream import Patience
 
@@ -235,4 +236,5 @@ def application(
         options.upstream_api_key.get_secret_value() if options.upstream_api_key is not None else None,
         Patience(options.first_token_timeout, options.token_timeout),
         embedded=not options.upstream,
+        kv_element_bytes=kv_element_bytes(options.engine_args) if not options.upstream else None,
     )

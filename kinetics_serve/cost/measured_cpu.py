@@ -1,9 +1,9 @@
 """This machine's CPU as a hardware profile: measured in a few seconds, and cached for the next time.
 
-It is measured as an engine uses it: bf16 products of torch, and the bytes of keys and values that vLLM's own attention
-kernel gets through, on the threads that vLLM computes with, which leave one core to its front-end. That is done in a
-process of its own, because nothing here imports torch. Without torch or vLLM there is no engine on this machine, and
-the rates are numpy's: fp32 products, and plain reads.
+It is measured as an engine uses it: products of torch, in bf16 where the CPU has AVX-512 and in fp32 elsewhere, and the
+bytes of keys and values that vLLM's own attention kernel gets through, on the threads that vLLM computes with, which
+leave one core to its front-end. That is done in a process of its own, because nothing here imports torch. Without torch
+or vLLM there is no engine on this machine, and the rates are numpy's: fp32 products, and plain reads.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def best(work):
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
-rows = 128  # doubled until a product takes long enough to measure; without bf16 instructions it soon does
+rows = 128  # doubled until a product takes long enough to measure
 while True:
-    matrix = torch.ones(rows, rows, dtype=torch.bfloat16)
+    matrix = torch.ones(rows, rows, dtype=torch.bfloat16 if torch.cpu._is_avx512_supported() else torch.float32)
     seconds = best(lambda: matrix @ matrix)
     if seconds > 0.02 or rows == 2048:
         break
@@ -74,7 +74,7 @@ seconds = best(
 )
 print(cache.nbytes / seconds)
 """
-METHOD = "an engine's threads"  # profiles that were measured in another way are measured again
+METHOD = "an engine's threads and dtype"  # profiles that were measured in another way are measured again
 
 
 def cached_cpu() -> HardwareProfile:
@@ -107,7 +107,7 @@ def remeasured_cpu() -> HardwareProfile:
 def measure_cpu() -> HardwareProfile:
     """Measures GEMM FLOPs and bytes read per second, the best of several."""
     rates = _engine_rates()
-    flops, gemm = (rates[0], "bf16 GEMM of torch") if rates else (_numpy_flops(), "fp32 GEMM of numpy")
+    flops, gemm = (rates[0], "GEMM of torch") if rates else (_numpy_flops(), "fp32 GEMM of numpy")
     moved, reads = (rates[1], "vLLM's attention") if len(rates) > 1 else (_read_bandwidth(), "plain reads")
     return HardwareProfile("cpu", flops, moved, f"measured, {gemm}, {reads}: {cpu_name()}")
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -57,7 +57,7 @@ class Pool:
     architectures: folders or Hugging Face names by model, where that can't be read from the name that a server loaded
     it by; None stands for every other model.
     intensity: FLOPs per byte of the upstreams' hardware. kv: how they attend. embedded: they are ours, whose supervisor
-    says why they are down.
+    says why they are down. kv_element_bytes: of their KV caches, where the checkpoints don't say it.
     """
 
     def __init__(
@@ -68,11 +68,13 @@ class Pool:
         kv: KVPolicy = DENSE,
         on_health: Callable[[Upstream, bool], None] = lambda upstream, up: None,
         embedded: bool = False,
+        kv_element_bytes: int | None = None,
     ) -> None:
         self.upstreams = list(upstreams)
         self.intensity = intensity
         self._architectures = architectures
         self._kv = kv
+        self._kv_element_bytes = kv_element_bytes
         self._on_health = on_health
         self._down_level = logging.DEBUG if embedded else logging.WARNING
         self._models: dict[Upstream, dict[str, ServedModel]] = {}
@@ -167,12 +169,15 @@ class Pool:
         root = self._architectures.get(card.name) or self._architectures.get(None) or card.root
         if root not in self._known:
             try:
-                self._known[root] = (load_architecture(root), None)
+                architecture = load_architecture(root)
+                if self._kv_element_bytes is not None:
+                    architecture = replace(architecture, kv_bytes=self._kv_element_bytes)
+                self._known[root] = (architecture, None)
             except (UnsupportedArchitecture, OSError, ValueError) as error:
                 if isinstance(error, UnsupportedArchitecture):
                     self._known[root] = (None, str(error))
                 logger.warning("no price for %s: %s", card.name, error)
                 return ServedModel(card, None, self._kv, str(error))
-        architecture, problem = self._known[root]
-        price = Price(architecture, self.intensity) if architecture is not None else None
+        known, problem = self._known[root]
+        price = Price(known, self.intensity) if known is not None else None
         return ServedModel(card, price, self._kv, problem)

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from kinetics_serve.answers.equivalence import Domain
+from kinetics_serve.answers.reader import NoVote
 from kinetics_serve.api.schemas.document import MODEL, Open, field
 from kinetics_serve.api.schemas.requests import Message
 
@@ -29,6 +31,7 @@ class SampleReport(Open):
     status: Literal["finished", "truncated", "stopped", "cancelled"]
     tokens: int = Field(examples=[21])
     answer: str | None = Field(examples=["56"])
+    no_vote: NoVote | None = Field(examples=["cut_off"], description="Why it has no vote.")
     score: float = Field(examples=[0.83])
     text: str = Field(examples=["7 times 8 is 56."])
 
@@ -65,8 +68,10 @@ class Bill(Open):
     samples_finished: int = Field(examples=[4])
     stop_reason: Literal["consensus", "budget", "max_samples", "deadline", "single"]
     answer: str | None = Field(examples=["56"])
+    answer_kind: Domain | None = Field(examples=["math"], description="What the answer was taken for.")
     confidence: float | None = Field(examples=[0.97], description="That the answer leads the vote.")
     votes: list[Vote]
+    no_votes: dict[NoVote, int] = Field(examples=[{"cut_off": 2}], description="Why samples have no vote.")
     stages: list[Stage] | None = Field(None, description="Of a cascade.")
     forced: ForcedAnswers | None = Field(None, description="With force_tokens.")
     scorer: ScorerBill | None = Field(None, description="Where a scorer was asked for that costs.")

@@ -128,8 +128,8 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 
 def test_the_front_end_imports_neither_torch_nor_vllm_nor_transformers() -> None:
-    modules = ["bundled_model", "supervisor", "guardian"]
-    imports = "; ".join(f"import kinetics_serve.engine.{module}" for module in modules)
+    modules = ["bundled_model", "supervise", "guardian"]
+    imports = "; ".join(f"import kinetics_serve.engine.embedded.{module}" for module in modules)
     code = f"import sys; {imports}; print(sorted({{'torch', 'vllm', 'transformers'}} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 

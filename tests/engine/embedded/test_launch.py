@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from kinetics_serve.engine.embedded.launch import GIB, cpu_defaults, engine_command, engine_environment, kv_cache_bytes
+from kinetics_serve.engine.embedded import launch
+from kinetics_serve.engine.embedded.launch import (
+    GIB,
+    cpu_defaults,
+    engine_command,
+    engine_environment,
+    kv_cache_bytes,
+    kv_element_bytes,
+)
 
 
 @pytest.fixture
@@ -63,3 +71,22 @@ def test_what_the_user_has_set_stays_set(model: Path) -> None:
     environment = engine_environment(str(model), (), given)
     assert {name: environment[name] for name in given} == given
     assert "OMP_NUM_THREADS" not in environment
+
+
+@pytest.mark.parametrize(
+    ("stated", "bytes_"),
+    [(("--dtype", "float32"), 4), (("--dtype=float",), 4), (("--dtype", "bfloat16"), None), (("--dtype=auto",), None)],
+)
+def test_an_engine_that_works_in_fp32_keeps_four_bytes_an_element(stated: tuple[str, ...], bytes_: int | None) -> None:
+    assert kv_element_bytes(stated) == bytes_
+
+
+def test_a_cpu_that_cannot_multiply_bf16_works_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "has_cuda_gpu", lambda: False)
+    monkeypatch.setattr(launch, "multiplies_bf16", lambda: False)
+    options = cpu_defaults((), {})
+    assert options[options.index("--dtype") + 1] == "float32"
+    assert kv_element_bytes(()) == 4
+    monkeypatch.setattr(launch, "multiplies_bf16", lambda: True)
+    assert "--dtype" not in cpu_defaults((), {})
+    assert kv_element_bytes(()) is None
