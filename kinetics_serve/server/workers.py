@@ -36,15 +36,16 @@ class WorkersFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker is told beside the command line, which is its parent's own.
-
-    descriptor: of the socket to listen on. engine: the URL of the parent's engine, None with upstreams. count: how many
-    workers there are.
-    """
+    """What a worker is told beside the command line, which is its parent's own."""
 
     descriptor: int
+    """Of the socket to listen on."""
+
     engine: str | None
+    """The URL of the parent's engine; None with upstreams."""
+
     count: int
+    """How many workers there are."""
 
     @classmethod
     def from_environment(cls) -> Self | None:
