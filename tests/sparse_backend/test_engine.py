@@ -150,7 +150,7 @@ def test_layers_whose_shapes_do_not_divide_each_other_are_refused() -> None:
         str(window): SimpleNamespace(num_kv_heads=heads, head_size=64, sliding_window=window)
         for heads, window in ((2, None), (3, 128))
     }
-    engine: Any = SimpleNamespace(attention_layers=lambda: layers)
+    engine: Any = SimpleNamespace(attention_layers=lambda: layers, hybrid=False)
     with pytest.raises(ConfigError, match="layers of 192 and of 128 dimensions"):
         block_stride(engine, 2, 64)
 

@@ -8,11 +8,12 @@ LOG_TAIL_LINES = 50
 
 
 class EngineError(Exception):
-    """Why the engine could not start, and what to do. `log_tail`: the last lines of its log, oldest first."""
+    """Why the engine could not start, and what to do."""
 
     def __init__(self, message: str, log_tail: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.log_tail = list(log_tail)
+        """The last lines of its log, oldest first."""
 
 
 class PortTakenError(EngineError):
