@@ -195,6 +195,16 @@ def close(a: list[Any], b: list[Any]) -> bool:
     )
 
 
+def alike(a: list[Any], b: list[Any]) -> bool:
+    """The same pages were read, but for near ties: batches of other requests round otherwise, and which requests are
+    prefilled together depends on when they arrive.
+    """
+    return all(
+        x[0][:4] == y[0][:4] and max(abs(p - q) for p, q in zip(x[1][:4], y[1][:4], strict=True)) < 0.02
+        for x, y in zip(a, b, strict=True)
+    )
+
+
 def near(sparse: list[Any], dense: list[Any]) -> bool:
     """Some tokens of decode are the same, with nearly the same probabilities; the first comes from the prefill."""
     (tokens, logprobs), (dense_tokens, dense_logprobs) = sparse[0], dense[0]
