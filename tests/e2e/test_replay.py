@@ -1,5 +1,6 @@
 """What a real server decided is what a replay of its own samples decides."""
 
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.engine.embedded import bundled_model
+from kinetics_serve.engine.embedded.launch import kv_element_bytes
 from kinetics_serve.engine.sparse import kv_policy
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run
@@ -48,7 +50,9 @@ def test_a_real_servers_samples_replayed_lead_to_the_same_decisions(server: Serv
     }
     served = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=300).json()
     bill = served["kinetics"]
-    price = Price(load_architecture(bundled_model.bundled_model()), GPUS["paper-b200"].intensity)
+    architecture = load_architecture(bundled_model.bundled_model())
+    kv_bytes = kv_element_bytes(()) or architecture.kv_bytes  # what the embedded engine keeps on this CPU
+    price = Price(replace(architecture, kv_bytes=kv_bytes), GPUS["paper-b200"].intensity)
     kv = kv_policy(None if bill["kv_budget"] == "dense" else bill["kv_budget"])
     arm = arm_of(served["usage"]["prompt_tokens"], MAX_TOKENS, 6, kv, price)
     trials = [recorded(sample) for sample in bill["samples"]]
