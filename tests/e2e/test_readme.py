@@ -18,8 +18,8 @@ def test_the_snippet_runs_and_its_answer_is_right(server: Server, capsys: pytest
     found: dict[str, Any] = {}
     exec(snippet.replace(THERE, f"{server.url}/v1"), found)
     bill = found["completion"].model_extra["kinetics"]
-    assert bill["answer"] == "81"
+    assert "Tokyo" in found["completion"].choices[0].message.content
     assert bill["spent_eflops"] <= bill["budget_eflops"]
     printed = capsys.readouterr().out
-    assert "81" in printed
+    assert "Tokyo" in printed
     assert "votes" in printed
