@@ -163,7 +163,9 @@ def test_a_configuration_that_cannot_work_stops_the_engine(tmp_path: Path) -> No
 def test_engines_with_different_settings_work_in_one_process(results: dict[str, Any], tmp_path: Path) -> None:
     runs = {"long": {"prompts": [(1500, 3)]}, "short": {"prompts": [(200, 5), (90, 7)]}}
     beside = run_engines(tmp_path, ENGINES, runs, together=True, VLLM_ENABLE_V1_MULTIPROCESSING="0")
-    assert all(alike(beside[name], results[name]) for name in beside)
+    for name, outputs in beside.items():
+        same = alike if name in ("sparse/long", "nearly/long") else close  # only those choose pages
+        assert same(outputs, results[name])
 
 
 def test_a_selector_of_another_package_chooses_the_pages(
