@@ -28,12 +28,13 @@ from benchmarks.attention_speed import machine
 from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import DENSE, KVPolicy, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
-from kinetics_serve.planner.calibrate import calibrate, powers_of_two
+from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, ServedPoint
 from kinetics_serve.planner.choose import ArmOf, Choice, at_recorded_lengths, choose_for_accuracy, choose_for_budget
 from kinetics_serve.runner.replays import Outcome, Recording, replay_all
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
+from kinetics_serve.strategies.spec import powers_of_two
 from kinetics_serve.traces.intervals import LEVEL, RESAMPLES, Interval, bootstrap
 from kinetics_serve.traces.traces import Traces, read
 

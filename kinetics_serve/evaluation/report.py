@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kinetics_serve.cost import Price
-from kinetics_serve.planner.calibrate import fixed_point, powers_of_two
+from kinetics_serve.planner.calibrate import fixed_point
 from kinetics_serve.planner.calibration import FixedPoint
 from kinetics_serve.runner.replays import Recording
+from kinetics_serve.strategies.spec import powers_of_two
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.traces.traces import Traces

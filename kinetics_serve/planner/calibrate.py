@@ -13,7 +13,7 @@ from kinetics_serve.planner.law import laws
 from kinetics_serve.runner.replays import Outcome, Recording, replay_all
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
-from kinetics_serve.strategies.spec import STRATEGIES, StrategySpec, policy_of
+from kinetics_serve.strategies.spec import STRATEGIES, StrategySpec, policy_of, powers_of_two
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
 from kinetics_serve.traces.intervals import Interval, bootstrap
 from kinetics_serve.traces.traces import Question, Traces
@@ -107,12 +107,6 @@ def _served(recording: Recording, repeats: int) -> Iterator[Measure]:
                         yield partial(
                             _served_point, recording, repeats, spec=spec, options=options, worth=worth, cap=cap
                         )
-
-
-def powers_of_two(most: int) -> list[int]:
-    """1, 2, 4 … up to `most`, which is always the last."""
-    powers = [2**exponent for exponent in range(most.bit_length()) if 2**exponent <= most]
-    return powers if powers[-1] == most else [*powers, most]
 
 
 def _usable(traces: Traces, caps: set[int]) -> list[int]:

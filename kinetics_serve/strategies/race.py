@@ -8,7 +8,7 @@ from pydantic import Field
 
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.moves import affordable_launch
-from kinetics_serve.strategies.spec import STOP_CONFIDENCES, StrategySpec, VoteOptions, stop_confidences
+from kinetics_serve.strategies.spec import STOP_CONFIDENCES, StrategySpec, VoteOptions, powers_of_two, stop_confidences
 from kinetics_serve.strategies.state import Action, Finish, State, StopReason, Wait
 
 ALWAYS_SURE = 2
@@ -55,8 +55,7 @@ class RaceOptions(VoteOptions):
 
 def _trials(worth: int) -> list[Mapping[str, Any]]:
     trials = list(stop_confidences(worth))
-    powers = {2**power for power in range((worth - 1).bit_length())}
-    for votes in sorted(powers | {worth - 1}) if worth > 1 else ():
+    for votes in powers_of_two(worth - 1) if worth > 1 else ():
         sure = STOP_CONFIDENCES if votes > ALWAYS_SURE else STOP_CONFIDENCES[-1:]
         trials += [{"stop_confidence": confidence, "deciding_votes": votes} for confidence in sure]
     return trials

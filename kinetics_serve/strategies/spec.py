@@ -27,6 +27,12 @@ class VoteOptions(Options):
     """The probability that the leading answer wins at which voting stops."""
 
 
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4 … up to `most`, which is always the last."""
+    powers = [2**exponent for exponent in range(most.bit_length()) if 2**exponent <= most]
+    return powers if powers[-1] == most else [*powers, most]
+
+
 def no_trials(worth: int) -> Iterable[Mapping[str, Any]]:
     return ()
 
