@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 from kinetics_serve.answers.notation import plain, unstyled
 from kinetics_serve.answers.structured import canonical, loads
 
-AnswerKind = Literal["auto", "math", "choice", "text", "json"]
+AnswerKind = Literal["auto", "math", "choice", "text", "json", "code"]
 EquivalenceKind = Literal["auto", "math", "choice", "text", "json", "exact"]
-Domain = Literal["math", "choice", "text", "json", "exact"]
+Domain = Literal["math", "choice", "text", "json", "code", "exact"]
 
 MAX_MATH_LENGTH = 500
 """Longer answers are compared as text: no formula that a person reads is longer."""

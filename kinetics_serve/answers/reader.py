@@ -1,33 +1,14 @@
 """What a sample votes for, or why it has no vote."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from kinetics_serve.answers.equivalence import Domain
 from kinetics_serve.answers.groups import AnswerGroups
+from kinetics_serve.answers.no_vote import HasNoVote, NoVote
 from kinetics_serve.answers.spec import Extractor
 from kinetics_serve.answers.structured import tool_calls
 from kinetics_serve.answers.thinking import after_thinking
-
-
-class NoVote(StrEnum):
-    """Why a sample has no vote."""
-
-    CUT_OFF = "cut_off"
-    """By its max_tokens, or by the engine."""
-    STOPPED = "stopped"
-    """Given up by its policy."""
-    CANCELLED = "cancelled"
-    """The request ended before it did."""
-    EMPTY = "empty"
-    """It says nothing."""
-    THINKING = "unfinished_thinking"
-    """All that it says is a thought that never ended."""
-    BROKEN_CALL = "broken_tool_call"
-    """It calls a function without a name, or with arguments that are no JSON object."""
-    NO_ANSWER = "no_answer"
-    """The extractor finds none in what it says."""
 
 
 class Read(NamedTuple):
@@ -54,7 +35,10 @@ class Reader:
             return Read(made.encode(errors="replace").decode())  # JSON may escape half a surrogate pair
         answer = self._extract(text)
         if answer is not None:
-            return Read(await self._groups.label(answer))
+            try:
+                return Read(await self._groups.label(answer))
+            except HasNoVote as error:
+                return Read(None, error.reason)
         if not text.strip():
             return Read(None, NoVote.EMPTY)
         return Read(None, NoVote.NO_ANSWER if after_thinking(text).strip() else NoVote.THINKING)

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.answers.behaviour import ProgramRunner
 from kinetics_serve.api.dependencies import authenticated
 from kinetics_serve.api.routes import completions, engine, messages, models, plan, probes, responses, usage
 from kinetics_serve.api.schemas import openapi
@@ -56,7 +57,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics = Metrics()
-        math_pool = MathPool()
+        math_pool, programs = MathPool(), ProgramRunner()
         async with new_client(traces.of_clients) as client:
             pool = Pool(
                 [Upstream(url, client, patience, upstream_api_key) for url in upstreams],
@@ -68,7 +69,7 @@ def create_app(
                 kv_element_bytes,
             )
             admission = Admission(chosen.capacity, metrics.queued)
-            app.state.services = Services(chosen, pool, metrics, math_pool, client, admission, drain, ledger)
+            app.state.services = Services(chosen, pool, metrics, math_pool, programs, client, admission, drain, ledger)
             watching = asyncio.create_task(pool.watch())
             try:
                 yield
@@ -76,6 +77,7 @@ def create_app(
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
                 math_pool.close()
+                programs.close()
                 traces.end()
                 if ledger is not None:
                     await ledger.close()

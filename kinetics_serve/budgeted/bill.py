@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from kinetics_serve.answers.reader import NoVote
+from kinetics_serve.answers.no_vote import NoVote
 from kinetics_serve.runner.run import Run
 from kinetics_serve.scorers.spec import CONFIDENCE
 from kinetics_serve.strategies.state import Sample, Status

@@ -36,7 +36,7 @@ class Execution:
         self.deadline = deadline
         self._services = services
         self._first_token_s: float | None = None
-        self.reader = reader_of(self.options.answer, self.prompt.body, services.math_pool)
+        self.reader = reader_of(self.options.answer, self.prompt.body, services.math_pool, services.programs)
         self._live = [self._live_source(arm) for arm in plan.arms]
         pairs = zip(self._live, plan.arms, strict=True)
         self._sources = [self._source(live, arm, prepared) for live, arm in pairs]

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from kinetics_serve.answers.behaviour import Trials
 from kinetics_serve.answers.equivalence import AnswerKind, EquivalenceKind
 from kinetics_serve.answers.extract import EXTRACTORS, extractor
 from kinetics_serve.answers.spec import PatternError
@@ -31,6 +32,13 @@ MAX_BUDGET = 1e30
 
 MAX_SAMPLES = 1024
 MAX_FORCE_TOKENS = 256
+
+MAX_INPUTS = 32
+MAX_INPUT_CHARACTERS = 1 << 20
+"""Of all inputs together."""
+
+MAX_INPUT_S = 10.0
+"""Of processor time, that a program may take on one input."""
 
 _SPECS = [spec for spec in map(STRATEGIES.get, STRATEGIES.names) if spec.arms == 1]
 
@@ -81,6 +89,35 @@ class BudgetOption(Strict):
         return Budget("samples", self.samples)
 
 
+class ProgramTrials(Strict):
+    """What the samples' programs are tried on: those that answer alike are one answer."""
+
+    inputs: Annotated[
+        list[str | list[Any]], Field(min_length=1, max_length=MAX_INPUTS, examples=[["1 2\n", "3 4\n"], [[1, 2]]])
+    ]
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")] | None = Field(
+        default=None, examples=["add"]
+    )
+    time_limit_s: Annotated[float, Field(gt=0, le=MAX_INPUT_S, allow_inf_nan=False, strict=True)] = 2.0
+
+    @model_validator(mode="after")
+    def of_one_shape(self) -> Self:
+        wanted = list if self.function else str
+        if not all(isinstance(given, wanted) for given in self.inputs):
+            raise ValueError(
+                "with a function every input is the list of its arguments"
+                if self.function
+                else "every input is a text for stdin; lists of arguments need a function"
+            )
+        if (size := sum(map(len, self.trials().inputs))) > MAX_INPUT_CHARACTERS:
+            raise ValueError(f"the inputs have {size} characters, at most {MAX_INPUT_CHARACTERS} are allowed")
+        return self
+
+    def trials(self) -> Trials:
+        lines = [given if isinstance(given, str) else "\n".join(map(json.dumps, given)) for given in self.inputs]
+        return Trials(tuple(lines), self.function or "", self.time_limit_s)
+
+
 class AnswerOption(Strict):
     """Where the answer stands in a sample, and when two answers are the same."""
 
@@ -90,6 +127,7 @@ class AnswerOption(Strict):
     equivalence: EquivalenceKind = "auto"
     ignored_fields: Annotated[list[str], Field(max_length=100, examples=[["explanation"]])] = []
     force_tokens: Annotated[int, Field(ge=0, le=MAX_FORCE_TOKENS, strict=True)] = 0
+    tests: ProgramTrials | None = None
 
     @model_validator(mode="after")
     def usable(self) -> Self:
@@ -97,6 +135,8 @@ class AnswerOption(Strict):
             extractor(self.extractor, self.pattern)
         except (PatternError, UnknownPart, BrokenPart) as error:
             raise ValueError(str(error)) from None
+        if (self.kind == "code") != (self.tests is not None):
+            raise ValueError('answers of the kind "code" vote by what they do on tests: state both or neither')
         return self
 
     def for_format(self, response_format: Any) -> Self:
@@ -109,7 +149,8 @@ class AnswerOption(Strict):
         if self.extractor == "auto" and kind in ("choice", "json"):
             implied["extractor"] = kind
         if self.equivalence == "auto":
-            implied["equivalence"] = "json" if implied.get("extractor", self.extractor) == "json" else kind
+            by_values = implied.get("extractor", self.extractor) == "json"
+            implied["equivalence"] = "json" if by_values else "exact" if kind == "code" else kind
         return self.model_copy(update=implied)
 
 

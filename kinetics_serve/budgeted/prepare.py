@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kinetics_serve.budgeted.arms import LiveArm, arms_of
 from kinetics_serve.budgeted.options import KineticsOptions
+from kinetics_serve.budgeted.reading import check_allowed
 from kinetics_serve.budgeted.scoring import scorer_of
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
@@ -79,6 +80,7 @@ async def prepare(
     body: Json, options: KineticsOptions, completion: type[Completion], tenant: Tenant | None, services: Services
 ) -> Prepared:
     """Raises KineticsError."""
+    check_allowed(options.answer, services.settings.allow_code)
     judge = getattr(options.scorer, "model", None)
     if judge is not None:
         check_model(tenant, judge)

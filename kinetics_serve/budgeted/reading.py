@@ -2,21 +2,39 @@
 
 from typing import Any
 
+from kinetics_serve.answers.behaviour import ProgramKeys, ProgramRunner
 from kinetics_serve.answers.choices import choice_of, options_of
 from kinetics_serve.answers.extract import extractor
 from kinetics_serve.answers.groups import AnswerGroups, Keys
+from kinetics_serve.answers.programs import code
 from kinetics_serve.answers.reader import Reader
 from kinetics_serve.answers.spec import Extractor
 from kinetics_serve.answers.thinking import after_thinking
 from kinetics_serve.budgeted.options import AnswerOption
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.requests.errors import ApiError
 
 
-def reader_of(answer: AnswerOption, body: Json, keys: Keys) -> Reader:
-    """body: the request as it goes to the engine. keys: of answers."""
+def check_allowed(answer: AnswerOption, allow_code: bool) -> None:
+    """Raises ApiError for programs where the administrator does not allow to run them."""
+    if answer.kind == "code" and not allow_code:
+        raise ApiError(
+            403,
+            "invalid_request",
+            'this server runs no programs of samples: leave the kind "code" out, or ask its administrator, who can '
+            "start it with --allow-code",
+            "kinetics.answer.kind",
+        )
+
+
+def reader_of(answer: AnswerOption, body: Json, keys: Keys, runner: ProgramRunner) -> Reader:
+    """body: the request as it goes to the engine. keys: of answers that are no programs. runner: of programs."""
     stated = answer.for_format(body.get("response_format"))
     ignored = frozenset(stated.ignored_fields)
     extract = extractor(stated.extractor, stated.pattern, ignored)
+    if stated.tests is not None:
+        keys = ProgramKeys(runner, stated.tests.trials())
+        extract = _first(code) if stated.extractor == "auto" else extract
     if stated.extractor in ("auto", "choice") and stated.kind in ("auto", "choice"):
         options = options_of(_question(body))
         if options:

@@ -68,6 +68,7 @@ def front_end_settings(options: Options, profile: "HardwareProfile") -> "FrontEn
         efforts=options.effort,
         max_body_bytes=options.max_body_mb << 20,
         calibration=load_calibration(options.calibration) if options.calibration is not None else None,
+        allow_code=options.allow_code,
         verifier_hosts=frozenset(options.verifier),
         capacity=Capacity(
             samples=ceil(servers * options.max_inflight_samples),

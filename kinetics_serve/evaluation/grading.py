@@ -4,7 +4,7 @@ import asyncio
 import os
 
 from kinetics_serve.answers.groups import Keys
-from kinetics_serve.evaluation.sandbox import passes
+from kinetics_serve.evaluation.programs import passes
 from kinetics_serve.evaluation.tasks import Grader, Problem
 
 

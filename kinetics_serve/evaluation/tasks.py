@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kinetics_serve.answers.extract import extractor
+from kinetics_serve.answers.programs import code
 from kinetics_serve.answers.spec import Extractor
 
 Row = Mapping[str, Any]
@@ -113,12 +114,6 @@ def load_task(name: str, limit: int | None = None) -> Task:
         return _task(name, _from_hub(HUB[name]), limit, MATH_TEMPLATE)
     known_names = ", ".join([*PACKAGED, *HUB, "livecodebench"])
     raise TaskError(f"unknown task {name!r}: expected one of {known_names}, or a file FILE.jsonl")
-
-
-def code(text: str) -> str | None:
-    """The last fenced block of a text."""
-    blocks = text.split("```")[1::2]
-    return blocks[-1].removeprefix("python").strip("\n") or None if blocks else None
 
 
 def _task(name: str, rows: Iterable[Row], limit: int | None, template: str, how: str = "auto") -> Task:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from kinetics_serve.answers.algebra import MathPool
+from kinetics_serve.answers.behaviour import ProgramRunner
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.observability.metrics import Metrics
 from kinetics_serve.planner.calibration import Calibration
@@ -39,6 +40,9 @@ class Settings:
 
     calibration: Calibration | None = None
     """What plans follow."""
+
+    allow_code: bool = False
+    """Whether samples' programs may be run, for votes by what they do."""
 
     verifier_hosts: frozenset[str] = frozenset()
     """`host:port` of the programs that requests may name as their scorer."""
@@ -76,6 +80,9 @@ class Services:
 
     math_pool: MathPool
     """Decides which answers are equal, in processes of its own."""
+
+    programs: ProgramRunner
+    """Runs samples' programs, where the settings allow that."""
 
     client: aiohttp.ClientSession
     """For servers that are not engines: verifiers."""

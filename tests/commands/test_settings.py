@@ -163,6 +163,13 @@ def test_the_defaults_are_those_of_the_parts() -> None:
     assert Patience(options.first_token_timeout, options.token_timeout) == Patience()
 
 
+def test_programs_of_samples_run_only_where_somebody_says_so(folder: Path) -> None:
+    assert not read({}).options.allow_code
+    (folder / "kinetics.yaml").write_text("allow_code: true\n")
+    assert read({}, Path("kinetics.yaml")).options.allow_code
+    assert CliRunner().invoke(app, ["config", "show", "--allow-code"]).output.count("allow_code: true") == 1
+
+
 def test_every_option_is_documented() -> None:
     assert reference.table() in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 

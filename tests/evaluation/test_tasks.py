@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kinetics_serve.evaluation.tasks import TaskError, _private_tests, _program, code, load_task
+from kinetics_serve.evaluation.tasks import TaskError, _private_tests, _program, load_task
 
 
 def test_the_packaged_tasks_load_with_their_answers() -> None:
@@ -79,8 +79,3 @@ class Hostile:
 def test_hidden_tests_that_are_not_text_are_not_unpickled() -> None:
     with pytest.raises(pickle.UnpicklingError, match="a text was expected"):
         _private_tests(pack(Hostile()))
-
-
-def test_the_program_is_the_last_fenced_block() -> None:
-    assert code("First ```python\nx = 1\n``` then ```python\nx = 2\n```.") == "x = 2"
-    assert code("no program") is None

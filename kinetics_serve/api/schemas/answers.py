@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kinetics_serve.answers.equivalence import Domain
-from kinetics_serve.answers.reader import NoVote
+from kinetics_serve.answers.no_vote import NoVote
 from kinetics_serve.api.schemas.document import MODEL, Open, field
 from kinetics_serve.api.schemas.requests import Message
 

@@ -55,6 +55,8 @@ def taking_options(command: Callable[[Settings], None]) -> Callable[..., None]:
 def _annotation(name: str) -> Any:
     """Text for the parser: what it may be is checked where the other sources are checked too."""
     choices = [choice for choice in get_args(Options.model_fields[name].annotation) if isinstance(choice, str)]
+    if Options.model_fields[name].annotation is bool:
+        return Annotated[bool, typer.Option(option(name), help=meaning(name), show_default=False)]
     info = typer.Option(
         option(name),
         help=_help(name),

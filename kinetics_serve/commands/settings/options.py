@@ -101,6 +101,9 @@ class Options(BaseSettings):
     """What `calibrate` wrote: plans follow it."""
     verifier: Listed = []
     """HOST:PORT of a program that requests may have their samples scored by; repeat for several."""
+    allow_code: bool = False
+    """Run the programs that samples answer with, for requests whose answers are code. Whoever may send requests can
+    then run programs as this server's user: only in a container."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Front-end processes that share the port, the engine and the ledger."""
     max_inflight_samples: Annotated[int, Field(ge=1)] = 256

@@ -47,7 +47,7 @@ def shown_default(name: str) -> str:
     default = Options.model_fields[name].default
     if isinstance(default, dict):
         return ", ".join(f"{key}={value:g}" for key, value in default.items())
-    return "" if default in (None, []) else str(default)
+    return "" if default in (None, []) or default is False else str(default)
 
 
 def _of_files() -> list[str]:
