@@ -15,4 +15,4 @@ chat = ChatOpenAI(
 )
 answer = chat.invoke("What is 7 times 8?")
 print(answer.text)
-print(answer.usage_metadata)  # of all samples together
+print(answer.usage_metadata)  # of the answer; the bill counts all samples

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from importlib.metadata import version
 from typing import Any
 
 from kinetics_serve.budgeted import bill
@@ -10,6 +11,10 @@ from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.strategies.state import Sample
 
 Json = dict[str, Any]
+
+_OPENAI: Json = {"system_fingerprint": f"kinetics-serve-{version('kinetics-serve')}", "service_tier": "default"}
+_MESSAGE: Json = {"refusal": None, "annotations": []}
+"""What OpenAI's clients may look for in every answer, and in its message."""
 
 
 class Answer:
@@ -33,16 +38,19 @@ class Answer:
             "object": "chat.completion" if self._chat else "text_completion",
             "created": self._created,
             "model": self.model,
-            "choices": [self._winner().choice()],
+            **_OPENAI,
+            "choices": [self._choice()],
             "usage": bill.usage(self._run),
             "kinetics": self._bill(),
         }
 
+    def _choice(self) -> Json:
+        choice = self._winner().choice()
+        return choice | {"message": _MESSAGE | choice["message"]} if self._chat else choice
+
     def progress(self) -> Json:
-        """A chunk that says how far the request is and leaves the text alone."""
-        untouched: Json = {"delta": {}} if self._chat else {"text": ""}
-        empty = {"index": 0, "finish_reason": None} | untouched
-        return self._chunk([empty], kinetics=bill.progress(self._run))
+        """A chunk that says how far the request is. It has no choices: clients take every choice for text that came."""
+        return self._chunk([], kinetics=bill.progress(self._run))
 
     def chunks(self) -> list[Json]:
         """The winner as a stream's chunks, the bill on the last that has a choice."""
@@ -57,7 +65,8 @@ class Answer:
         options = self._execution.options
         text_of = self._text_of if options.include_samples else None
         kind_of = self._execution.reader.domain
-        return bill.bill(self._run, options.scorer.kind, bool(options.answer.force_tokens), text_of, kind_of)
+        forces, notes = bool(options.answer.force_tokens), self._execution.notes
+        return bill.bill(self._run, options.scorer.kind, forces, text_of, kind_of, notes)
 
     def _text_of(self, sample: Sample) -> str:
         completion = self._execution.completion_of(sample)
@@ -78,6 +87,7 @@ class Answer:
             "object": "chat.completion.chunk" if self._chat else "text_completion",
             "created": self._created,
             "model": self.model,
+            **_OPENAI,
             "choices": choices,
             **more,
         }

@@ -1,10 +1,11 @@
 """What a client is told of a run's money, votes and samples: the `kinetics` object, and usage."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kinetics_serve.answers.no_vote import NoVote
+from kinetics_serve.observability.numbers import for_people
 from kinetics_serve.runner.run import Run
 from kinetics_serve.scorers.spec import CONFIDENCE
 from kinetics_serve.strategies.state import Sample, Status
@@ -19,6 +20,8 @@ _BY_STATUS = {
     Status.CANCELLED: NoVote.CANCELLED,
 }
 
+_ROUNDED = ("budget_eflops", "spent_eflops", "compute_flops", "memory_bytes")
+
 
 def bill(
     run: Run,
@@ -26,11 +29,13 @@ def bill(
     forces: bool = False,
     text_of: Callable[[Sample], str] | None = None,
     kind_of: Callable[[str], str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Json:
     """The `kinetics` object of a response, of a run that has finished.
 
     kind_of: what an answer was taken for. scorer: the kind that scored its samples. forces: answers of samples that are
-    cut off are asked for. text_of: what a sample says, where the client wants to see every one.
+    cut off are asked for. text_of: what a sample says, where the client wants to see every one. notes: what the client
+    should know besides.
     """
     assert run.finish is not None
     winner = run.finish.winner
@@ -47,13 +52,17 @@ def bill(
         "arithmetic_intensity": run.arms[arm].price.intensity,
         "samples_started": len(run.samples),
         "samples_finished": samples_finished(run),
+        "samples_truncated": sum([sample.status is Status.TRUNCATED for sample in run.samples]),
+        "completion_tokens": run.completion_tokens,
         "stop_reason": run.finish.reason,
         "answer": answer,
         "answer_kind": kind_of(answer) if kind_of is not None and answer is not None else None,
         "confidence": run.finish.confidence,
         "votes": votes(run),
         "no_votes": dict(Counter(filter(None, map(no_vote, run.samples)))),
+        "notes": list(notes),
     }
+    found["rounded"] = {name: for_people(found[name]) for name in _ROUNDED}
     if len(run.arms) > 1:
         found["stages"] = [_stage(run, number) for number in range(len(run.arms))]
     eflops = run.arms[0].eflops
@@ -81,13 +90,18 @@ def progress(run: Run) -> Json:
 
 
 def usage(run: Run) -> Json:
-    """OpenAI's usage: the prompt once, and the tokens of all samples."""
-    prompt, completion = run.arms[0].prompt_tokens, run.completion_tokens
+    """OpenAI's usage: of the prompt and the winner, which are what the client sees, and in the details of all samples.
+
+    Load tools divide by `completion_tokens`: with the tokens of all samples, their times per token would be too short.
+    """
+    winner = run.finish.winner if run.finish is not None else None
+    prompt, completion = run.arms[0].prompt_tokens, 0 if winner is None else run.samples[winner].tokens
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": run.cached_tokens.get(0, 0)},
+        "completion_tokens_details": {"sampled_tokens": run.completion_tokens},
     }
 
 

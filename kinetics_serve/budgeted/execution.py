@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from kinetics_serve.budgeted.arms import LiveArm
+from kinetics_serve.budgeted.notes import notes_of
 from kinetics_serve.budgeted.prepare import Prepared
 from kinetics_serve.budgeted.reading import reader_of
 from kinetics_serve.cost import Cost
@@ -33,6 +34,7 @@ class Execution:
         self.run = Run(plan.policy, plan.arms, plan.budget)
         self.prompt = plan.arms[0].prompt
         self.options = prepared.options
+        self.notes = notes_of(plan)
         self.deadline = deadline
         self._services = services
         self._first_token_s: float | None = None

@@ -1,6 +1,7 @@
 """The `kinetics` object of a request: what a client may say about its budget."""
 
 import json
+from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import (
@@ -13,22 +14,19 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from starlette.datastructures import Headers
 
 from kinetics_serve.answers.behaviour import Trials
 from kinetics_serve.answers.equivalence import AnswerKind, EquivalenceKind
 from kinetics_serve.answers.extract import EXTRACTORS, extractor
 from kinetics_serve.answers.spec import PatternError
+from kinetics_serve.budgeted.stated_budget import BUDGET_HEADER, BudgetOption, EffortOption, header_eflops
 from kinetics_serve.engine.sparse import MIN_KV_BUDGET
-from kinetics_serve.planner.budget import Budget
 from kinetics_serve.registry import BrokenPart, UnknownPart, did_you_mean
-from kinetics_serve.requests.errors import ApiError, from_validation, invalid
+from kinetics_serve.requests.errors import ApiError, from_validation
 from kinetics_serve.scorers.confidence import ConfidenceScorer
 from kinetics_serve.scorers.spec import CONFIDENCE, SCORERS, ScorerOptions
 from kinetics_serve.strategies.spec import AUTO, STRATEGIES, policy_of
-
-BUDGET_HEADER = "x-kinetics-budget"
-MAX_BUDGET = 1e30
-"""eFLOPs. More than any machine does in a lifetime, and far from where doubles end."""
 
 MAX_SAMPLES = 1024
 MAX_FORCE_TOKENS = 256
@@ -55,38 +53,14 @@ OPTIONS_OF_STRATEGIES = ". ".join(
 )
 """What `strategy_options` can hold, for the OpenAPI document."""
 
-Positive = Annotated[float, Field(gt=0, le=MAX_BUDGET, allow_inf_nan=False, strict=True)]
+Progress = Annotated[bool, Field(strict=True)] | Literal["event"]
+"""Whether a stream tells how far it is: in chunks without choices, or in events with a name of their own."""
+
 Probability = Annotated[float, Field(gt=0, le=1, strict=True)]
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BudgetOption(Strict):
-    """Exactly one of these. `tokens` are generated tokens; `samples` are dense samples of full length."""
-
-    eflops: Positive | None = Field(default=None, examples=[4e13])
-    tokens: Annotated[int, Field(gt=0, le=10**12, strict=True)] | None = Field(default=None, examples=[20000])
-    samples: Annotated[float, Field(gt=0, le=10**6, allow_inf_nan=False, strict=True)] | None = Field(
-        default=None, examples=[8]
-    )
-    accuracy: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = Field(default=None, examples=[0.8])
-
-    @model_validator(mode="after")
-    def exactly_one(self) -> Self:
-        if len(self.model_fields_set) != 1 or None in self.model_dump(include=self.model_fields_set).values():
-            raise ValueError("state exactly one of eflops, tokens, samples, accuracy")
-        return self
-
-    def budget(self) -> Budget:
-        """In eFLOPs, tokens or samples: what is not stated by accuracy."""
-        if self.eflops is not None:
-            return Budget("eflops", self.eflops)
-        if self.tokens is not None:
-            return Budget("tokens", self.tokens)
-        assert self.samples is not None
-        return Budget("samples", self.samples)
 
 
 class ProgramTrials(Strict):
@@ -182,7 +156,8 @@ class KineticsOptions(Strict):
         default=None, examples=[30]
     )
     include_samples: Annotated[bool, Field(strict=True)] = False
-    progress: Annotated[bool, Field(strict=True)] = True
+    progress: Progress = True
+    keep_alive: Annotated[bool, Field(strict=True)] = True
 
     @field_validator("strategy")
     @classmethod
@@ -231,7 +206,7 @@ class KineticsOptions(Strict):
 
 
 def options_of(
-    body: dict[str, Any], header: str | None, efforts: dict[str, float], *, budget_needed: bool = True
+    body: dict[str, Any], headers: Headers, efforts: dict[str, float], *, budget_needed: bool = True
 ) -> KineticsOptions | None:
     """The options of a request that states a budget: in its body, in the header, or by `reasoning_effort`.
 
@@ -247,13 +222,15 @@ def options_of(
             raise from_validation(error, "kinetics") from None
         if options.budget is not None:
             return options
-    else:
-        options = KineticsOptions()
-    if header is not None:
-        return options.model_copy(update={"budget": BudgetOption(eflops=_header_eflops(header))})
+    else:  # who knows nothing of `kinetics` may not expect a chunk without choices either
+        options = KineticsOptions(progress=False)
+    stated_header = headers.getlist(BUDGET_HEADER)
+    if stated_header:
+        return options.model_copy(update={"budget": BudgetOption(eflops=header_eflops(stated_header))})
     samples = efforts.get(str(body.get("reasoning_effort")))
     if samples is not None:
-        return options.model_copy(update={"budget": BudgetOption(samples=samples)})
+        most = max(options.max_samples, min(ceil(samples), MAX_SAMPLES))
+        return options.model_copy(update={"budget": EffortOption(samples=samples), "max_samples": most})
     if not budget_needed:
         return options
     if stated is not None:
@@ -264,17 +241,3 @@ def options_of(
             "kinetics.budget",
         )
     return None
-
-
-def _header_eflops(header: str) -> float:
-    try:
-        value = float(header)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= MAX_BUDGET:
-        raise invalid(
-            f"the header X-Kinetics-Budget must be eFLOPs above 0 and up to {MAX_BUDGET:g}, such as 4e13; "
-            f"given: {header[:100]!r}",
-            "X-Kinetics-Budget",
-        )
-    return value

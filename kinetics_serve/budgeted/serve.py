@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from kinetics_serve.budgeted import streams
 from kinetics_serve.budgeted.answer import Answer
 from kinetics_serve.budgeted.execution import Execution
-from kinetics_serve.budgeted.options import BUDGET_HEADER, KineticsOptions, options_of
+from kinetics_serve.budgeted.options import KineticsOptions, options_of
 from kinetics_serve.budgeted.prepare import prepare
 from kinetics_serve.budgeted.streams import Stream
 from kinetics_serve.engine.pool import AUTO_MODEL
@@ -18,6 +18,7 @@ from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.requests.call import Call
 from kinetics_serve.requests.disconnect import CancellingStream, while_request_connected
 from kinetics_serve.requests.errors import invalid
+from kinetics_serve.requests.services import DEFAULT_KEEP_ALIVE_S
 from kinetics_serve.sources.completion import Completion
 
 SILENCES_BEFORE_A_STREAM = 3
@@ -28,7 +29,7 @@ after so many keep-alive intervals, as proxies give up on a server that says not
 def stated_options(call: Call, effort: object) -> KineticsOptions | None:
     """What a request says of a budget, None where it has none. effort: its `reasoning_effort`. Raises ApiError."""
     stated = {"kinetics": call.body.get("kinetics"), "reasoning_effort": effort}
-    options = options_of(stated, call.request.headers.get(BUDGET_HEADER), call.services.settings.efforts)
+    options = options_of(stated, call.request.headers, call.services.settings.efforts)
     if options is None and call.body.get("model") == AUTO_MODEL:
         raise invalid(f"{AUTO_MODEL} chooses by the budget: state one, or name a model", "kinetics.budget")
     return options
@@ -71,7 +72,7 @@ async def _run(call: Call, execution: Execution, on_change: Callable[[], None] =
 
 
 async def _streamed(call: Call, execution: Execution, stream: Stream) -> Response:
-    keep_alive_s = call.services.settings.keep_alive_s
+    keep_alive_s = call.services.settings.keep_alive_s or None
     changed = asyncio.Event()
     work = asyncio.create_task(_run(call, execution, changed.set))
     work.add_done_callback(lambda _: changed.set())
@@ -84,7 +85,7 @@ async def _streamed(call: Call, execution: Execution, stream: Stream) -> Respons
             await work
 
     async def begun_or_late() -> None:
-        timer = asyncio.timeout(SILENCES_BEFORE_A_STREAM * keep_alive_s)
+        timer = asyncio.timeout(SILENCES_BEFORE_A_STREAM * (keep_alive_s or DEFAULT_KEEP_ALIVE_S))
         try:
             async with timer:
                 await begun()
@@ -101,5 +102,7 @@ async def _streamed(call: Call, execution: Execution, stream: Stream) -> Respons
     except BaseException:
         await stop()
         raise
-    events = streams.events(stream, work, changed, execution.options.progress, keep_alive_s)
+    options = execution.options
+    silence_s = keep_alive_s if options.keep_alive else None
+    events = streams.events(stream, work, changed, options.progress, silence_s)
     return CancellingStream(events, stop, media_type="text/event-stream")

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
 from kinetics_serve.budgeted.answer import Answer
+from kinetics_serve.budgeted.options import Progress
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.requests.errors import ApiError, as_api_error
 from kinetics_serve.requests.responses.output import ResponseOutput
@@ -13,6 +14,9 @@ from kinetics_serve.requests.responses.output import ResponseOutput
 PROGRESS_INTERVAL_S = 0.25
 KEEP_ALIVE = ": keep-alive\n\n"
 """A comment to every reader of server-sent events, and traffic to the proxies in between."""
+
+PROGRESS_EVENT = "kinetics.progress"
+"""What a stream calls its progress for clients that ask for `"progress": "event"`."""
 
 
 class Stream(Protocol):
@@ -22,7 +26,9 @@ class Stream(Protocol):
 
     def opening(self) -> Iterable[str]: ...
 
-    def progress(self) -> str: ...
+    def progress(self, named: bool) -> str:
+        """named: as an event with a name of its own, where that would not be so anyway."""
+        ...
 
     def ending(self) -> Iterable[str]: ...
 
@@ -41,8 +47,9 @@ class CompletionStream:
     def opening(self) -> Iterable[str]:
         return ()
 
-    def progress(self) -> str:
-        return _event(self._answer.progress())
+    def progress(self, named: bool) -> str:
+        event = _event(self._answer.progress())
+        return f"event: {PROGRESS_EVENT}\n{event}" if named else event
 
     def ending(self) -> Iterable[str]:
         yield from map(_event, self._answer.chunks())
@@ -65,7 +72,7 @@ class ResponseStream:
     def opening(self) -> Iterable[str]:
         return map(_named_event, self._output.opening())
 
-    def progress(self) -> str:
+    def progress(self, named: bool) -> str:
         return _named_event(self._output.progress(self._answer.progress()["kinetics"]))
 
     def ending(self) -> Iterable[str]:
@@ -76,18 +83,18 @@ class ResponseStream:
 
 
 async def events(
-    stream: Stream, work: "asyncio.Task[None]", changed: asyncio.Event, progress: bool, keep_alive_s: float
+    stream: Stream, work: "asyncio.Task[None]", changed: asyncio.Event, progress: Progress, keep_alive_s: float | None
 ) -> AsyncGenerator[str, None]:
     """The server-sent events until `work` is done and its answer told.
 
-    changed: set whenever there is something new to report. progress: whether the client wants to see it.
-    keep_alive_s: seconds of silence after which a comment is sent.
+    changed: set whenever there is something new to report. progress: whether and how the client wants to see it.
+    keep_alive_s: seconds of silence after which a comment is sent; None: no comments.
     """
     try:
         for event in stream.opening():
             yield event
         if progress:
-            yield stream.progress()
+            yield stream.progress(progress == "event")
         while not work.done():
             if not progress:
                 await asyncio.wait({work}, timeout=keep_alive_s)
@@ -97,7 +104,7 @@ async def events(
                 yield KEEP_ALIVE
             elif not work.done():
                 changed.clear()
-                yield stream.progress()
+                yield stream.progress(progress == "event")
                 await asyncio.wait({work}, timeout=PROGRESS_INTERVAL_S)
         await work
         for event in stream.ending():
@@ -107,7 +114,7 @@ async def events(
             yield event
 
 
-async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
+async def _set_within(changed: asyncio.Event, seconds: float | None) -> bool:
     try:
         async with asyncio.timeout(seconds):
             return await changed.wait()

@@ -32,9 +32,15 @@ class Budget:
 
     unit: BudgetUnit
     amount: float
+    raised: bool = False
+    """To the least that is accepted, where it is below that."""
 
     def eflops(self, arm: Arm) -> int:
         """The budget in whole eFLOPs, prompt included. A token costs its share of a sample of full length."""
+        eflops = self._eflops(arm)
+        return max(eflops, minimum(arm)) if self.raised else eflops
+
+    def _eflops(self, arm: Arm) -> int:
         if self.unit == "eflops":
             return int(self.amount)
         amount = Fraction(self.amount)  # exact: 10 samples' worth is ten samples

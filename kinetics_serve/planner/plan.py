@@ -7,7 +7,7 @@ from typing import Any, Generic
 
 from kinetics_serve.planner.budget import Budget, BudgetTooSmall, minimum
 from kinetics_serve.planner.choose import ArmT, Choice
-from kinetics_serve.strategies.auto import auto
+from kinetics_serve.strategies.auto import SINGLE, auto, why_single
 from kinetics_serve.strategies.spec import AUTO, policy_of
 from kinetics_serve.strategies.state import Policy
 
@@ -21,6 +21,8 @@ class Plan(Generic[ArmT]):
     budget: int
     choice: Choice[ArmT] | None = None
     """Where a calibration decided: what it expects."""
+    notes: tuple[str, ...] = ()
+    """What the client should know of it."""
 
     @property
     def full_length_samples(self) -> int:
@@ -51,6 +53,9 @@ def plan(
     eflops = budget.eflops(arm)
     if eflops < minimum(arm):
         raise BudgetTooSmall(eflops, minimum(arm), arm.prompt_tokens)
+    notes: tuple[str, ...] = ()
     if strategy == AUTO:
         strategy = auto(arm, eflops, greedy)
-    return Plan(policy_of(strategy, options, stop_confidence), (arm,), eflops)
+        if strategy == SINGLE:
+            notes = (why_single(arm, eflops, greedy),)
+    return Plan(policy_of(strategy, options, stop_confidence), (arm,), eflops, notes=notes)

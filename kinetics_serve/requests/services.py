@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # a front-end without a ledger loads no SQL
     from kinetics_serve.ledger.ledger import Ledger
     from kinetics_serve.ledger.limits import Tenant
 
-DEFAULT_EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
-"""Samples' worth that OpenAI's `reasoning_effort` buys."""
+DEFAULT_EFFORTS = {"minimal": 0.5, "low": 1.0, "medium": 4.0, "high": 16.0, "xhigh": 32.0, "max": 64.0}
+"""Samples' worth that OpenAI's `reasoning_effort` buys; `none` buys nothing."""
 
 DEFAULT_MAX_BODY_BYTES = 8 << 20
 DEFAULT_KEEP_ALIVE_S = 5.0
@@ -48,7 +48,7 @@ class Settings:
     """`host:port` of the programs that requests may name as their scorer."""
 
     keep_alive_s: float = DEFAULT_KEEP_ALIVE_S
-    """Seconds of silence after which a stream sends a comment."""
+    """Seconds of silence after which a stream sends a comment; 0: never."""
 
     capacity: Capacity = field(default_factory=Capacity)
     """What may run at once, and wait."""

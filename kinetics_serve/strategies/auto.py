@@ -2,6 +2,8 @@
 
 from kinetics_serve.strategies.arm import Arm
 
+SINGLE = "single"
+
 MIN_VOTERS = 3
 """Two votes can only agree or tie: a majority needs three."""
 
@@ -14,5 +16,19 @@ def auto(arm: Arm, budget: int, greedy: bool) -> str:
     the same sample every time, so it gets one.
     """
     if greedy or min(arm.max_samples, budget // arm.full_length) < MIN_VOTERS:
-        return "single"
+        return SINGLE
     return "majority_vote"
+
+
+def why_single(arm: Arm, budget: int, greedy: bool) -> str:
+    """What keeps `auto` from a vote, and what would allow one."""
+    if greedy:
+        return (
+            "auto runs one sample: temperature 0 gives the same one every time, so a vote needs a temperature above 0"
+        )
+    if arm.max_samples < MIN_VOTERS:
+        return f"auto runs one sample: a vote needs {MIN_VOTERS}, and max_samples is {arm.max_samples}"
+    return (
+        f"auto runs one sample: a vote needs {MIN_VOTERS} of max_tokens ({arm.max_tokens}), which are "
+        f"{MIN_VOTERS * arm.full_length} eFLOPs: state as much, or fewer max_tokens"
+    )

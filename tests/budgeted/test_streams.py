@@ -6,7 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
+from kinetics_serve.api.app import create_app
+from kinetics_serve.requests.services import Settings
 from tests.fake_vllm import MODEL, FakeVllm
+from tests.front_ends import listening
 
 VOTE = {"budget": {"samples": 3}, "strategy": "majority_vote", "answer": {"extractor": "last_line"}}
 ASKS: list[tuple[str, dict[str, Any]]] = [
@@ -45,6 +48,54 @@ def test_progress_says_who_leads_what_is_spent_and_how_many_run(
     assert states[0]["samples_running"] > 0
     spent = [state["spent_eflops"] for state in states]
     assert spent == sorted(spent)
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS[:2])
+def test_no_chunk_has_a_choice_before_the_text(url: str, vllm: FakeVllm, path: str, body: dict[str, Any]) -> None:
+    vllm.token_s = 0.05
+    chunks = objects(stream(url, path, body))
+    first = next(number for number, chunk in enumerate(chunks) if chunk["choices"])
+    assert first >= 3
+    assert "word" in json.dumps(chunks[first]["choices"])
+    assert all("kinetics" in chunk for chunk in chunks[:first])
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS[:2])
+def test_progress_can_come_as_events_with_a_name(url: str, vllm: FakeVllm, path: str, body: dict[str, Any]) -> None:
+    vllm.token_s = 0.05
+    blocks = stream(url, path, body, progress="event")
+    named = [block for block in blocks if block.startswith("event: kinetics.progress\ndata: {")]
+    assert len(named) == len(progress(blocks)) >= 3
+
+
+@pytest.mark.parametrize("stated", [{"reasoning_effort": "medium"}, {}])
+def test_who_states_no_kinetics_gets_nothing_but_what_openai_sends(
+    url: str, vllm: FakeVllm, stated: dict[str, Any]
+) -> None:
+    vllm.token_s = 0.03
+    path, body = ASKS[0]
+    headers = {} if stated else {"X-Kinetics-Budget": "1e12"}
+    answer = httpx.post(url + path, json={"model": MODEL, "stream": True} | body | stated, headers=headers)
+    chunks = objects(answer.text.split("\n\n"))
+    assert all(chunk["choices"] for chunk in chunks)
+    assert "stop_reason" in chunks[-1]["kinetics"]
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_client_can_do_without_comments(url: str, vllm: FakeVllm, progress: bool) -> None:
+    vllm.token_s, vllm.tokens = 0.7, 2
+    path, body = ASKS[0]
+    blocks = stream(url, path, body, strategy="single", progress=progress, keep_alive=False)
+    assert not [block for block in blocks if block.startswith(":")]
+    assert "word" in blocks[-3]
+
+
+def test_a_server_can_do_without_comments(vllm: FakeVllm) -> None:
+    vllm.token_s, vllm.tokens = 0.7, 2
+    path, body = ASKS[0]
+    with listening(create_app([vllm.url], 562.5, settings=Settings(keep_alive_s=0))) as url:
+        blocks = stream(url, path, body, strategy="single")
+    assert not [block for block in blocks if block.startswith(":")]
 
 
 @pytest.mark.parametrize(("path", "body"), ASKS)

@@ -66,13 +66,13 @@ def test_lists_and_numbers_by_name_are_stated_in_each_sources_own_way(
     )
     from_file = read({}, Path("kinetics.yaml")).options
     assert from_file.architecture == ["a=/a"]
-    assert from_file.effort == {"low": 1, "medium": 4, "high": 32}
+    assert from_file.effort == EFFORTS | {"high": 32}
     assert from_file.engine_args == ["--max-model-len", "4096"]
     monkeypatch.setenv("KINETICS_UPSTREAM", "http://a:1, http://b:2")
     monkeypatch.setenv("KINETICS_EFFORT", "low=2,high=8")
     from_environment = read({}).options
     assert from_environment.upstream == ["http://a:1", "http://b:2"]
-    assert from_environment.effort == {"low": 2, "medium": 4, "high": 8}
+    assert from_environment.effort == EFFORTS | {"low": 2, "high": 8}
     assert read({"upstream": ["http://c"]}).options.upstream == ["http://c"]
 
 

@@ -57,7 +57,7 @@ async def test_a_sample_that_was_cut_off_votes_after_a_cue_and_pays_for_it(
     assert (without["answer"], without["votes"]) == (None, [])
     assert bill["votes"] == [{"answer": "42 42 42 42", "count": 4, "weight": 0.0}]
     assert forced["choices"][0]["message"]["content"].endswith(f"{CUE} 42 42 42 42")
-    assert forced["usage"]["completion_tokens"] == 4 * (16 + 4)
+    assert forced["usage"]["completion_tokens_details"]["sampled_tokens"] == 4 * (16 + 4)
     each = FORCING.settle(16, {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 4})
     assert bill["forced"] == {"completion_tokens": 16, "spent_eflops": pytest.approx(4 * PRICE.eflops(each), abs=1)}
     assert bill["forced"]["spent_eflops"] < bill["spent_eflops"] <= bill["budget_eflops"]

@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from kinetics_serve.api.dependencies import JsonCall
-from kinetics_serve.budgeted.options import BUDGET_HEADER, options_of
+from kinetics_serve.budgeted.notes import notes_of
+from kinetics_serve.budgeted.options import options_of
 from kinetics_serve.budgeted.prepare import prepare
+from kinetics_serve.observability.numbers import for_people
 from kinetics_serve.planner.budget import minimum
 from kinetics_serve.planner.report import GUIDANCE, choice_report, prospects
 from kinetics_serve.requests.errors import invalid
@@ -25,12 +27,11 @@ async def plan(call: JsonCall) -> dict[str, Any]:
     if ("messages" in body) == ("prompt" in body):
         raise invalid("state either messages, as for a chat completion, or prompt, as for a completion")
     completion = ChatCompletion if "messages" in body else TextCompletion
-    header = call.request.headers.get(BUDGET_HEADER)
-    options = options_of(body, header, services.settings.efforts, budget_needed=False)
+    options = options_of(body, call.request.headers, services.settings.efforts, budget_needed=False)
     assert options is not None
     prepared = await prepare(body, options, completion, call.tenant, services)
     arm = prepared.arms[0]
-    answer = {
+    answer: dict[str, Any] = {
         "model": arm.model,
         "kv_budget": arm.kv.budget or "dense",
         "prompt_tokens": arm.prompt_tokens,
@@ -47,7 +48,9 @@ async def plan(call: JsonCall) -> dict[str, Any]:
         "strategy": chosen.policy.name,
         "budget_eflops": chosen.budget,
         "full_length_samples": chosen.full_length_samples,
+        "notes": notes_of(chosen),
     }
+    answer["rounded"] = {name: for_people(value) for name, value in answer.items() if name.endswith("_eflops")}
     calibration = services.settings.calibration
     if calibration is None or chosen.choice is None:
         return answer | GUIDANCE

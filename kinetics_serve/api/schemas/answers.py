@@ -53,6 +53,17 @@ class ScorerBill(Open):
     spent_eflops: int = Field(examples=[1234567])
 
 
+class Rounded(Open):
+    """For people; the exact numbers stand beside it."""
+
+    budget_eflops: str = Field(examples=["1.23 G"])
+    spent_eflops: str | None = field("988 M")
+    sample_eflops: str | None = field("1.23 M")
+    minimum_eflops: str | None = field("123 k")
+    compute_flops: str | None = field("420 M")
+    memory_bytes: str | None = field("1 M")
+
+
 class Bill(Open):
     """What a budget bought."""
 
@@ -65,13 +76,19 @@ class Bill(Open):
     memory_bytes: float = Field(examples=[1.0e6])
     arithmetic_intensity: float = Field(examples=[562.5], description="FLOPs per byte of the hardware.")
     samples_started: int = Field(examples=[5])
-    samples_finished: int = Field(examples=[4])
+    samples_finished: int = Field(examples=[4], description="Ran to their end, be it max_tokens.")
+    samples_truncated: int = Field(examples=[1], description="Of these, cut off by max_tokens.")
+    completion_tokens: int = Field(examples=[105], description="Of all samples.")
     stop_reason: Literal["consensus", "budget", "max_samples", "deadline", "single"]
     answer: str | None = Field(examples=["56"])
     answer_kind: Domain | None = Field(examples=["math"], description="What the answer was taken for.")
     confidence: float | None = Field(examples=[0.97], description="That the answer leads the vote.")
     votes: list[Vote]
     no_votes: dict[NoVote, int] = Field(examples=[{"cut_off": 2}], description="Why samples have no vote.")
+    notes: list[str] = Field(
+        examples=[["auto runs one sample: a vote needs 3, and max_samples is 1"]], description="What to know besides."
+    )
+    rounded: Rounded
     stages: list[Stage] | None = Field(None, description="Of a cascade.")
     forced: ForcedAnswers | None = Field(None, description="With force_tokens.")
     scorer: ScorerBill | None = Field(None, description="Where a scorer was asked for that costs.")
@@ -87,12 +104,13 @@ class Choice(Open):
 
 
 class Usage(Open):
-    """With a budget: the prompt once, and the tokens of all samples."""
+    """With a budget: of the prompt and of the winner, and in the details of all samples."""
 
     prompt_tokens: int = Field(examples=[38])
-    completion_tokens: int = Field(examples=[105])
-    total_tokens: int = Field(examples=[143])
+    completion_tokens: int = Field(examples=[21])
+    total_tokens: int = Field(examples=[59])
     prompt_tokens_details: dict[str, Any] | None = field(_PROMPT_TOKENS_DETAILS)
+    completion_tokens_details: dict[str, Any] | None = field({"sampled_tokens": 105})
 
 
 class CompletionAnswer(Open):
@@ -102,6 +120,8 @@ class CompletionAnswer(Open):
     object: str = Field(examples=["chat.completion"])
     created: int = Field(examples=[1767225600])
     model: str = Field(examples=[MODEL])
+    system_fingerprint: str | None = field("kinetics-serve-0.1.0")
+    service_tier: str | None = field("default")
     choices: list[Choice]
     usage: Usage | None = None
     kinetics: Bill | None = Field(None, description="With a budget.")
@@ -114,7 +134,7 @@ class ResponseAnswer(Open):
     status: str = Field(examples=["completed"])
     model: str = Field(examples=[MODEL])
     output: list[dict[str, Any]] = Field(examples=[[_ITEM]])
-    usage: dict[str, Any] | None = field({"input_tokens": 38, "output_tokens": 105, "total_tokens": 143})
+    usage: dict[str, Any] | None = field({"input_tokens": 38, "output_tokens": 21, "total_tokens": 59})
     incomplete_details: dict[str, Any] | None = field({"reason": "max_output_tokens"})
     error: dict[str, Any] | None = field({"code": "server_error", "message": "no engine is up at the moment"})
     kinetics: Bill | None = Field(None, description="With a budget.")
@@ -140,6 +160,8 @@ class PlanAnswer(Open):
     strategy: str | None = field("majority_vote")
     budget_eflops: int | None = field(9876536)
     full_length_samples: int | None = field(8)
+    notes: list[str] | None = field(["auto runs one sample: a vote needs 3, and max_samples is 1"])
+    rounded: Rounded | None = Field(None)
     basis: Literal["calibration", "guidance"] | None = field("guidance", "What the plan is made of.")
     assumptions: list[str] | None = field(["no calibration: nothing is known of this task"])
     stop_confidence: float | None = field(0.95, "This and all below: with a calibration.")

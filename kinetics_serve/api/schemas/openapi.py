@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from kinetics_serve.api.routes import engine
 from kinetics_serve.api.schemas import answers, requests
-from kinetics_serve.budgeted.options import BUDGET_HEADER, MAX_BUDGET
+from kinetics_serve.budgeted.stated_budget import BUDGET_HEADER, MAX_BUDGET
 
 Json = dict[str, Any]
 

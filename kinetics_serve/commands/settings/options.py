@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 ENV_PREFIX = "KINETICS_"
 
-EFFORTS = {"low": 1.0, "medium": 4.0, "high": 16.0}
+EFFORTS = {"minimal": 0.5, "low": 1.0, "medium": 4.0, "high": 16.0, "xhigh": 32.0, "max": 64.0}
 
 
 def _listed(stated: object) -> object:
@@ -117,6 +117,9 @@ class Options(BaseSettings):
     is given up."""
     drain_timeout: Annotated[float, Field(ge=0), AfterValidator(_number)] = 30
     """Seconds that running requests have to finish after SIGTERM."""
+    keep_alive: Annotated[float, Field(ge=0), AfterValidator(_number)] = 5
+    """Seconds of silence after which a stream with a budget sends a comment, which keeps proxies from closing it; 0:
+    never."""
     max_body_mb: Annotated[int, Field(ge=1)] = 8
     """Largest request, in MiB."""
     ledger: SecretStr | None = None

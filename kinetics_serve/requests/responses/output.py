@@ -24,6 +24,10 @@ _ECHOED: Json = {
 """Fields of the request that its response repeats, and what they are where the request leaves them out."""
 
 
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why a response is incomplete, by the finish reason of its chat completion."""
+
+
 class ResponseOutput:
     """The response to the request `body`."""
 
@@ -50,11 +54,11 @@ class ResponseOutput:
     def response(self, completion: Json) -> Json:
         """The whole response: `completion` is a chat completion with one choice."""
         choice = completion["choices"][0]
-        cut_off = choice["finish_reason"] == "length"
-        status = "incomplete" if cut_off else "completed"
+        missing = _INCOMPLETE.get(choice["finish_reason"])
+        status = "incomplete" if missing else "completed"
         return self._created | {
             "status": status,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut_off else None,
+            "incomplete_details": {"reason": missing} if missing else None,
             "output": list(_items(choice, status)),
             "usage": _usage(completion["usage"]),
             "kinetics": completion["kinetics"],
@@ -137,7 +141,8 @@ def _usage(usage: Json) -> Json:
         "input_tokens": usage["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": usage["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": 0},  # vLLM does not count them apart
+        # vLLM does not count reasoning apart.
+        "output_tokens_details": {"reasoning_tokens": 0, **(usage.get("completion_tokens_details") or {})},
         "total_tokens": usage["total_tokens"],
     }
 

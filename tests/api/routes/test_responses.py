@@ -38,7 +38,8 @@ def test_a_budgeted_response_has_the_winner_and_the_bill(client: OpenAI, vllm: F
     assert 0 < bill(response)["spent_eflops"] <= bill(response)["budget_eflops"]
     samples = len(vllm.sent("/v1/chat/completions"))
     assert response.usage is not None
-    assert (response.usage.input_tokens, response.usage.output_tokens) == (PROMPT_TOKENS, 8 * samples)
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (PROMPT_TOKENS, 8)
+    assert (response.usage.output_tokens_details.model_extra or {})["sampled_tokens"] == 8 * samples
     sent = vllm.sent("/v1/chat/completions")[0]
     assert sent["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
     assert sent["max_tokens"] == 50
@@ -170,3 +171,11 @@ def test_a_plain_request_is_the_engines_own(url: str, vllm: FakeVllm, stream: bo
     assert ours.content == theirs.content
     assert ours.headers["content-type"] == theirs.headers["content-type"]
     assert vllm.requests[0] == vllm.requests[1]
+
+
+def test_a_filtered_answer_is_incomplete_because_of_the_filter(client: OpenAI, vllm: FakeVllm) -> None:
+    vllm.events = sample({"content": "no"}, "content_filter")
+    response = client.responses.create(**ASK, extra_body={"kinetics": {"budget": {"samples": 1}}})
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "content_filter"
