@@ -47,6 +47,7 @@ class FakeVllm:
     status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
     healthy: what its /health says.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
+    follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
     clients: the connections that it was sent requests on. shut_down: ends it before its time.
     """
 
@@ -56,6 +57,8 @@ class FakeVllm:
     events: list[str] | None = None
     word: Callable[[int], str] = lambda seed: "word "
     score: Callable[[str], float] = lambda text: 1.0
+    follows: Callable[[str, str], bool] = lambda given, claim: given == claim
+    embedding: Callable[[str], list[float]] = lambda text: [1.0, 0.0]
     requests: list[Json] = field(default_factory=list)
     request_ids: list[str | None] = field(default_factory=list)
     aborted: int = 0
@@ -168,10 +171,23 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             fake.aborted += not done
 
     def judged(body: Json) -> Json:
+        if body["structured_outputs"]["choice"] == ["yes", "no"]:
+            given, _, claim = body["messages"][0]["content"].partition("Answer A:\n")[2].partition("\n\nAnswer B:\n")
+            said = "yes" if fake.follows(given, claim.partition("\n\n")[0]) else "no"
+            return {"choices": [{"message": {"content": said}, "finish_reason": "length"}], "usage": usage(1)}
         grade = str(round(fake.score(body["messages"][0]["content"])))
         token = {"token": grade, "logprob": 0.0, "top_logprobs": [{"token": grade, "logprob": 0.0}]}
         choice = {"message": {"content": grade}, "logprobs": {"content": [token]}, "finish_reason": "length"}
         return {"choices": [choice], "usage": usage(1)}
+
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request) -> Json:
+        body = await request.json()
+        fake.requests.append({"path": "/v1/embeddings", **body})
+        if "input" not in body:
+            raise LookupError("input")
+        data = {"object": "embedding", "index": 0, "embedding": fake.embedding(body["input"])}
+        return {"object": "list", "data": [data], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
 
     @app.post("/classify")
     @app.post("/pooling")

@@ -65,8 +65,9 @@ class Answer:
         options = self._execution.options
         text_of = self._text_of if options.include_samples else None
         kind_of = self._execution.reader.domain
+        meaning = options.answer.meaning.kind if options.answer.meaning is not None else None
         forces, notes = bool(options.answer.force_tokens), self._execution.notes
-        return bill.bill(self._run, options.scorer.kind, forces, text_of, kind_of, notes)
+        return bill.bill(self._run, options.scorer.kind, forces, meaning, text_of, kind_of, notes)
 
     def _text_of(self, sample: Sample) -> str:
         completion = self._execution.completion_of(sample)

@@ -16,6 +16,7 @@ from kinetics_serve.requests.services import Services
 from kinetics_serve.scorers.scorer import Scorer
 from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.sources.forced import Forcing, extra_of
+from kinetics_serve.sources.grouped import MeaningGroups
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.spec import AUTO
 
@@ -40,8 +41,10 @@ class LiveArm(Arm):
         context = self.route.served.card.max_model_len or self.price.architecture.max_context or 2**31
         return Forcing(self.price, self.kv, self.prompt_tokens, force_tokens, context)
 
-    def with_extra(self, options: KineticsOptions, scorer: Scorer | None) -> "LiveArm":
-        """The arm, with what forcing its samples' answers and scoring them may cost. Raises ApiError."""
+    def with_extra(
+        self, options: KineticsOptions, scorer: Scorer | None, groups: MeaningGroups | None = None
+    ) -> "LiveArm":
+        """The arm, with what forcing its samples' answers, grouping and scoring them may cost. Raises ApiError."""
         forcing = None
         if options.answer.force_tokens:
             for field in ("tools", "response_format"):
@@ -51,7 +54,8 @@ class LiveArm(Arm):
             if not isinstance(self.prompt.body.get("prompt", ""), str):
                 raise invalid("an answer can't be forced after token ids: state text", "kinetics.answer.force_tokens")
             forcing = self.forcing(options.answer.force_tokens).worst_case
-        return replace(self, extra=extra_of(forcing, scorer.worst_case if scorer is not None else None))
+        grouping = (lambda tokens: groups.worst_case) if groups is not None else None
+        return replace(self, extra=extra_of(forcing, grouping, scorer.worst_case if scorer is not None else None))
 
 
 def auto_models(pool: Pool, calibration: Calibration | None, may_use: MayUse) -> list[str]:

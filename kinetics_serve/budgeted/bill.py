@@ -27,15 +27,16 @@ def bill(
     run: Run,
     scorer: str = CONFIDENCE,
     forces: bool = False,
+    meaning: str | None = None,
     text_of: Callable[[Sample], str] | None = None,
     kind_of: Callable[[str], str] | None = None,
     notes: Sequence[str] = (),
 ) -> Json:
     """The `kinetics` object of a response, of a run that has finished.
 
-    kind_of: what an answer was taken for. scorer: the kind that scored its samples. forces: answers of samples that are
-    cut off are asked for. text_of: what a sample says, where the client wants to see every one. notes: what the client
-    should know besides.
+    scorer: the kind that scored its samples. forces: answers of samples that are cut off are asked for. meaning: the
+    kind that grouped answers by what they mean. text_of: what a sample says, where the client wants to see every one.
+    kind_of: what an answer was taken for. notes: what the client should know besides.
     """
     assert run.finish is not None
     winner = run.finish.winner
@@ -68,8 +69,10 @@ def bill(
     eflops = run.arms[0].eflops
     if forces:
         found["forced"] = {"completion_tokens": run.forced_tokens, "spent_eflops": eflops(run.forced_cost)}
+    if meaning is not None:
+        found["meaning"] = {"kind": meaning, "spent_eflops": eflops(run.grouped_cost)}
     if scorer != CONFIDENCE:
-        found["scorer"] = {"kind": scorer, "spent_eflops": eflops(run.extra_cost - run.forced_cost)}
+        found["scorer"] = {"kind": scorer, "spent_eflops": eflops(run.extra_cost - run.forced_cost - run.grouped_cost)}
     if text_of is not None:
         found["samples"] = [_sample(run, sample, text_of(sample)) for sample in run.samples]
     return found

@@ -19,6 +19,7 @@ from kinetics_serve.runner.live import Source, drive
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.sources.completion import Completion
 from kinetics_serve.sources.forced import ForcedSource
+from kinetics_serve.sources.grouped import GroupedSource
 from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.confidence import window_tokens
@@ -98,10 +99,12 @@ class Execution:
         )
 
     def _source(self, live: LiveSource, arm: LiveArm, prepared: Prepared) -> Source:
-        """The live samples, with their answers forced and their scores given where the request asks for that."""
+        """The live samples; their answers forced and grouped, and their scores given, where the request asks for it."""
         source: Source = live
         if force_tokens := self.options.answer.force_tokens:
             source = ForcedSource(live, arm.route, arm.prompt.body, arm.forcing(force_tokens), self.reader)
+        if prepared.groups is not None:
+            source = GroupedSource(source, prepared.groups)
         if prepared.scorer is not None:
             source = ScoredSource(source, prepared.scorer, lambda index: live.completions[index].text)
         return source

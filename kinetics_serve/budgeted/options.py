@@ -25,6 +25,7 @@ from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.registry import BrokenPart, UnknownPart, did_you_mean
 from kinetics_serve.requests.errors import ApiError, from_validation
 from kinetics_serve.scorers.confidence import ConfidenceScorer
+from kinetics_serve.scorers.meaning import EmbeddingMeaning, JudgeMeaning
 from kinetics_serve.scorers.spec import CONFIDENCE, SCORERS, ScorerOptions
 from kinetics_serve.strategies.spec import AUTO, STRATEGIES, policy_of
 
@@ -102,6 +103,7 @@ class AnswerOption(Strict):
     ignored_fields: Annotated[list[str], Field(max_length=100, examples=[["explanation"]])] = []
     force_tokens: Annotated[int, Field(ge=0, le=MAX_FORCE_TOKENS, strict=True)] = 0
     tests: ProgramTrials | None = None
+    meaning: Annotated[JudgeMeaning | EmbeddingMeaning, Field(discriminator="kind")] | None = None
 
     @model_validator(mode="after")
     def usable(self) -> Self:
@@ -111,6 +113,8 @@ class AnswerOption(Strict):
             raise ValueError(str(error)) from None
         if (self.kind == "code") != (self.tests is not None):
             raise ValueError('answers of the kind "code" vote by what they do on tests: state both or neither')
+        if self.meaning is not None and self.kind != "text":
+            raise ValueError('a meaning is compared of free text: state it with the kind "text"')
         return self
 
     def for_format(self, response_format: Any) -> Self:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kinetics_serve.budgeted.arms import LiveArm, arms_of
 from kinetics_serve.budgeted.options import KineticsOptions
 from kinetics_serve.budgeted.reading import check_allowed
-from kinetics_serve.budgeted.scoring import scorer_of
+from kinetics_serve.budgeted.scoring import groups_of, scorer_of
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.planner.calibration import Calibration
@@ -16,6 +16,7 @@ from kinetics_serve.requests.errors import invalid
 from kinetics_serve.requests.services import Services
 from kinetics_serve.scorers.scorer import Scorer
 from kinetics_serve.sources.completion import Completion
+from kinetics_serve.sources.grouped import MeaningGroups
 from kinetics_serve.strategies.spec import AUTO
 
 
@@ -27,6 +28,8 @@ class Prepared:
     arms: tuple[LiveArm, ...]
     """The first is what the request asks for."""
     scorer: Scorer | None
+    groups: MeaningGroups | None
+    """Of free answers, by what they mean."""
     calibration: Calibration | None
 
     @property
@@ -81,10 +84,12 @@ async def prepare(
 ) -> Prepared:
     """Raises KineticsError."""
     check_allowed(options.answer, services.settings.allow_code)
-    judge = getattr(options.scorer, "model", None)
-    if judge is not None:
-        check_model(tenant, judge)
+    for stated in (options.scorer, options.answer.meaning):
+        judge = getattr(stated, "model", None)
+        if judge is not None:
+            check_model(tenant, judge)
     arms = await arms_of(body, options, completion, services, lambda name: tenant is None or tenant.may_use(name))
     scorer = await scorer_of(options, arms[0].prompt, arms[0].route.served, services)
-    priced = tuple(arm.with_extra(options, scorer) for arm in arms)
-    return Prepared(options, priced, scorer, services.settings.calibration)
+    groups = await groups_of(options, arms[0].prompt, arms[0].route.served, services)
+    priced = tuple(arm.with_extra(options, scorer, groups) for arm in arms)
+    return Prepared(options, priced, scorer, groups, services.settings.calibration)

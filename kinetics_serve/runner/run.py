@@ -27,13 +27,15 @@ class Ended(NamedTuple):
     score: float = 0.0
     empty: bool = True
     extra: Cost = ZERO
-    """What forcing its answer and scoring it cost."""
+    """What forcing its answer, grouping and scoring it cost."""
     forced: Cost = ZERO
     """What of that forcing its answer cost."""
     forced_tokens: int = 0
     """Generated to force its answer."""
     lowest: float = 0.0
     no_vote: str | None = None
+    grouped: Cost = ZERO
+    """What of `extra` grouping its answer by meaning cost."""
 
 
 class Run:
@@ -45,6 +47,7 @@ class Run:
         self.account = Account(budget)
         self.extra_cost = ZERO
         self.forced_cost = ZERO
+        self.grouped_cost = ZERO
         self.forced_tokens = 0
         self.shared_prefix_eflops = 0
         self.sparse_eflops = 0
@@ -124,6 +127,7 @@ class Run:
         if end.extra != ZERO or self._extra:
             self._extra[index] = end.extra
             self.forced_cost += end.forced
+            self.grouped_cost += end.grouped
             self.forced_tokens += end.forced_tokens
         sample = self.samples[index]
         reported = end.status is not Status.STOPPED

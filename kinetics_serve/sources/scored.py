@@ -30,7 +30,7 @@ class ScoredSource:
                 elif event.status is not Status.FINISHED or event.empty:
                     yield event._replace(score=0.0)
                 else:
-                    # Until it is known, should the request end meanwhile; after what forcing the answer took.
+                    # Until it is known, should the request end meanwhile; after what forcing and grouping took.
                     yield event.extra + self._scorer.worst_case(event.tokens)
                     text = after_thinking(self._text(sample.index))
                     score = await self._scorer.score(text, event.answer, event.tokens)

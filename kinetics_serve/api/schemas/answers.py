@@ -91,6 +91,7 @@ class Bill(Open):
     rounded: Rounded
     stages: list[Stage] | None = Field(None, description="Of a cascade.")
     forced: ForcedAnswers | None = Field(None, description="With force_tokens.")
+    meaning: ScorerBill | None = Field(None, description="Where a model compared what free answers mean.")
     scorer: ScorerBill | None = Field(None, description="Where a scorer was asked for that costs.")
     samples: list[SampleReport] | None = Field(None, description="With include_samples.")
 
