@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 
 from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.answers.behaviour import ProgramRunner
@@ -25,6 +26,7 @@ from kinetics_serve.observability.request_id import RequestIds
 from kinetics_serve.requests import errors
 from kinetics_serve.requests.admission import Admission
 from kinetics_serve.requests.drain import Drain, DrainMiddleware
+from kinetics_serve.requests.plain_http import PlainHttp
 from kinetics_serve.requests.services import Services, Settings
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def create_app(
                 if ledger is not None:
                     await ledger.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its pages need nothing from the internet
         title="Kinetics Serve",
         summary="OpenAI's API with a compute budget.",
         docs_url="/docs",
@@ -91,6 +93,7 @@ def create_app(
     )
     app.state.drain = drain
     app.add_middleware(DrainMiddleware, drain=drain)
+    app.add_middleware(PlainHttp)
     for family in (completions, responses, messages, engine, models, plan, usage):
         app.include_router(family.router, dependencies=[Depends(authenticated)])
     app.include_router(probes.router)

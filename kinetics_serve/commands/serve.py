@@ -76,6 +76,7 @@ def front_end_settings(options: Options, profile: "HardwareProfile") -> "FrontEn
             eflops=servers * options.max_inflight_seconds * profile.flops,
             waiting=ceil(options.max_queue / options.workers),
         ),
+        ready_needs_ledger=options.ready_needs_ledger,
         max_deadline_s=options.max_deadline,
         media_hosts=frozenset(options.allowed_media_host),
         cors_origins=tuple(options.cors_origin),

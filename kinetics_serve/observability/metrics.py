@@ -6,9 +6,16 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
+from kinetics_serve.observability.folder import collector, unchanging
 from kinetics_serve.runner.run import Run
 from kinetics_serve.strategies.state import Status
 
@@ -33,6 +40,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a third more series, which nothing here reads
         self.registry = CollectorRegistry()
         self.eflops = self._counter("kinetics_eflops", "eFLOPs spent, by component", ["component"])
         self.saved = self._counter(
@@ -76,8 +84,10 @@ class Metrics:
         if METRICS_FOLDER not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        folder = os.environ[METRICS_FOLDER]
+        registry.register(collector(folder))
+        with unchanging(folder):
+            return generate_latest(registry)
 
     def queued(self, waiting: int, load: float) -> None:
         """Notes how many requests wait to run, and the share of what may run at once that does."""

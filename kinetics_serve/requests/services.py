@@ -63,6 +63,9 @@ class Settings:
     media_hosts: frozenset[str] = frozenset()
     """Hosts that vLLM may fetch media from for a client."""
 
+    ready_needs_ledger: bool = False
+    """Whether a server whose ledger does not answer says that it is not ready."""
+
     cors_origins: tuple[str, ...] = ()
     """Web pages that may call this server from a browser."""
 

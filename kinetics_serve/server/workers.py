@@ -13,9 +13,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from prometheus_client.multiprocess import mark_process_dead
-
 from kinetics_serve.engine.embedded.supervise import Supervisor
+from kinetics_serve.observability.folder import fold
 from kinetics_serve.observability.metrics import METRICS_FOLDER
 from kinetics_serve.requests.drain import GRACE_S
 from kinetics_serve.server.announce import announce
@@ -145,7 +144,7 @@ class _Process:
             if self._stopping:
                 self.terminate()
             status = await self._process.wait()
-            mark_process_dead(self._process.pid, self.folder)  # type: ignore[no-untyped-call]
+            fold(self._process.pid, self.folder)
             if self._stopping or status == 0:
                 continue
             logger.error("worker %d died (exit status %d)", self._process.pid, status)

@@ -125,6 +125,9 @@ class Options(BaseSettings):
     ledger: SecretStr | None = None
     """Where tenants, keys and quotas are: a file name, or postgresql://USER@HOST/NAME. Every request to /v1 then needs
     a key. Default: no keys and no quotas."""
+    ready_needs_ledger: bool = False
+    """/ready is 503 also where the ledger's database does not answer. With a database that all front-ends share, an
+    outage then takes all of them out of the load balancer."""
     lease_s: Annotated[int, Field(ge=3)] = 60
     """Seconds after which the ledger releases what a crashed front-end reserved."""
     log_level: Literal["debug", "info", "warning"] = "info"
