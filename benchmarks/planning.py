@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.attention_speed import machine
 from kinetics_serve.commands.terminal import chosen_hardware
-from kinetics_serve.cost import DENSE, KVPolicy, Price
+from kinetics_serve.cost import DENSE, Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, ServedPoint
@@ -109,7 +109,7 @@ def planned(aim: str, calibration: Calibration, baseline: FixedPoint, arm_of: Ar
     return choice
 
 
-def served(choice: Choice[Arm], recordings: dict[tuple[str, KVPolicy], Recording]) -> Outcome:
+def served(choice: Choice[Arm], recordings: dict[tuple[str, int | None], Recording]) -> Outcome:
     """A plan on the questions of `recordings`."""
     point = choice.point
     cut = [replace(recordings[arm.key], max_tokens=arm.max_tokens, max_samples=arm.max_samples) for arm in point.arms]
@@ -134,7 +134,7 @@ def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int
         for traces in recordings:
             architecture = calibration.architectures[traces.metadata.model]
             recording = Recording.whole(part(traces, held_out), Price(architecture, hardware.intensity))
-            held[traces.metadata.model, traces.metadata.kv] = recording
+            held[traces.metadata.model, traces.metadata.kv.budget] = recording
         fixed = {
             point.samples: point
             for point in calibration.fixed
@@ -142,7 +142,7 @@ def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int
         }
         for samples in powers_of_two(dense.trials)[1:]:
             baseline = replay_all(
-                [replace(held[dense.metadata.model, DENSE], max_tokens=dense.longest, max_samples=samples)],
+                [replace(held[dense.metadata.model, None], max_tokens=dense.longest, max_samples=samples)],
                 lambda arms, eflops: SelfConsistency(),
                 lambda arms: arms[0].max_samples * arms[0].full_length,
                 repeats=REPEATS,

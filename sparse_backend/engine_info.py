@@ -30,6 +30,8 @@ METRIC = "kinetics_sparse_attention_info"
 DOCUMENTATION = "What sparse attention does in this engine; 1. Without it, attention is dense."
 LABELS = (
     "kv_budget",
+    "min_kv_budget",
+    "min_context",
     "selector",
     "page_size",
     "summary_bytes",
@@ -37,8 +39,12 @@ LABELS = (
     "dense_layers",
     "kv_cache_dtype",
     "device",
+    "tensor_parallel",
     "version",
 )
+SAME_IN_ALL_STAGES = [
+    name for name in LABELS if name not in ("summary_bytes", "sparse_layers", "dense_layers", "version")
+]
 
 
 def note(vllm_config: VllmConfig, stage: int) -> Path:
@@ -62,7 +68,7 @@ def merged(stages: Iterable[dict[str, Any]]) -> dict[str, str]:
     reasons = dict.fromkeys(reason for facts in stages for reason in facts["dense"])
     dense = {reason: [i for facts in stages for i in facts["dense"].get(reason, ())] for reason in reasons}
     return {
-        **{name: str(stages[0][name]) for name in ("kv_budget", "selector", "page_size", "kv_cache_dtype", "device")},
+        **{name: str(stages[0][name]) for name in SAME_IN_ALL_STAGES},
         "summary_bytes": f"{max(facts['summary_bytes'] for facts in stages):g}",
         "sparse_layers": ranges(i for facts in stages for i in facts["sparse"]),
         "dense_layers": "; ".join(f"{reason}: {ranges(layers)}" for reason, layers in dense.items()),
@@ -105,6 +111,9 @@ class EngineInfo(AggregateStatLoggerBase):
     def log_engine_initialized(self) -> None:
         """The engine is up: its workers have left their notes, if it is sparse."""
         if from_additional_config(self.vllm_config.additional_config) is None:
+            return
+        if self.vllm_config.speculative_config is not None:
+            logger.warning("%s: steps that check drafts are dense, so requests are billed as dense", KEY)
             return
         stages = range(self.vllm_config.parallel_config.pipeline_parallel_size)
         try:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from kinetics_serve.cost import DENSE, KVPolicy, Price
+from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.strategies.arm import Arm
 from tests.synthetic import ARCHITECTURE
 
 PRICE = Price(ARCHITECTURE, 300.0)
+PAPER_B200 = GPUS["paper-b200"]
 
 
 def arm_of(

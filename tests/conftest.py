@@ -8,6 +8,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 from tests.fake_vllm import FakeVllm, running_fake_vllm
 from tests.front_ends import listening, wait_until_ready
 
@@ -28,7 +29,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 
 @pytest.fixture(scope="session")
 def front_end(stand_in: FakeVllm) -> Iterator[str]:
-    with listening(create_app([stand_in.url], 562.5, settings=Settings(keep_alive_s=0.2))) as url:
+    with listening(create_app([stand_in.url], PAPER_B200, settings=Settings(keep_alive_s=0.2))) as url:
         yield url
 
 

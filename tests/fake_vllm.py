@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from tests import fake_apis
 
@@ -38,6 +38,13 @@ CONFIG = {
 }
 
 
+SPARSE = {
+    "min_kv_budget": "112", "min_context": "0", "selector": "low_rank", "page_size": "16", "summary_bytes": "54.72",
+    "sparse_layers": "0-1", "dense_layers": "", "device": "cpu", "tensor_parallel": "1", "version": "1", "engine": "0",
+}  # fmt: skip
+"""What the plugin says beside its budget and its KV cache: with heads of 16, summaries of 1.71 vectors a page."""
+
+
 @dataclass
 class FakeVllm:
     """A running one. token_s: seconds per token; tokens: what a sample generates, up to its max_tokens.
@@ -45,7 +52,7 @@ class FakeVllm:
     events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
     requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
     status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
-    healthy: what its /health says.
+    healthy: what its /health says. kv_budget: of the sparse attention that its /metrics tells of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
     clients: the connections that it was sent requests on. shut_down: ends it before its time.
@@ -68,11 +75,25 @@ class FakeVllm:
     headers: dict[str, str] = field(default_factory=dict)
     breaks_after: int | None = None
     healthy: bool = True
+    kv_budget: int | None = None
+    kv_cache_dtype: str = "auto"
     clients: set[Any] = field(default_factory=set)
     shut_down: Callable[[], None] = lambda: None
 
     def sent(self, path: str) -> list[Json]:
         return [body for body in self.requests if body["path"] == path]
+
+
+def metrics_of(fake: FakeVllm) -> str:
+    """What a real engine's /metrics has of itself, sparse attention in both of the model's layers."""
+    cache = f'block_size="128",cache_dtype="{fake.kv_cache_dtype}",enable_prefix_caching="True",engine="0"'
+    lines = ["vllm:num_requests_running 0.0", f"vllm:cache_config_info{{{cache}}} 1.0"]
+    if fake.kv_budget is not None:
+        dtype = "bfloat16" if fake.kv_cache_dtype == "auto" else fake.kv_cache_dtype
+        labels = SPARSE | {"kv_budget": str(fake.kv_budget), "kv_cache_dtype": dtype}
+        said = ",".join(f'{name}="{value}"' for name, value in labels.items())
+        lines.append(f"kinetics_sparse_attention_info{{{said}}} 1.0")
+    return "\n".join([*lines, ""])
 
 
 def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
@@ -94,6 +115,10 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     @app.get("/health")
     async def health() -> Response:
         return Response(status_code=200 if fake.healthy else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return PlainTextResponse(metrics_of(fake))
 
     @app.get("/v1/models")
     async def models() -> Json:

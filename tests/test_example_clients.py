@@ -13,6 +13,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.front_ends import listening
 
@@ -81,7 +82,7 @@ def verifier() -> Iterator[str]:
 
 def test_verifier(vllm: FakeVllm, verifier: str) -> None:
     vllm.word = lambda seed: "56 " if seed == 2 else "54 "
-    app = create_app([vllm.url], 562.5, settings=Settings(verifier_hosts=frozenset({verifier})))
+    app = create_app([vllm.url], PAPER_B200, settings=Settings(verifier_hosts=frozenset({verifier})))
     scorer = {"kind": "http", "url": f"http://{verifier}/score"}
     kinetics = {"budget": {"samples": 4}, "strategy": "best_of_n", "max_samples": 4, "scorer": scorer}
     messages = [{"role": "user", "content": "What is 7 times 8?"}]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -15,7 +15,7 @@ from kinetics_serve.answers.behaviour import ProgramRunner
 from kinetics_serve.api.dependencies import authenticated
 from kinetics_serve.api.routes import completions, engine, messages, models, plan, probes, responses, usage
 from kinetics_serve.api.schemas import openapi
-from kinetics_serve.cost import DENSE, KVPolicy
+from kinetics_serve.cost import HardwareProfile
 from kinetics_serve.engine.client import new_client
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Patience, Upstream
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 def create_app(
     upstreams: Sequence[str],
-    intensity: float,
+    hardware: HardwareProfile,
     architectures: Mapping[str | None, str] = MappingProxyType({}),
     settings: Settings | None = None,
-    kv: KVPolicy = DENSE,
+    kv_budget: int | Literal["auto"] | None = "auto",
     ledger: "Ledger | None" = None,
     upstream_api_key: str | None = None,
     patience: Patience | None = None,
@@ -47,8 +47,8 @@ def create_app(
 ) -> FastAPI:
     """The front-end to the vLLM servers at the URLs `upstreams`.
 
-    intensity: FLOPs per byte of their hardware. architectures: folders or Hugging Face names of their models, where
-    the servers don't tell. kv: how they attend. ledger: tenants and quotas, closed with the app; without one,
+    hardware: theirs. architectures: folders or Hugging Face names of their models, where
+    the servers don't tell. kv_budget: see Pool. ledger: tenants and quotas, closed with the app; without one,
     everybody may do everything. upstream_api_key: what the servers know us by. patience: how long
     they may take. embedded: whether we start them. kv_element_bytes: see Pool.
     """
@@ -63,9 +63,9 @@ def create_app(
         async with new_client(traces.of_clients) as client:
             pool = Pool(
                 [Upstream(url, client, patience, upstream_api_key) for url in upstreams],
-                intensity,
+                hardware,
                 architectures,
-                kv,
+                kv_budget,
                 lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
                 embedded,
                 kv_element_bytes,

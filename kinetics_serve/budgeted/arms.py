@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 from kinetics_serve.budgeted.options import KineticsOptions
 from kinetics_serve.budgeted.prompt import Prompt, prompt_of
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
-from kinetics_serve.engine.pool import AUTO_MODEL, Pool
+from kinetics_serve.engine.pool import AUTO_MODEL, Pool, ServedModel
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.calibration import Calibration
@@ -32,8 +33,8 @@ class LiveArm(Arm):
     prompt: Prompt
 
     def attending(self, kv: KVPolicy) -> "LiveArm":
-        """The same model with another KV budget."""
-        fields = sparse.request_fields(self.prompt.body, kv, self.route.served.kv)
+        """The same model with a KV budget that the engine is told."""
+        fields = sparse.request_fields(self.prompt.body, kv)
         return replace(self, kv=kv, prompt=replace(self.prompt, body=self.prompt.body | fields))
 
     def forcing(self, force_tokens: int) -> Forcing:
@@ -115,12 +116,8 @@ async def _arm(
             'temperature above 0, or the strategy "single"',
             "temperature",
         )
-    if isinstance(options.kv_budget, int) and served.kv.budget is None:
-        raise invalid(
-            f"the engine that serves {served.name!r} runs without sparse attention, so a KV budget of "
-            f'{options.kv_budget} tokens has no effect there: leave kv_budget out or state "dense"',
-            "kinetics.kv_budget",
-        )
+    if isinstance(options.kv_budget, int):
+        _check_kv_budget(options.kv_budget, served)
     prompt_tokens = await route.ask(prompt.count_tokens)
     context = served.card.max_model_len or served.price.architecture.max_context
     room = context - prompt_tokens if context is not None else 2**31
@@ -140,7 +137,23 @@ async def _arm(
         route=route,
         prompt=prompt,
     )
-    return arm.attending(sparse.requested(options.kv_budget, served.kv))
+    return arm if options.kv_budget == "auto" else arm.attending(sparse.requested(options.kv_budget, served.kv))
+
+
+def _check_kv_budget(tokens: int, served: ServedModel) -> None:
+    """Raises ApiError where the model's engine does not attend to so many tokens when asked to."""
+    if served.info.sparse is None:
+        raise invalid(
+            f"the engine that serves {served.name!r} runs without sparse attention, so a KV budget of {tokens} tokens "
+            'has no effect there: leave kv_budget out or state "dense"',
+            "kinetics.kv_budget",
+        )
+    if tokens < served.info.sparse.min_kv_budget:
+        raise invalid(
+            f"a KV budget of {tokens} tokens is less than the engine that serves {served.name!r} can work with: state "
+            f"at least {served.info.sparse.min_kv_budget}",
+            "kinetics.kv_budget",
+        )
 
 
 def _with_calibrated_budgets(
@@ -150,11 +163,15 @@ def _with_calibrated_budgets(
     if calibration is None or options.kv_budget != "auto" or options.strategy != AUTO:
         return arms
     found = {arm.key: arm for arm in arms}
-    known = [calibrated for point in calibration.served for calibrated in point.arms]
+    known = [calibrated.key for point in calibration.served for calibrated in point.arms]
     for arm in arms:
-        engine = arm.route.served.kv
-        for model, kv in [calibrated.key for calibrated in known]:
-            can_run = kv == DENSE or replace(kv, budget=engine.budget) == engine
-            if model == arm.model and can_run and (model, kv) not in found:
-                found[model, kv] = arm.attending(kv)
+        served = arm.route.served
+        least = served.info.sparse.min_kv_budget if served.info.sparse is not None else inf
+        for model, budget in known:
+            if model != arm.model or (model, budget) in found:
+                continue
+            if budget is None:
+                found[model, budget] = arm.attending(DENSE)
+            elif budget >= least:
+                found[model, budget] = arm.attending(sparse.requested(budget, served.kv))
     return list(found.values())

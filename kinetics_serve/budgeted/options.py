@@ -21,7 +21,6 @@ from kinetics_serve.answers.equivalence import AnswerKind, EquivalenceKind
 from kinetics_serve.answers.extract import EXTRACTORS, extractor
 from kinetics_serve.answers.spec import PatternError
 from kinetics_serve.budgeted.stated_budget import BUDGET_HEADER, BudgetOption, EffortOption, header_eflops
-from kinetics_serve.engine.sparse import MIN_KV_BUDGET
 from kinetics_serve.registry import BrokenPart, UnknownPart, did_you_mean
 from kinetics_serve.requests.errors import ApiError, from_validation
 from kinetics_serve.scorers.confidence import ConfidenceScorer
@@ -152,7 +151,7 @@ class KineticsOptions(Strict):
         dict[str, Any], Field(examples=[{"stop_confidence": 0.9}], description=OPTIONS_OF_STRATEGIES)
     ] = {}
     max_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] = 32
-    kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=MIN_KV_BUDGET, strict=True)] = "auto"
+    kv_budget: Literal["auto", "dense"] | Annotated[int, Field(ge=1, strict=True)] = "auto"
     answer: AnswerOption = AnswerOption()
     scorer: ScorerOption = ConfidenceScorer()
     stop_confidence: Probability = 0.95
@@ -204,9 +203,9 @@ class KineticsOptions(Strict):
     @field_validator("kv_budget", mode="before")
     @classmethod
     def known_kv_budget(cls, value: Any) -> Any:
-        if value in ("auto", "dense") or (type(value) is int and value >= MIN_KV_BUDGET):
+        if value in ("auto", "dense") or (type(value) is int and value >= 1):
             return value
-        raise ValueError(f"state auto, dense or a number of tokens from {MIN_KV_BUDGET}")
+        raise ValueError("state auto, dense or a number of tokens")
 
 
 def options_of(

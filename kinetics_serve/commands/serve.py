@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from kinetics_serve.commands.ledger import has_keys, run
 from kinetics_serve.commands.options import load_calibration
@@ -46,7 +46,7 @@ def serve(settings: Settings) -> None:
         if worker is None and options.workers > 1:
             run_workers(options, listener, engine)
         else:
-            run_front_end(options, listener, engine, front_end, profile.intensity, ledger, worker)
+            run_front_end(options, listener, engine, front_end, profile, ledger, worker)
     except EngineError as error:
         for line in error.log_tail:
             errors.print(f"  {line}", markup=False, soft_wrap=True)
@@ -95,21 +95,29 @@ def chosen_architectures(stated: list[str]) -> dict[str | None, str]:
 # ----- checks -----
 
 
-def chosen_kv_budget(options: Options, model: str | None) -> int | None:
-    """KV tokens that the engine attends to; None is dense. model: what an embedded engine serves."""
+def stated_kv_budget(options: Options) -> "int | Literal['auto'] | None":
+    """KV tokens that the engines attend to, by --kv-budget; None is dense."""
+    if options.kv_budget == "auto":
+        return "auto"
+    return None if options.kv_budget == "dense" else int(options.kv_budget)
+
+
+def embedded_kv_budget(options: Options, model: str) -> int | None:
+    """KV tokens that an embedded engine of `model` is started with; None is dense."""
     from kinetics_serve.engine.sparse import default_kv_budget, plugin_installed, speculates
 
-    if options.kv_budget == "auto":
-        return default_kv_budget(model, options.engine_args) if model is not None else None
-    if options.kv_budget == "dense":
+    kv_budget = stated_kv_budget(options)
+    if kv_budget == "auto":
+        return default_kv_budget(model, options.engine_args)
+    if kv_budget is None:
         return None
-    if model is not None and any(argument.startswith("--additional-config") for argument in options.engine_args):
+    if any(argument.startswith("--additional-config") for argument in options.engine_args):
         raise fail("--kv-budget sets the engine's --additional-config: put one of them into the other")
     if speculates(options.engine_args):
-        raise fail("--kv-budget bills steps as sparse that speculative decoding makes dense: drop one of the two")
-    if model is not None and not plugin_installed():
+        raise fail("--kv-budget has no effect on steps that check the drafts of speculative decoding: drop one of them")
+    if not plugin_installed():
         raise fail("--kv-budget needs the vLLM plugin, which this installation lacks: install kinetics-serve again")
-    return int(options.kv_budget)
+    return kv_budget
 
 
 def opened_ledger(options: Options, told: bool) -> "Ledger | None":
@@ -134,8 +142,6 @@ class Engine:
 
     architectures: dict[str | None, str]
     """Folders or names of its models; None stands for every other model."""
-    kv_budget: int | None
-    """None is dense."""
     urls: tuple[str, ...] = ()
     supervisor: "Supervisor | None" = None
 
@@ -143,12 +149,11 @@ class Engine:
         """As a worker sees it, whose parent has started it."""
         if worker is None or worker.engine is None:
             return self
-        return Engine(self.architectures, self.kv_budget, (worker.engine,))
+        return Engine(self.architectures, (worker.engine,))
 
 
 def running_engine(options: Options) -> Engine:
-    architectures = chosen_architectures(options.architecture)
-    return Engine(architectures, chosen_kv_budget(options, None), tuple(options.upstream))
+    return Engine(chosen_architectures(options.architecture), tuple(options.upstream))
 
 
 def embedded_engine(options: Options) -> Engine:
@@ -161,7 +166,7 @@ def embedded_engine(options: Options) -> Engine:
         name, folder = bundled_model.NAME, str(bundled_model.bundled_model(show_model_progress))
     else:
         name, folder = Path(options.model).name if Path(options.model).exists() else options.model, options.model
-    kv_budget = chosen_kv_budget(options, folder)
+    kv_budget = embedded_kv_budget(options, folder)
     supervisor = Supervisor(
         folder,
         served_name=name,
@@ -171,7 +176,7 @@ def embedded_engine(options: Options) -> Engine:
     )
     architectures = chosen_architectures(options.architecture)
     architectures.setdefault(None, folder)
-    return Engine(architectures, kv_budget, supervisor=supervisor)
+    return Engine(architectures, supervisor=supervisor)
 
 
 def listening(options: Options, profile: "HardwareProfile") -> socket.socket:
@@ -200,7 +205,7 @@ def run_front_end(
     listener: socket.socket,
     engine: Engine,
     settings: "FrontEndSettings",
-    intensity: float,
+    profile: "HardwareProfile",
     ledger: "Ledger | None",
     worker: "Worker | None",
 ) -> None:
@@ -208,7 +213,7 @@ def run_front_end(
     from kinetics_serve.server import serve as server
 
     engine = engine.of_worker(worker)
-    app = application(options, engine, settings, intensity, ledger)
+    app = application(options, engine, settings, profile, ledger)
     serving = server.serve(
         app,
         listener,
@@ -222,19 +227,22 @@ def run_front_end(
 
 
 def application(
-    options: Options, engine: Engine, settings: "FrontEndSettings", intensity: float, ledger: "Ledger | None"
+    options: Options,
+    engine: Engine,
+    settings: "FrontEndSettings",
+    profile: "HardwareProfile",
+    ledger: "Ledger | None",
 ) -> "FastAPI":
     from kinetics_serve.api.app import create_app
     from kinetics_serve.engine.embedded.launch import kv_element_bytes
-    from kinetics_serve.engine.sparse import kv_policy
     from kinetics_serve.engine.upstream import Patience
 
     return create_app(
         [engine.supervisor.url] if engine.supervisor is not None else engine.urls,
-        intensity,
+        profile,
         engine.architectures,
         settings,
-        kv_policy(engine.kv_budget),
+        stated_kv_budget(options),
         ledger,
         options.upstream_api_key.get_secret_value() if options.upstream_api_key is not None else None,
         Patience(options.first_token_timeout, options.token_timeout),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kinetics_serve.cost.hardware_profile import GemmDtype
-from kinetics_serve.cost.layers import Layers, layers_of
+from kinetics_serve.cost.layers import AttentionLayers, Layers, layers_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,32 @@ class Architecture:
     def kv_token_bytes(self) -> int:
         """Bytes that one more token adds to the KV cache, while no window is full."""
         return sum(group.stored_bytes(self.kv_bytes) for group in self.layers)
+
+    def on_devices(self, devices: int) -> Architecture:
+        """As tensor parallelism splits it over ``devices``, each of which keeps at least one KV head of every layer."""
+        groups = (
+            replace(group, kv_heads=max(group.kv_heads, devices)) if isinstance(group, AttentionLayers) else group
+            for group in self.layers
+        )
+        return replace(self, layers=tuple(groups))
+
+    def with_sparse_layers(self, count: int) -> Architecture:
+        """As an engine runs it that can make ``count`` of its layers sparse; the others of full attention stay dense.
+
+        Where those have several shapes, the ones that read least count as sparse, so that no bill is too small.
+        """
+        groups: list[Layers] = []
+        for group in sorted(self.layers, key=lambda group: group.read_bytes(self.kv_bytes) / group.count):
+            if not (isinstance(group, AttentionLayers) and group.selectable):
+                groups.append(group)
+                continue
+            sparse = min(group.count, count)
+            count -= sparse
+            if sparse:
+                groups.append(replace(group, count=sparse))
+            if sparse < group.count:
+                groups.append(replace(group, count=group.count - sparse, dense=True))
+        return replace(self, layers=tuple(groups))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Architecture:

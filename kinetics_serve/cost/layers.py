@@ -22,7 +22,9 @@ class AttentionLayers:
     ``count`` layers of ``query_heads`` query heads and ``kv_heads`` KV heads, with keys of ``head_size`` elements and
     values of ``value_size`` (as many, unless given). In tokens, at most one of: ``window``, a sliding window (the token
     itself included); ``chunk``, attention within chunks; ``best``, what an indexer (see ``IndexLayers``) selects. None
-    of them is full attention. ``stores`` is False for layers that read the KV of earlier ones."""
+    of them is full attention. ``stores`` is False for layers that read the KV of earlier ones. ``dense`` layers have
+    full attention and keep it under a KV budget, because the engine can't make them sparse.
+    """
 
     count: int
     query_heads: int
@@ -33,6 +35,7 @@ class AttentionLayers:
     best: int | None = None
     value_size: int | None = None
     stores: bool = True
+    dense: bool = False
     kind: Literal["attention"] = "attention"
 
     state_flops: ClassVar[int] = 0
@@ -54,7 +57,7 @@ class AttentionLayers:
     @property
     def selectable(self) -> bool:
         """Whether a KV budget applies: to full attention only."""
-        return isinstance(self.span, Whole)
+        return isinstance(self.span, Whole) and not self.dense
 
     @property
     def flops(self) -> int:

@@ -14,7 +14,7 @@ from kinetics_serve.cost.cost import ZERO, Cost
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.layers import AttentionLayers
 from kinetics_serve.cost.policy import DENSE, KVPolicy
-from kinetics_serve.cost.sums import sum_capped, sum_whole_pages
+from kinetics_serve.cost.sums import sum_whole_pages
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Price:
         for group in self.architecture.layers:
             cost += Cost(group.state_flops * tokens, group.state_bytes * tokens)
             if isinstance(group, AttentionLayers) and group.selectable:
-                attended = sum_capped(first, last, kv.budget)
+                attended = kv.attended(first, last)
                 cost += self._selection(group, first, last, kv)
             else:
                 attended = group.span.attended(first, last)
@@ -140,10 +140,11 @@ class Price:
         return fits
 
     def _selection(self, group: AttentionLayers, first: int, last: int, kv: KVPolicy) -> Cost:
-        """Scoring every page of the contexts in first..last that exceed the budget."""
-        if kv.budget is None or not kv.summary_vectors:
+        """Scoring every page of the contexts in first..last that are not attended densely."""
+        dense = kv.longest_dense
+        if dense is None or not kv.summary_vectors:
             return ZERO
-        pages = group.count * sum_whole_pages(max(first, kv.budget + 1), last, kv.page_size)
+        pages = group.count * sum_whole_pages(max(first, dense + 1), last, kv.page_size)
         # Whole FLOPs and bytes per page, so that parts of a generation add up exactly.
         elements = kv.summary_vectors * group.head_size
         flops, moved = round(2 * elements), round(elements * self.architecture.kv_bytes)

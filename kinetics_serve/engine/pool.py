@@ -4,12 +4,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from kinetics_serve.cost import DENSE, Architecture, KVPolicy, Price, UnsupportedArchitecture, load_architecture
+from kinetics_serve.cost import (
+    DENSE,
+    Architecture,
+    HardwareProfile,
+    KVPolicy,
+    Price,
+    UnsupportedArchitecture,
+    load_architecture,
+)
 from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
+from kinetics_serve.engine.info import EngineInfo
 from kinetics_serve.engine.routing import choose, prefix_of
 from kinetics_serve.engine.upstream import ModelCard, Upstream
 from kinetics_serve.errors import KineticsError
@@ -43,6 +52,7 @@ class ServedModel:
     """None where its architecture is unknown."""
     kv: KVPolicy = DENSE
     """How the engine attends unless a request says otherwise."""
+    info: EngineInfo = field(default_factory=EngineInfo)
     problem: str | None = None
     """Why it has no price."""
 
@@ -56,24 +66,25 @@ class Pool:
 
     architectures: folders or Hugging Face names by model, where that can't be read from the name that a server loaded
     it by; None stands for every other model.
-    intensity: FLOPs per byte of the upstreams' hardware. kv: how they attend. embedded: they are ours, whose supervisor
-    says why they are down. kv_element_bytes: of their KV caches, where the checkpoints don't say it.
+    hardware: the upstreams'. kv_budget: what an administrator has stated of them, None being dense; they are believed
+    where they say something else. embedded: they are ours, whose supervisor says why they are down. kv_element_bytes:
+    of their KV caches, where neither they nor the checkpoints say it.
     """
 
     def __init__(
         self,
         upstreams: Iterable[Upstream],
-        intensity: float,
+        hardware: HardwareProfile,
         architectures: Mapping[str | None, str] = MappingProxyType({}),
-        kv: KVPolicy = DENSE,
+        kv_budget: int | Literal["auto"] | None = "auto",
         on_health: Callable[[Upstream, bool], None] = lambda upstream, up: None,
         embedded: bool = False,
         kv_element_bytes: int | None = None,
     ) -> None:
         self.upstreams = list(upstreams)
-        self.intensity = intensity
+        self.hardware = hardware
         self._architectures = architectures
-        self._kv = kv
+        self._kv_budget = kv_budget
         self._kv_element_bytes = kv_element_bytes
         self._on_health = on_health
         self._down_level = logging.DEBUG if embedded else logging.WARNING
@@ -147,37 +158,54 @@ class Pool:
         up = problem is None
         if up and not was_up:
             try:
-                cards = await upstream.models()
-                served = [await asyncio.to_thread(self._served, card) for card in cards]
+                info, cards = await upstream.info(), await upstream.models()
+                served = [await asyncio.to_thread(self._served, card, info) for card in cards]
                 self._models[upstream] = {model.name: model for model in served}
                 self._openings[upstream] = openings
             except (EngineUnavailable, EngineRejected, KeyError, ValueError) as error:
-                problem = f"it answers, but its models can't be listed: {error}"
+                problem = f"it answers, but not what it serves: {error}"
                 up = False
         elif not up:
             self._models.pop(upstream, None)
         if up and not was_up:
             self._mentioned_at.pop(upstream, None)
-            logger.info("%s is up", upstream.url)
+            logger.info("%s is up: %s", upstream.url, info)
+            self._compare(upstream, info)
         elif not up and (was_up or time.monotonic() >= self._mentioned_at.get(upstream, float("-inf")) + REMINDER_S):
             self._mentioned_at[upstream] = time.monotonic()
             logger.log(self._down_level, "%s is down: %s", upstream.url, problem)
         self._on_health(upstream, up)
 
-    def _served(self, card: ModelCard) -> ServedModel:
+    def _compare(self, upstream: Upstream, info: EngineInfo) -> None:
+        """Says where an administrator has stated something else than an engine says."""
+        said = info.sparse.kv_budget if info.sparse is not None else None
+        if self._kv_budget not in ("auto", said):
+            message = "%s says that it attends to %s, and --kv-budget %s: requests are priced by what it says"
+            logger.warning(message, upstream.url, _attended(said), _attended(self._kv_budget))
+
+    def _served(self, card: ModelCard, info: EngineInfo) -> ServedModel:
         """The model with its price. Reads its config.json: from disk, or from the Hugging Face hub."""
         root = self._architectures.get(card.name) or self._architectures.get(None) or card.root
         if root not in self._known:
             try:
-                architecture = load_architecture(root)
-                if self._kv_element_bytes is not None:
-                    architecture = replace(architecture, kv_bytes=self._kv_element_bytes)
-                self._known[root] = (architecture, None)
+                self._known[root] = (load_architecture(root), None)
             except (UnsupportedArchitecture, OSError, ValueError) as error:
                 if isinstance(error, UnsupportedArchitecture):
                     self._known[root] = (None, str(error))
                 logger.warning("no price for %s: %s", card.name, error)
-                return ServedModel(card, None, self._kv, str(error))
-        known, problem = self._known[root]
-        price = Price(known, self.intensity) if known is not None else None
-        return ServedModel(card, price, self._kv, problem)
+                return ServedModel(card, None, info.kv_policy(None), info, str(error))
+        checkpoint, problem = self._known[root]
+        if checkpoint is None:
+            return ServedModel(card, None, info.kv_policy(None), info, problem)
+        if self._kv_element_bytes is not None:
+            checkpoint = replace(checkpoint, kv_bytes=self._kv_element_bytes)
+        try:
+            architecture = info.architecture(checkpoint)
+        except ValueError as error:
+            logger.warning("no price for %s: %s", card.name, error)
+            return ServedModel(card, None, info.kv_policy(None), info, str(error))
+        return ServedModel(card, Price.on(architecture, self.hardware), info.kv_policy(architecture), info)
+
+
+def _attended(kv_budget: int | str | None) -> str:
+    return "everything" if kv_budget is None else f"{kv_budget} tokens"

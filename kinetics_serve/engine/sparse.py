@@ -1,7 +1,7 @@
 """What the front-end knows of an engine's sparse attention: its budget, its bill, how a request asks for another.
 
-The engine's side is the vLLM plugin `sparse_backend`; the two meet in vLLM's `additional_config` at the start and in
-`vllm_xargs.kv_budget` per request, and nowhere else.
+The engine's side is the vLLM plugin `sparse_backend`. The two meet in vLLM's `additional_config` at the start, in
+`vllm_xargs.kv_budget` per request, in what the engine says of itself (see `info`), and nowhere else.
 """
 
 import json
@@ -102,8 +102,6 @@ def engine_args(kv_budget: int) -> tuple[str, ...]:
     return ("--additional-config", json.dumps({"sparse_attention": {"kv_budget": kv_budget}}))
 
 
-def request_fields(body: Mapping[str, Any], kv: KVPolicy, engine: KVPolicy) -> dict[str, Any]:
-    """The fields that make vLLM run a request under `kv`; none where that is what the engine does anyway."""
-    if kv == engine:
-        return {}
+def request_fields(body: Mapping[str, Any], kv: KVPolicy) -> dict[str, Any]:
+    """The fields that make vLLM run a request under `kv`, whatever the engine does by itself."""
     return {"vllm_xargs": {**(body.get("vllm_xargs") or {}), "kv_budget": kv.budget or 0}}

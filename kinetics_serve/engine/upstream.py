@@ -14,11 +14,14 @@ import orjson
 
 from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
+from kinetics_serve.engine.info import EngineInfo, read_info
 from kinetics_serve.engine.patient_reader import PatientReader
 from kinetics_serve.observability.request_id import HEADER as REQUEST_ID
 from kinetics_serve.observability.request_id import request_id
 
 logger = logging.getLogger(__name__)
+
+INFO_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 
 HEALTH_TIMEOUT = aiohttp.ClientTimeout(sock_connect=2.0, sock_read=2.0)
 
@@ -77,6 +80,18 @@ class Upstream:
             ModelCard(card["id"], card.get("root") or card["id"], card.get("max_model_len"), card)
             for card in body["data"]
         ]
+
+    async def info(self) -> EngineInfo:
+        """What it says of itself, which is nothing where it has no `/metrics`. Raises ValueError where that can't be
+        understood."""
+        opening = self.client.get(
+            f"{self.url}/metrics", headers=self._authorization, allow_redirects=False, timeout=INFO_TIMEOUT
+        )
+        try:
+            async with opening as response:
+                return read_info(await response.text()) if response.status == 200 else EngineInfo()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineUnavailable(f"/metrics: {str(error) or type(error).__name__}") from error
 
     async def count_tokens(self, body: Json) -> int:
         """The tokens of a prompt: `body` is a `/tokenize` request."""

@@ -52,7 +52,7 @@ async def of_completion(route: Route, tenant: Tenant, completion: type[Completio
         stated = DEFAULT_COMPLETION_TOKENS
     served = route.served
     prompts = await _prompts(route, completion, body, _context(served))
-    return _priced(served, tenant, prompts, n, stated, _kv_policy(body, served.kv))
+    return _priced(served, tenant, prompts, n, stated, _kv_policy(body, served))
 
 
 async def of_message(route: Route, tenant: Tenant, body: Json) -> Tab:
@@ -65,7 +65,7 @@ async def of_message(route: Route, tenant: Tenant, body: Json) -> Tab:
     prompt = _Length(1, _context(route.served))
     if isinstance(tokens := answer.get("input_tokens"), int):
         prompt = _Length(tokens, tokens)
-    return _priced(route.served, tenant, [prompt], 1, max_tokens, _kv_policy(body, route.served.kv))
+    return _priced(route.served, tenant, [prompt], 1, max_tokens, _kv_policy(body, route.served))
 
 
 def _context(served: ServedModel) -> int:
@@ -89,15 +89,15 @@ def _priced(
     return Tab(served.price, kv, len(prompts), prompt_tokens, n, max_tokens)
 
 
-def _kv_policy(body: Json, engine: KVPolicy) -> KVPolicy:
-    """How the engine, whose own policy is `engine`, attends in this request."""
+def _kv_policy(body: Json, served: ServedModel) -> KVPolicy:
+    """How the engine attends in this request."""
     xargs = body.get("vllm_xargs") or {}
     if not isinstance(xargs, dict):
         raise invalid(f"vllm_xargs must be an object, given: {xargs!r:.100}", "vllm_xargs")
     tokens = integer(xargs, "kv_budget", 0, 2**31)
-    if tokens is None or engine.budget is None:
-        return engine
-    return DENSE if tokens == 0 else sparse.requested(max(tokens, sparse.MIN_KV_BUDGET), engine)
+    if tokens is None or served.info.sparse is None:
+        return served.kv
+    return DENSE if tokens == 0 else sparse.requested(max(tokens, served.info.sparse.min_kv_budget), served.kv)
 
 
 async def _prompts(route: Route, completion: type[Completion], body: Json, context: int) -> list[_Length]:

@@ -48,8 +48,9 @@ class CalibratedArm:
     max_samples: int
 
     @property
-    def key(self) -> tuple[str, KVPolicy]:
-        return self.model, self.kv
+    def key(self) -> tuple[str, int | None]:
+        """Model and KV budget."""
+        return self.model, self.kv.budget
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from math import sqrt
 from statistics import stdev
 from typing import Generic, TypeVar
 
-from kinetics_serve.cost import KVPolicy, Price
+from kinetics_serve.cost import Price
 from kinetics_serve.errors import KineticsError
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, ServedPoint
 from kinetics_serve.strategies.arm import Arm
@@ -94,7 +94,7 @@ def choose_for_accuracy(calibration: Calibration, accuracy: float, arm_of: ArmOf
     enough = [choice for choice in choices if choice.point.accuracy.mean >= accuracy]
     if not enough:
         raise AccuracyOutOfReach(accuracy, max((choice.point.accuracy.mean for choice in choices), default=None))
-    full: dict[tuple[str, KVPolicy], int] = {}
+    full: dict[tuple[str, int | None], int] = {}
     for choice in choices:
         arm = choice.point.arm
         full[arm.key] = max(arm.max_tokens, full.get(arm.key, 0))
@@ -132,7 +132,7 @@ def _error(point: ServedPoint, plain: ServedPoint) -> float:
     return stdev(differences) / sqrt(len(differences))
 
 
-def fitting(arms: Mapping[tuple[str, KVPolicy], ArmT]) -> ArmOf[ArmT]:
+def fitting(arms: Mapping[tuple[str, int | None], ArmT]) -> ArmOf[ArmT]:
     """For a request that may run on these arms, by their keys: no longer samples than it allows."""
 
     def arm_of(calibrated: CalibratedArm) -> ArmT | None:

@@ -27,8 +27,9 @@ class Arm:
     )
 
     @property
-    def key(self) -> tuple[str, KVPolicy]:
-        return self.model, self.kv
+    def key(self) -> tuple[str, int | None]:
+        """Model and KV budget."""
+        return self.model, self.kv.budget
 
     @property
     def full_length(self) -> int:

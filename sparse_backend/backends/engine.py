@@ -11,6 +11,7 @@ from vllm.config import VllmConfig, get_layers_from_vllm_config
 from vllm.logger import init_logger
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.utils import extract_layer_index
+from vllm.platforms import current_platform
 
 from sparse_backend.backends.layers import dense_reason
 from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
@@ -95,13 +96,16 @@ class Engine:
                 dense.setdefault(reason, []).append(extract_layer_index(name))
         facts = {
             "kv_budget": self.config.kv_budget,
+            "min_kv_budget": self.config.min_budget,
+            "min_context": self.config.min_context,
             "selector": self.config.selector,
             "page_size": self.config.page_size,
             "summary_bytes": max((tile_bytes(h) / h.pages_of_tile for h in heads), default=0),
             "sparse": list(map(extract_layer_index, sparse)),
             "dense": dense,
             "kv_cache_dtype": dtype if cache_dtype == "auto" else cache_dtype,
-            "device": self.vllm_config.device_config.device_type,
+            "device": current_platform.get_device_name(),
+            "tensor_parallel": parallel.tensor_parallel_size,
         }
         publish(self.vllm_config, stage, facts)
 

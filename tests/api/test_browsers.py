@@ -5,12 +5,13 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 
 PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "POST"}
 
 
 def client(*origins: str) -> httpx.AsyncClient:
-    app = create_app(["http://127.0.0.1:9"], 1.0, settings=Settings(cors_origins=origins))
+    app = create_app(["http://127.0.0.1:9"], PAPER_B200, settings=Settings(cors_origins=origins))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics")
 
 

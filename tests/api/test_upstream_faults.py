@@ -11,6 +11,7 @@ import pytest
 from kinetics_serve.api.app import create_app
 from kinetics_serve.engine.upstream import Patience
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving
 
@@ -31,7 +32,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 @pytest.fixture
 async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
     fake.events, fake.api_key, fake.status, fake.headers = None, None, 200, {}
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         yield client
 
 
@@ -148,7 +149,7 @@ async def test_an_overloaded_server_is_reported_with_its_own_retry_after(
 
 async def test_a_clients_own_key_stays_here(fake: FakeVllm) -> None:
     fake.events, fake.status, fake.api_key = None, 200, "ours"
-    async with serving(create_app([fake.url], 562.5, upstream_api_key="ours")) as client:
+    async with serving(create_app([fake.url], PAPER_B200, upstream_api_key="ours")) as client:
         for fields in ({}, {"kinetics": None}):
             response = await client.post(
                 "/v1/chat/completions",
@@ -161,7 +162,7 @@ async def test_a_clients_own_key_stays_here(fake: FakeVllm) -> None:
 @pytest.mark.parametrize("fields", [{"stream": True}, {"kinetics": None, "stream": True}])
 async def test_a_stream_that_breaks_off_ends_with_an_error(fake: FakeVllm, fields: dict[str, Any]) -> None:
     fake.events, fake.api_key, fake.status, fake.breaks_after = None, None, 200, 3
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         response = await client.post("/v1/chat/completions", json={"model": MODEL} | BUDGETED | fields)
     fake.breaks_after = None
     assert response.status_code == 200
@@ -173,7 +174,7 @@ async def test_the_servers_own_deadline_ends_every_request(fake: FakeVllm) -> No
     fake.events, fake.api_key, fake.status, fake.token_s = None, None, 200, 0.1
     fields = {"model": MODEL} | BUDGETED
     settings = Settings(max_deadline_s=0.35)
-    async with serving(create_app([fake.url], 562.5, settings=settings)) as client:
+    async with serving(create_app([fake.url], PAPER_B200, settings=settings)) as client:
         budgeted, longer, plain, stream = await asyncio.gather(
             client.post("/v1/chat/completions", json=fields),
             client.post("/v1/chat/completions", json=fields | {"kinetics": BUDGETED["kinetics"] | {"deadline_s": 9}}),
@@ -191,7 +192,7 @@ async def test_the_servers_own_deadline_ends_every_request(fake: FakeVllm) -> No
 @pytest.mark.parametrize("fields", [{}, {"stream": True}, {"kinetics": None, "stream": True}])
 async def test_a_server_that_takes_too_long_is_given_up(fake: FakeVllm, fields: dict[str, Any]) -> None:
     fake.events, fake.api_key, fake.status, fake.first_token_s = None, None, 200, 0.5
-    async with serving(create_app([fake.url], 562.5, patience=Patience(first_token_s=0.1))) as client:
+    async with serving(create_app([fake.url], PAPER_B200, patience=Patience(first_token_s=0.1))) as client:
         response = await client.post("/v1/chat/completions", json={"model": MODEL} | BUDGETED | fields)
     fake.first_token_s = 0
     assert (response.status_code, response.json()["error"]["code"]) == (504, "engine_timeout")

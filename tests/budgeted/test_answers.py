@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 
 QUESTION = "Which city is the capital of France?\nA. Lyon\nB. Paris\nC. Nice"
@@ -22,7 +23,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 
 @pytest.fixture
 async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app([fake.url], 562.5)
+    app = create_app([fake.url], PAPER_B200)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=60) as client,

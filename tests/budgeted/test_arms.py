@@ -14,6 +14,7 @@ from kinetics_serve.engine.sparse import kv_policy
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, ServedPoint
 from kinetics_serve.requests.services import Settings
 from kinetics_serve.traces.intervals import Interval
+from tests.arms import PAPER_B200
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, FakeVllm, running_fake_vllm
 
 ARCHITECTURE = read_config(CONFIG, "fake")
@@ -43,11 +44,12 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 
 @asynccontextmanager
 async def front_end(
-    fake: FakeVllm, known: Calibration | None, kv: KVPolicy = DENSE
+    fake: FakeVllm, known: Calibration | None, kv_budget: int | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     fake.word = lambda seed: "7 "
     fake.requests.clear()
-    app = create_app([fake.url], 562.5, settings=Settings(calibration=known), kv=kv)
+    fake.kv_budget = kv_budget
+    app = create_app([fake.url], PAPER_B200, settings=Settings(calibration=known))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=30) as client,
@@ -134,7 +136,7 @@ async def test_an_open_kv_budget_is_chosen_by_the_calibration_and_a_stated_one_i
     known = calibration(
         point(MODEL, 0.5, 4, kv_policy(512)), point(MODEL, 0.6, 4, kv_policy(128)), point(MODEL, 0.4, 4)
     )
-    async with front_end(fake, known, kv_policy(512)) as client:
+    async with front_end(fake, known, 512) as client:
         chosen = (await ask(client, MODEL)).json()["kinetics"]
         sent = fake.sent("/v1/chat/completions")[-1]
         stated = (await ask(client, MODEL, kv_budget=512)).json()["kinetics"]

@@ -82,9 +82,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, calibration: Calibration) -> I
     folder = tmp_path_factory.mktemp("model")
     (folder / "config.json").write_text(json.dumps(CONFIG))
     engine_url, engine = start(upstream(folder))
-    front_url, front = start(
-        create_app([engine_url], GPUS["b200"].intensity, settings=Settings(calibration=calibration))
-    )
+    front_url, front = start(create_app([engine_url], GPUS["b200"], settings=Settings(calibration=calibration)))
     while httpx.get(f"{front_url}/ready").status_code != 200:
         time.sleep(0.05)
     yield front_url

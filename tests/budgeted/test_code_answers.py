@@ -8,6 +8,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 from tests.serving import serving
 
@@ -44,7 +45,7 @@ async def ask(client: httpx.AsyncClient, answer: dict[str, Any], path: str = "/v
 
 
 async def test_programs_vote_by_what_they_do_and_those_that_fail_say_why(fake: FakeVllm) -> None:
-    async with serving(create_app([fake.url], 562.5, settings=Settings(allow_code=True))) as client:
+    async with serving(create_app([fake.url], PAPER_B200, settings=Settings(allow_code=True))) as client:
         bill = (await ask(client, {"kind": "code", "tests": TESTS})).json()["kinetics"]
     assert [vote["count"] for vote in bill["votes"]] == [2, 1]
     assert bill["answer"] == "print(sum(map(int, input().split())))"
@@ -56,7 +57,7 @@ async def test_programs_vote_by_what_they_do_and_those_that_fail_say_why(fake: F
 
 async def test_no_program_runs_unless_the_administrator_allows_it(fake: FakeVllm) -> None:
     fake.requests.clear()
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         for path in ("/v1/chat/completions", "/v1/kinetics/plan"):
             response = await ask(client, {"kind": "code", "tests": TESTS}, path)
             assert response.status_code == 403
@@ -80,7 +81,7 @@ async def test_no_program_runs_unless_the_administrator_allows_it(fake: FakeVllm
     ],
 )
 async def test_tests_that_make_no_sense_are_refused(fake: FakeVllm, answer: dict[str, Any], words: str) -> None:
-    async with serving(create_app([fake.url], 562.5, settings=Settings(allow_code=True))) as client:
+    async with serving(create_app([fake.url], PAPER_B200, settings=Settings(allow_code=True))) as client:
         response = await ask(client, answer)
     assert response.status_code == 400
     assert words in response.json()["error"]["message"]
@@ -91,7 +92,7 @@ async def test_a_function_of_each_sample_is_called(fake: FakeVllm) -> None:
     word, fake.word = fake.word, lambda seed: f"```python\n{bodies[seed % 3]}\n```"
     tests = {"inputs": [[1, 2], [2, 2]], "function": "add"}
     try:
-        async with serving(create_app([fake.url], 562.5, settings=Settings(allow_code=True))) as client:
+        async with serving(create_app([fake.url], PAPER_B200, settings=Settings(allow_code=True))) as client:
             bill = (await ask(client, {"kind": "code", "tests": tests})).json()["kinetics"]
     finally:
         fake.word = word

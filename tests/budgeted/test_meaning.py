@@ -8,6 +8,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import Price, read_config
+from tests.arms import PAPER_B200
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 from tests.serving import serving
 
@@ -58,14 +59,14 @@ def counts(bill: dict[str, Any]) -> dict[str, int]:
 
 
 async def test_texts_of_which_each_follows_from_the_other_are_one_answer(fake: FakeVllm) -> None:
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         bill = (await ask(client, JUDGE)).json()["kinetics"]
     assert counts(bill) == {"It is Paris": 3, "Rome": 1, "Paris, in France": 1}
     assert bill["answer_kind"] == "text"
 
 
 async def test_texts_whose_embeddings_are_near_are_one_answer(fake: FakeVllm) -> None:
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         strict = (await ask(client, EMBEDDING)).json()["kinetics"]
         loose = (await ask(client, EMBEDDING | {"threshold": 0.94})).json()["kinetics"]
     assert counts(strict) == {"It is Paris": 3, "Rome": 1, "Paris, in France": 1}
@@ -73,7 +74,7 @@ async def test_texts_whose_embeddings_are_near_are_one_answer(fake: FakeVllm) ->
 
 
 async def test_what_comparing_cost_is_on_the_bill_and_inside_the_budget(fake: FakeVllm) -> None:
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         judged = (await ask(client, JUDGE)).json()["kinetics"]
         asked = [body for body in fake.sent("/v1/chat/completions") if "structured_outputs" in body]
         embedded = (await ask(client, EMBEDDING)).json()["kinetics"]
@@ -90,7 +91,7 @@ async def test_what_comparing_cost_is_on_the_bill_and_inside_the_budget(fake: Fa
 
 
 async def test_comparisons_are_reserved_with_each_sample(fake: FakeVllm) -> None:
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         plain = (await ask(client, JUDGE, budget={"samples": 2}, answer={"kind": "text"})).json()["kinetics"]
         few = (await ask(client, JUDGE, budget={"samples": 2})).json()
         judged = (await ask(client, JUDGE, budget={"eflops": 10 * plain["budget_eflops"]})).json()["kinetics"]
@@ -100,7 +101,7 @@ async def test_comparisons_are_reserved_with_each_sample(fake: FakeVllm) -> None
 
 
 async def test_samples_are_compared_with_the_first_groups_only(fake: FakeVllm) -> None:
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         answer = {"kind": "text", "extractor": "last_line", "meaning": JUDGE | {"max_groups": 1}}
         bill = (await ask(client, JUDGE, answer=answer)).json()["kinetics"]
     assert counts(bill) == {"It is Paris": 3, "Rome": 1, "Paris, in France": 1}
@@ -110,7 +111,7 @@ async def test_samples_are_compared_with_the_first_groups_only(fake: FakeVllm) -
 
 
 async def test_a_scorer_and_a_meaning_are_billed_apart(fake: FakeVllm) -> None:
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         scorer = {"kind": "reward_model", "model": OTHER_MODEL}
         bill = (await ask(client, JUDGE, strategy="weighted_vote", scorer=scorer)).json()["kinetics"]
     scored = len(fake.sent("/classify"))
@@ -133,7 +134,7 @@ async def test_a_scorer_and_a_meaning_are_billed_apart(fake: FakeVllm) -> None:
 async def test_a_meaning_that_can_not_be_used_is_refused(
     fake: FakeVllm, kind: str, meaning: dict[str, Any], words: str
 ) -> None:
-    async with serving(create_app([fake.url], 562.5)) as client:
+    async with serving(create_app([fake.url], PAPER_B200)) as client:
         response = await ask(client, {}, answer={"kind": kind, "meaning": meaning})
     assert response.status_code in (400, 404)
     assert words in response.json()["error"]["message"]
@@ -144,7 +145,7 @@ async def test_a_meaning_that_can_not_be_used_is_refused(
 async def test_a_model_that_can_not_compare_fails_the_request_clearly(fake: FakeVllm) -> None:
     embedding, fake.embedding = fake.embedding, lambda text: [0.0, 0.0]
     try:
-        async with serving(create_app([fake.url], 562.5)) as client:
+        async with serving(create_app([fake.url], PAPER_B200)) as client:
             response = await ask(client, EMBEDDING)
     finally:
         fake.embedding = embedding

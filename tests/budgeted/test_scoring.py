@@ -11,6 +11,7 @@ import pytest
 from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import Price, read_config
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 from tests.fake_vllm import CONFIG, MODEL, OTHER_MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 
 SCORERS: dict[str, dict[str, Any]] = {
@@ -34,7 +35,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 
 @asynccontextmanager
 async def front_end(fake: FakeVllm, settings: Settings | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app([fake.url], 562.5, settings=settings)
+    app = create_app([fake.url], PAPER_B200, settings=settings)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=30) as client,

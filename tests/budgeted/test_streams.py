@@ -8,6 +8,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.front_ends import listening
 
@@ -93,7 +94,7 @@ def test_a_client_can_do_without_comments(url: str, vllm: FakeVllm, progress: bo
 def test_a_server_can_do_without_comments(vllm: FakeVllm) -> None:
     vllm.token_s, vllm.tokens = 0.7, 2
     path, body = ASKS[0]
-    with listening(create_app([vllm.url], 562.5, settings=Settings(keep_alive_s=0))) as url:
+    with listening(create_app([vllm.url], PAPER_B200, settings=Settings(keep_alive_s=0))) as url:
         blocks = stream(url, path, body, strategy="single")
     assert not [block for block in blocks if block.startswith(":")]
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 
 WAYS = ['{"city": "Rome", "degrees": 20}', '{"degrees": 20.0,\n "city": "Rome"}', '{"city": "rome", "degrees": 20}']
@@ -26,7 +27,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 @pytest.fixture
 async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
     fake.events = None
-    app = create_app([fake.url], 562.5)
+    app = create_app([fake.url], PAPER_B200)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=30) as client,

@@ -76,7 +76,7 @@ BAD: dict[str, tuple[dict[str, Any] | bytes, int, str, str]] = {
     "stop_confidence": (budgeted(stop_confidence=1.5), 400, "invalid_request", "less than or equal to 1"),
     "deadline": (budgeted(deadline_s=-1), 400, "invalid_request", "greater than 0"),
     "max_samples": (budgeted(max_samples=0), 400, "invalid_request", "greater than or equal to 1"),
-    "kv_budget": (budgeted(kv_budget=50), 400, "invalid_request", "a number of tokens from 112"),
+    "kv_budget": (budgeted(kv_budget=50), 400, "invalid_request", "state at least 112"),
     "unknown model": (chat(model="gpt-9"), 404, "model_not_found", MODEL),
     "model no text": (chat(model=7), 400, "invalid_request", "model must be a text"),
     "no messages": ({"kinetics": {"budget": {"samples": 1}}}, 400, "invalid_request", "messages"),

@@ -1,22 +1,19 @@
 """What a real server decided is what a replay of its own samples decides."""
 
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from kinetics_serve.cost import Price, load_architecture
-from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.engine.embedded import bundled_model
-from kinetics_serve.engine.embedded.launch import kv_element_bytes
-from kinetics_serve.engine.sparse import kv_policy
+from kinetics_serve.engine.info import read_info
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import Run
 from kinetics_serve.strategies.spec import policy_of
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces.traces import Trial
-from tests.arms import arm_of
+from tests.arms import PAPER_B200, arm_of
 from tests.e2e.conftest import MODEL, Server
 
 MAX_TOKENS = 48
@@ -50,10 +47,11 @@ def test_a_real_servers_samples_replayed_lead_to_the_same_decisions(server: Serv
     }
     served = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=300).json()
     bill = served["kinetics"]
-    architecture = load_architecture(bundled_model.bundled_model())
-    kv_bytes = kv_element_bytes(()) or architecture.kv_bytes  # what the embedded engine keeps on this CPU
-    price = Price(replace(architecture, kv_bytes=kv_bytes), GPUS["paper-b200"].intensity)
-    kv = kv_policy(None if bill["kv_budget"] == "dense" else bill["kv_budget"])
+    engine = read_info(httpx.get(f"{server.engine_url}/metrics").text)
+    architecture = engine.architecture(load_architecture(bundled_model.bundled_model()))
+    price = Price.on(architecture, PAPER_B200)
+    kv = engine.kv_policy(architecture)
+    assert (kv.budget or "dense") == bill["kv_budget"]
     arm = arm_of(served["usage"]["prompt_tokens"], MAX_TOKENS, 6, kv, price)
     trials = [recorded(sample) for sample in bill["samples"]]
     run = Run(policy_of(strategy, {}), [arm], bill["budget_eflops"])

@@ -16,14 +16,13 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import Price, load_architecture
-from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.engine.embedded import bundled_model
 from kinetics_serve.engine.embedded.launch import engine_command, engine_environment
+from tests.arms import PAPER_B200
 from tests.e2e.conftest import MODEL, START_TIMEOUT_S, Server, free_port
 
 QUESTION = "What is 7 times 8?"
 REWARD_MODEL = "reward"
-INTENSITY = GPUS["paper-b200"].intensity
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ async def test_a_real_classifiers_favourite_wins_and_its_reading_is_on_the_bill(
     }
     messages = [{"role": "user", "content": QUESTION}]
     body = {"model": MODEL, "messages": messages, "max_tokens": 100, "temperature": 0.7, "seed": 2}
-    app = create_app([server.engine_url, classifier.url], INTENSITY)
+    app = create_app([server.engine_url, classifier.url], PAPER_B200)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=300) as client,
@@ -131,7 +130,7 @@ async def test_a_real_classifiers_favourite_wins_and_its_reading_is_on_the_bill(
     assert len({sample["score"] for sample in finished}) > 1
     favourite = max(finished, key=lambda sample: (sample["score"], -sample["index"]))
     assert answer["choices"][0]["message"]["content"] == favourite["text"]
-    price = Price(load_architecture(classifier.folder), INTENSITY)
+    price = Price.on(load_architecture(classifier.folder), PAPER_B200)
     read = sum(price.eflops(price.sample(tokens, 0)) for _, tokens in asked)
     assert bill["scorer"]["spent_eflops"] == pytest.approx(read, rel=1e-6)
     assert bill["scorer"]["spent_eflops"] < bill["spent_eflops"] <= bill["budget_eflops"]

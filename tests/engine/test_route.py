@@ -11,6 +11,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.engine.route import MAX_RETRIES
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving
 
@@ -36,7 +37,7 @@ def fakes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FakeVllm]]:
 
 @pytest.fixture
 async def client(fakes: list[FakeVllm]) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(create_app([fake.url for fake in fakes], 562.5)) as client:
+    async with serving(create_app([fake.url for fake in fakes], PAPER_B200)) as client:
         while await metric(client, "kinetics_upstream_up") < len(fakes):
             await asyncio.sleep(0.01)
         yield client

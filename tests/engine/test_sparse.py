@@ -28,14 +28,14 @@ def test_the_bill_covers_the_summaries_that_are_read(head_size: int) -> None:
     assert vectors > 0.8 * sparse.SUMMARY_VECTORS
 
 
-def test_a_request_asks_for_what_differs_from_the_engines_own() -> None:
+def test_a_stated_budget_is_always_sent() -> None:
     engine = sparse.kv_policy(1024)
-    assert sparse.request_fields({}, sparse.requested("auto", engine), engine) == {}
-    assert sparse.request_fields({}, sparse.requested("dense", engine), engine) == {"vllm_xargs": {"kv_budget": 0}}
+    assert sparse.request_fields({}, sparse.requested("dense", engine)) == {"vllm_xargs": {"kv_budget": 0}}
+    assert sparse.request_fields({}, sparse.requested("dense", DENSE)) == {"vllm_xargs": {"kv_budget": 0}}
     body = {"vllm_xargs": {"other": 1}}
-    fields = sparse.request_fields(body, sparse.requested(512, engine), engine)
+    fields = sparse.request_fields(body, sparse.requested(512, engine))
     assert fields == {"vllm_xargs": {"other": 1, "kv_budget": 512}}
-    assert sparse.request_fields({}, sparse.requested("dense", DENSE), DENSE) == {}
+    assert sparse.requested("auto", engine) is engine
 
 
 def test_an_embedded_engine_is_sparse_where_the_plugin_works(tmp_path: Path) -> None:

@@ -53,9 +53,10 @@ def test_n_completions_are_paid_n_times(server: FrontEnd, path: str) -> None:
 
 def test_a_kv_budget_is_charged_where_the_engine_is_sparse(fake: FakeVllm, folder: Path, tmp_path: Path) -> None:
     fake.tokens = 2000
+    fake.kv_budget = 512
     body = QUESTION | {"max_tokens": 2000}
     spent = []
-    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", "--kv-budget", "512") as server:
+    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log") as server:
         for number, xargs in enumerate(({}, {"kv_budget": 256}, {"kv_budget": 0})):
             key = server.key(str(number))
             assert server.ask(key, body | {"vllm_xargs": xargs}).status_code == 200

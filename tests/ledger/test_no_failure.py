@@ -7,10 +7,13 @@ from hypothesis import HealthCheck, given, settings
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.api.schemas.openapi import STREAMED
+from tests.arms import PAPER_B200
 from tests.ledger.server import FrontEnd, bearer
 from tests.openapi_document import operations
 
-METERED = [operation for operation in operations(create_app(["http://127.0.0.1:9"], 1.0)) if operation.path in STREAMED]
+METERED = [
+    operation for operation in operations(create_app(["http://127.0.0.1:9"], PAPER_B200)) if operation.path in STREAMED
+]
 
 
 @pytest.mark.parametrize("operation", METERED, ids=lambda operation: operation.label)

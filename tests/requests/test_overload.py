@@ -14,7 +14,7 @@ from kinetics_serve.engine.upstream import ModelCard
 from kinetics_serve.requests import load
 from kinetics_serve.requests.admission import Capacity, Load
 from kinetics_serve.requests.services import Settings
-from tests.arms import arm_of
+from tests.arms import PAPER_B200, arm_of
 from tests.fake_vllm import CONFIG, CONTEXT, MODEL, FakeVllm, running_fake_vllm
 from tests.serving import metric, serving
 
@@ -47,7 +47,7 @@ def fake(shared_fake: FakeVllm) -> FakeVllm:
 async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
     """Of a front-end that runs two samples at once, and lets one request wait."""
     settings = Settings(capacity=Capacity(samples=2, waiting=1))
-    async with serving(create_app([fake.url], 562.5, settings=settings)) as client:
+    async with serving(create_app([fake.url], PAPER_B200, settings=settings)) as client:
         yield client
 
 
@@ -83,7 +83,7 @@ async def test_requests_wait_while_there_is_room_to_and_are_refused_then(
 @each_kind
 async def test_a_client_that_leaves_the_queue_makes_room(fake: FakeVllm, kind: str) -> None:
     settings = Settings(capacity=Capacity(samples=2, waiting=1))
-    async with serving(create_app([fake.url], 562.5, settings=settings), socket=True) as client:
+    async with serving(create_app([fake.url], PAPER_B200, settings=settings), socket=True) as client:
         fake.first_token_s = 0.5
         first = asyncio.create_task(client.post(CHAT, json=KINDS["budgeted"]))
         await until_sent(fake, 1)
@@ -112,7 +112,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_an_error(client: httpx.Asy
 async def test_the_servers_deadline_passes_in_the_queue_like_a_requests_own(fake: FakeVllm, kind: str) -> None:
     fake.token_s = 0.2
     settings = Settings(capacity=Capacity(samples=1), max_deadline_s=0.5)
-    async with serving(create_app([fake.url], 562.5, settings=settings)) as client:
+    async with serving(create_app([fake.url], PAPER_B200, settings=settings)) as client:
         first = asyncio.create_task(client.post(CHAT, json=PLAIN | {"stream": True}))  # has begun, so it may last
         await until_sent(fake, 1)
         late = await client.post(CHAT, json=KINDS[kind])

@@ -12,6 +12,7 @@ from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import DENSE, Price, read_config
 from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.sources.forced import CUE, Forcing, forced_body
+from tests.arms import PAPER_B200
 from tests.fake_vllm import CONFIG, CONTEXT, MODEL, PROMPT_TOKENS, FakeVllm, running_fake_vllm
 
 PRICE = Price(read_config(CONFIG, "fake"), 562.5)
@@ -31,7 +32,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 @pytest.fixture
 async def client(fake: FakeVllm) -> AsyncIterator[httpx.AsyncClient]:
     fake.requests.clear()
-    app = create_app([fake.url], 562.5)
+    app = create_app([fake.url], PAPER_B200)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics", timeout=30) as client,

@@ -19,12 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 pytest.importorskip("vllm")
 
+from kinetics_serve.engine.info import read_info
 from sparse_backend import engine_info
 from sparse_backend.engine_info import EngineInfo, merged, ranges
 from tests.sparse_backend.engines import gemma, save
 
 FACTS: dict[str, Any] = {
-    "kv_budget": 256, "selector": "low_rank", "page_size": 16, "summary_bytes": 190.5, "sparse": [0, 2, 1, 5],
+    "kv_budget": 256, "min_kv_budget": 112, "min_context": 0, "selector": "low_rank", "page_size": 16,
+    "summary_bytes": 190.5, "sparse": [0, 2, 1, 5], "tensor_parallel": 1,
     "dense": {"sliding window": [3, 4]}, "kv_cache_dtype": "bfloat16", "device": "cpu",
 }  # fmt: skip
 
@@ -45,7 +47,9 @@ def test_pipeline_stages_say_it_together() -> None:
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, additional_config: dict[str, Any]) -> Any:
     monkeypatch.setattr(engine_info, "envs", SimpleNamespace(VLLM_RPC_BASE_PATH=str(tmp_path)))
     parallel = SimpleNamespace(pipeline_parallel_size=1)
-    return SimpleNamespace(additional_config=additional_config, instance_id="a1", parallel_config=parallel)
+    return SimpleNamespace(
+        additional_config=additional_config, instance_id="a1", parallel_config=parallel, speculative_config=None
+    )
 
 
 def test_an_engine_that_left_no_note_says_nothing_and_a_warning_says_so(
@@ -54,6 +58,11 @@ def test_an_engine_that_left_no_note_says_nothing_and_a_warning_says_so(
     monkeypatch.setattr(engine_info, "gauge", lambda: pytest.fail("there is nothing to say"))
     EngineInfo(config(tmp_path, monkeypatch, {}), [0]).log_engine_initialized()
     assert not caplog.records
+    drafting = config(tmp_path, monkeypatch, {"sparse_attention": {"kv_budget": 256}})
+    drafting.speculative_config = object()
+    EngineInfo(drafting, [0]).log_engine_initialized()
+    assert "steps that check drafts are dense" in caplog.text
+    caplog.clear()
     asked = config(tmp_path, monkeypatch, {"sparse_attention": {"kv_budget": 256}})
     EngineInfo(asked, [0]).log_engine_initialized()
     assert "billed as dense" in caplog.text
@@ -87,6 +96,7 @@ def test_a_server_says_what_it_does(multiprocess: bool, tmp_path: Path) -> None:
     samples = {s.name: s.labels for family in text_string_to_metric_families(text) for s in family.samples}
     said = samples["kinetics_sparse_attention_info"]
     assert said["kv_budget"] == "256"
+    assert (said["min_kv_budget"], said["min_context"], said["tensor_parallel"]) == ("112", "0", "1")
     assert said["selector"] == "low_rank"
     assert said["sparse_layers"] == "1"
     assert said["dense_layers"] == "sliding window: 0,2"
@@ -95,6 +105,11 @@ def test_a_server_says_what_it_does(multiprocess: bool, tmp_path: Path) -> None:
     assert float(said["summary_bytes"]) > 0
     # What vLLM says itself, and a front-end needs too.
     cache = samples["vllm:cache_config_info"]
+    info = read_info(text)
+    assert info.sparse is not None
+    assert (info.sparse.kv_budget, info.sparse.layers, info.kv_cache_dtype) == (256, 1, "bfloat16")
+    assert info.sparse.summary_bytes == float(said["summary_bytes"])
+    assert (info.kv_block, info.device, info.tensor_parallel) == (128, "cpu", 1)
     assert (cache["block_size"], cache["cache_dtype"], cache["enable_prefix_caching"]) == ("128", "auto", "True")
 
 

@@ -91,8 +91,8 @@ class Options(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port to listen on."""
     kv_budget: str = "auto"
-    """KV tokens that a sample attends to, or dense. It configures the embedded engine, and says how upstreams were
-    configured. auto: 1024 for an embedded engine on CPUs, dense for upstreams."""
+    """KV tokens that a sample attends to on the embedded engine, or dense. auto: 1024 on CPUs, dense elsewhere.
+    Upstreams say themselves how they attend; the log warns of one that says something else than is stated here."""
     hardware: str | None = None
     """What eFLOPs are counted for: a GPU such as b200, or cpu. Default: what is here."""
     effort: Annotated[dict[str, float], NoDecode, BeforeValidator(_efforts)] = EFFORTS

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from kinetics_serve.api.app import create_app
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.openapi_document import document_of, operations, undescribed
 
@@ -67,7 +68,7 @@ def test_our_answers_have_no_field_that_the_document_lacks(url: str, vllm: FakeV
 
 
 # Not by schemathesis' own pytest plugin, which does not run under pytest 9.2.
-OPERATIONS = operations(create_app(["http://127.0.0.1:9"], 1.0))
+OPERATIONS = operations(create_app(["http://127.0.0.1:9"], PAPER_B200))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
