@@ -30,7 +30,9 @@ from kinetics_serve.requests.plain_http import PlainHttp
 from kinetics_serve.requests.services import Services, Settings
 
 if TYPE_CHECKING:
+    from kinetics_serve.ledger.delivery import Delivery
     from kinetics_serve.ledger.ledger import Ledger
+    from kinetics_serve.ledger.outbox import Outbox
 
 
 def create_app(
@@ -40,6 +42,7 @@ def create_app(
     settings: Settings | None = None,
     kv_budget: int | Literal["auto"] | None = "auto",
     ledger: "Ledger | None" = None,
+    outbox: "Outbox | None" = None,
     upstream_api_key: str | None = None,
     patience: Patience | None = None,
     embedded: bool = False,
@@ -49,8 +52,8 @@ def create_app(
 
     hardware: theirs. architectures: folders or Hugging Face names of their models, where
     the servers don't tell. kv_budget: see Pool. ledger: tenants and quotas, closed with the app; without one,
-    everybody may do everything. upstream_api_key: what the servers know us by. patience: how long
-    they may take. embedded: whether we start them. kv_element_bytes: see Pool.
+    everybody may do everything. outbox: keeps bills until the ledger has them. upstream_api_key: what the servers
+    know us by. patience: how long they may take. embedded: whether we start them. kv_element_bytes: see Pool.
     """
 
     drain = Drain()
@@ -71,13 +74,21 @@ def create_app(
                 kv_element_bytes,
             )
             admission = Admission(chosen.capacity, metrics.queued)
-            app.state.services = Services(chosen, pool, metrics, math_pool, programs, client, admission, drain, ledger)
-            watching = asyncio.create_task(pool.watch())
+            delivery = _delivery(ledger, outbox, metrics)
+            app.state.services = Services(
+                chosen, pool, metrics, math_pool, programs, client, admission, drain, ledger, delivery
+            )
+            working = [asyncio.create_task(pool.watch())]
+            if delivery is not None:
+                working.append(asyncio.create_task(delivery.run()))
             try:
                 yield
             finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                for task in working:
+                    task.cancel()
+                await asyncio.gather(*working, return_exceptions=True)
+                if delivery is not None:
+                    await delivery.close()
                 math_pool.close()
                 programs.close()
                 traces.end()
@@ -111,3 +122,11 @@ def create_app(
     app.add_middleware(AccessLog)
     app.add_middleware(RequestIds)  # the last is the outermost
     return app
+
+
+def _delivery(ledger: "Ledger | None", outbox: "Outbox | None", metrics: Metrics) -> "Delivery | None":
+    if ledger is None or outbox is None:
+        return None
+    from kinetics_serve.ledger.delivery import Delivery
+
+    return Delivery(ledger, outbox, metrics)

@@ -64,9 +64,9 @@ async def _run(call: Call, execution: Execution, on_change: Callable[[], None] =
     services, tenant, run = call.services, call.tenant, execution.run
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(services.admitted(tenant, execution.load, execution.deadline))
-        if tenant is not None and services.ledger is not None:
+        if tenant is not None and services.delivery is not None:
             model, strategy = run.arms[0].model, run.policy.name
-            charge = Charge(services.ledger, tenant, model, strategy, run.account.budget, run.spent_so_far)
+            charge = Charge(services.delivery, tenant, model, strategy, run.account.budget, run.spent_so_far)
             await stack.enter_async_context(charge)
         await execution.work(on_change)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # here and below, so that `--help` does not wait for what onl
     from kinetics_serve.cost.hardware_profile import HardwareProfile
     from kinetics_serve.engine.embedded.supervise import Supervisor
     from kinetics_serve.ledger.ledger import Ledger
+    from kinetics_serve.ledger.outbox import Outbox
     from kinetics_serve.requests.services import Settings as FrontEndSettings
     from kinetics_serve.server.workers import Worker
 
@@ -40,13 +41,14 @@ def serve(settings: Settings) -> None:
     worker = Worker.from_environment()
     front_end = front_end_settings(options, profile)
     ledger = opened_ledger(options, told=worker is not None)
+    outbox = checked_outbox(options, ledger)
     try:
         listener = listening(options, profile) if worker is None else worker.listener()
         engine = embedded_engine(options) if not options.upstream else running_engine(options)
         if worker is None and options.workers > 1:
             run_workers(options, listener, engine)
         else:
-            run_front_end(options, listener, engine, front_end, profile, ledger, worker)
+            run_front_end(options, listener, engine, front_end, profile, ledger, outbox, worker)
     except EngineError as error:
         for line in error.log_tail:
             errors.print(f"  {line}", markup=False, soft_wrap=True)
@@ -130,7 +132,26 @@ def opened_ledger(options: Options, told: bool) -> "Ledger | None":
     url = options.ledger.get_secret_value()
     if not run(url, has_keys) and not told:
         errors.print("the ledger has no key yet, so every request will be refused: kinetics-serve keys create TENANT")
-    return Ledger(Database(url), options.lease_s)
+    database = Database(url)
+    database.hold()
+    return Ledger(database, options.lease_s)
+
+
+def checked_outbox(options: Options, ledger: "Ledger | None") -> "Outbox | None":
+    """Where bills are kept until the ledger has them. Exits where that can't be written."""
+    if ledger is None:
+        return None
+    from kinetics_serve.ledger.errors import LedgerMisuse
+    from kinetics_serve.ledger.outbox import Outbox, default_path
+    from kinetics_serve.ledger.outbox_file import OutboxFile
+
+    file = OutboxFile(options.outbox or default_path(ledger.database.url))
+    try:
+        file.open()
+    except LedgerMisuse as error:
+        raise fail(error) from None
+    file.close()
+    return Outbox(file)
 
 
 # ----- starting -----
@@ -207,13 +228,14 @@ def run_front_end(
     settings: "FrontEndSettings",
     profile: "HardwareProfile",
     ledger: "Ledger | None",
+    outbox: "Outbox | None",
     worker: "Worker | None",
 ) -> None:
     """Until told to stop. Raises EngineError."""
     from kinetics_serve.server import serve as server
 
     engine = engine.of_worker(worker)
-    app = application(options, engine, settings, profile, ledger)
+    app = application(options, engine, settings, profile, ledger, outbox)
     serving = server.serve(
         app,
         listener,
@@ -232,6 +254,7 @@ def application(
     settings: "FrontEndSettings",
     profile: "HardwareProfile",
     ledger: "Ledger | None",
+    outbox: "Outbox | None",
 ) -> "FastAPI":
     from kinetics_serve.api.app import create_app
     from kinetics_serve.engine.embedded.launch import kv_element_bytes
@@ -244,6 +267,7 @@ def application(
         settings,
         stated_kv_budget(options),
         ledger,
+        outbox,
         options.upstream_api_key.get_secret_value() if options.upstream_api_key is not None else None,
         Patience(options.first_token_timeout, options.token_timeout),
         embedded=not options.upstream,

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING
 
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.ledger.limits import Tenant
+from kinetics_serve.ledger.settlement import Settlement
 from kinetics_serve.ledger.uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
-    from kinetics_serve.ledger.ledger import Ledger
+    from kinetics_serve.ledger.delivery import Delivery
 
 logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
-SETTLE_ATTEMPTS = 3
-SETTLE_PAUSE_S = 1.0
 
 
 class Charge:
     """Reserves `eflops` on entry, renews the lease while inside, and settles for `spent()` on exit.
 
     spent: the eFLOPs spent so far, at any moment. Entering raises QuotaExceeded, RequestTooLarge, LedgerUnavailable.
-    Leaving raises nothing: where the ledger is gone by then, the lease settles the request with what was last noted.
+    Leaving raises nothing, and does not wait for a database that is away: the bill is in the outbox by then.
     """
 
     def __init__(
-        self, ledger: "Ledger", tenant: Tenant, model: str, strategy: str, eflops: int, spent: Callable[[], int]
+        self, delivery: "Delivery", tenant: Tenant, model: str, strategy: str, eflops: int, spent: Callable[[], int]
     ) -> None:
-        self._ledger = ledger
+        self._delivery = delivery
+        self._ledger = delivery.ledger
         self._tenant = tenant
         self._model = model
         self._strategy = strategy
@@ -40,6 +40,7 @@ class Charge:
         self._id = uuid.uuid4().hex
 
     async def __aenter__(self) -> "Charge":
+        await self._delivery.check()
         try:
             await self._ledger.reserve(self._id, self._tenant, self._model, self._strategy, self._eflops)
         except asyncio.CancelledError:  # the reservation was made nevertheless, or refused
@@ -55,9 +56,9 @@ class Charge:
 
     @uninterrupted
     async def _leave(self) -> None:
-        """A client that disconnects at this moment has to pay too."""
+        """A client that disconnects at this moment has to pay too. A renewal that hangs is not waited for: it would
+        change nothing any more."""
         self._renewing.cancel()
-        await asyncio.gather(self._renewing, return_exceptions=True)
         await self._settle(self._spent())
 
     async def _renew(self) -> None:
@@ -68,13 +69,8 @@ class Charge:
             except LedgerUnavailable as error:
                 logger.warning("a lease could not be renewed: %s", error)
 
+    @uninterrupted
     async def _settle(self, spent: int) -> None:
-        for attempt in range(SETTLE_ATTEMPTS):
-            try:
-                return await self._ledger.settle(self._id, self._tenant, spent)
-            except LedgerUnavailable as error:
-                logger.warning("%d eFLOPs of %r could not be settled: %s", spent, self._tenant.name, error)
-                if attempt + 1 < SETTLE_ATTEMPTS:
-                    await asyncio.sleep(SETTLE_PAUSE_S)
-        logger.error("%d eFLOPs of %r were not settled; its lease will", spent, self._tenant.name)
-        return None
+        tenant = self._tenant
+        kind = (tenant.id, tenant.name, self._model, self._strategy)
+        await self._delivery.settle(Settlement(self._id, *kind, self._eflops, spent, self._ledger.now))

@@ -9,6 +9,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
@@ -16,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
+from kinetics_serve.ledger.file_identity import FileIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -32,33 +35,57 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = _checked(url)
-        self._engine = _engine(self._url)
+        self.url = _checked(url)
+        self._engine = _engine(self.url)
         self._reading = self._engine.execution_options(read_only=True)
+        if self._engine.dialect.name == "postgresql":
+            self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
+        self._file = FileIdentity(Path(self.url.database or "")) if self._engine.dialect.name == "sqlite" else None
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed unless an exception leaves. On SQLite it is the only writer from its start."""
+        self._check_file()
         async with _translated(), self._engine.begin() as connection:
             yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that sees one state of the database and waits for no writer."""
+        self._check_file()
         async with _translated(), self._reading.begin() as connection:
             yield connection
 
     async def migrate(self) -> None:
-        """Brings the schema up to date, creating a SQLite file that only its owner can read. Safe to run at once."""
-        if self._url.get_backend_name() == "sqlite" and self._url.database:
+        """Brings the schema up to date, creating a SQLite file that only its owner can read. Safe to run at once.
+
+        From then on, a SQLite file that is deleted or replaced is noticed. Raises LedgerMisuse, also for a schema of a
+        later release.
+        """
+        if self.url.get_backend_name() == "sqlite" and self.url.database:
             try:
-                os.close(os.open(self._url.database, os.O_CREAT | os.O_RDWR, 0o600))
+                os.close(os.open(self.url.database, os.O_CREAT | os.O_RDWR, 0o600))
             except OSError as error:
-                raise LedgerMisuse(f"the ledger {Path(self._url.database)} can't be opened: {error.strerror}") from None
+                raise LedgerMisuse(f"the ledger {Path(self.url.database)} can't be opened: {error.strerror}") from None
         async with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             await connection.run_sync(_upgrade)
+        self.hold()
+
+    def hold(self) -> None:
+        """Takes a SQLite file that is there now for the ledger's: no other is read or written from here on."""
+        if self._file is not None:
+            self._file.take()
+
+    def _check_file(self) -> None:
+        if self._file is not None and not self._file.same:
+            logger.error(
+                "the ledger's file %s was deleted or replaced while the server ran: put it back, or restart the server "
+                "to use what is there now",
+                self.url.database,
+            )
+            raise LedgerUnavailable("the ledger's database is not there any more")
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -115,6 +142,13 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
+    scripts = ScriptDirectory.from_config(config)
+    found, known = MigrationContext.configure(connection).get_current_revision(), scripts.get_current_head()
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise LedgerMisuse(
+            f"the ledger has the schema {found} of a later kinetics-serve, and this one knows schemas up to {known}: "
+            "upgrade this installation, or restore a backup from before the upgrade"
+        )
     command.upgrade(config, "head")
 
 

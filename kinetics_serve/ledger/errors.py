@@ -37,5 +37,13 @@ class LedgerUnavailable(KineticsError):
     advice = "; try again in a few seconds"
 
 
+class OutboxUnavailable(LedgerUnavailable):
+    """The outbox can't be read or written. reason: which one and why, for the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("no bill can be kept at the moment, so nothing runs")
+        self.reason = reason
+
+
 class LedgerMisuse(Exception):
     """What an administrator asked for can't be done. The message says why and what to do."""

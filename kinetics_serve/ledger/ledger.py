@@ -1,16 +1,23 @@
 """The ledger as a front-end uses it: each method is one transaction."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from kinetics_serve.ledger import keys, quotas, reservations, tenants, usage
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kinetics_serve.ledger import keys, quotas, reservations, settlements, tenants, usage
 from kinetics_serve.ledger.database import Database
+from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.ledger.quotas import Standing
+from kinetics_serve.ledger.settlement import Settlement
 from kinetics_serve.ledger.uninterrupted import uninterrupted
 from kinetics_serve.ledger.usage import Spending
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_LEASE_S = 60
 """Seconds after which what a crashed front-end had reserved is released. It is renewed three times in a lease."""
@@ -45,12 +52,12 @@ class Ledger:
         RequestTooLarge.
         """
         async with self.database.write() as connection:
-            current = await tenants.lock(connection, tenant.id)
+            current = await _locked(connection, tenant.id)
             now = self.now  # after the lock, which may have been waited for
             standing = await reservations.standing(connection, current, now)
             refusal = quotas.refusal(current, standing, eflops, now)
             if refusal is None:
-                await reservations.add(connection, id, current, model, strategy, eflops, now + self.lease_s)
+                await reservations.add(connection, id, current, model, strategy, eflops, now, self.lease_s)
         if refusal is not None:
             raise refusal
 
@@ -58,14 +65,26 @@ class Ledger:
     async def renew(self, id: str, spent: int) -> None:
         """Keeps a running request's reservation, and notes the eFLOPs that it has spent so far."""
         async with self.database.write() as connection:
-            await reservations.renew(connection, id, spent, self.now + self.lease_s)
+            await reservations.renew(connection, id, spent, self.now)
 
     @uninterrupted
-    async def settle(self, id: str, tenant: Tenant, spent: int) -> None:
-        """Books the eFLOPs that a request has spent and frees the rest of its reservation, if it has one."""
+    async def settle(self, bills: Sequence[Settlement]) -> list[Settlement]:
+        """Books what requests of one tenant have spent and frees the rest of their reservations, each once.
+
+        Returns those whose reservation had expired. Raises LedgerMisuse where the tenant is not in this ledger.
+        """
+        tenant_id, name = bills[0].tenant_id, bills[0].tenant
         async with self.database.write() as connection:
-            current = await tenants.lock(connection, tenant.id)
-            await reservations.settle(connection, id, current, spent, self.now)
+            current = await tenants.lock(connection, tenant_id)
+            if current is None or current.name != name:
+                raise LedgerMisuse(f"this ledger has no tenant {name!r} with the id {tenant_id}")
+            return await settlements.book(connection, current, bills, self.now)
+
+    @uninterrupted
+    async def forget(self) -> None:
+        """Forgets single settlements of long ago; what was spent stays."""
+        async with self.database.write() as connection:
+            await settlements.forget(connection, self.now)
 
     @uninterrupted
     async def expire(self) -> None:
@@ -74,13 +93,13 @@ class Ledger:
             overdue = await reservations.overdue(connection, self.now)
         for tenant_id in overdue:
             async with self.database.write() as connection:
-                await reservations.expire(connection, await tenants.lock(connection, tenant_id), self.now)
+                await reservations.expire(connection, await _locked(connection, tenant_id), self.now)
 
     @uninterrupted
     async def standing(self, tenant: Tenant) -> Standing:
         """What counts against the tenant's quotas now."""
         async with self.database.write() as connection:
-            current = await tenants.lock(connection, tenant.id)
+            current = await _locked(connection, tenant.id)
             return await reservations.standing(connection, current, self.now)
 
     @uninterrupted
@@ -94,3 +113,11 @@ class Ledger:
 
     async def close(self) -> None:
         await self.database.close()
+
+
+async def _locked(connection: AsyncConnection, tenant_id: int) -> Tenant:
+    tenant = await tenants.lock(connection, tenant_id)
+    if tenant is None:
+        logger.error("the tenant with the id %d is gone from the ledger", tenant_id)
+        raise LedgerUnavailable("the ledger does not know this key's tenant any more")
+    return tenant

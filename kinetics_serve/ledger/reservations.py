@@ -1,4 +1,4 @@
-"""Money promised to running requests: reserved before, settled after, expired where nobody settles."""
+"""Money promised to running requests: reserved before, noted meanwhile, expired where nobody settles."""
 
 import logging
 from collections.abc import Sequence
@@ -10,30 +10,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kinetics_serve.ledger import tables, usage
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.ledger.quotas import Standing
+from kinetics_serve.ledger.settlement import DAY_S, KEEP_EXPIRED_DAYS
 
 logger = logging.getLogger(__name__)
-
-KEEP_EXPIRED_S = 86_400
-"""How long an expired reservation is remembered, in case that its front-end was only slow and settles it yet."""
 
 _table = tables.reservations
 _columns = tables.reservations.c
 
 
 async def add(
-    connection: AsyncConnection, id: str, tenant: Tenant, model: str, strategy: str, eflops: int, lease_until: int
+    connection: AsyncConnection, id: str, tenant: Tenant, model: str, strategy: str, eflops: int, now: int, lease_s: int
 ) -> None:
     """The caller holds the tenant's lock, and has seen that its quotas cover the amount."""
     values = {"id": id, "tenant_id": tenant.id, "model": model, "strategy": strategy, "reserved": eflops, "spent": 0}
-    await connection.execute(insert(_table).values(**values, lease_until=lease_until))
+    await connection.execute(insert(_table).values(**values, lease_until=now + lease_s, lease_s=lease_s))
 
 
 async def standing(connection: AsyncConnection, tenant: Tenant, now: int) -> Standing:
     """What counts against the tenant's quotas, once what is overdue has expired. The caller holds the tenant's lock."""
     running = await _running(connection, tenant)
-    if any(row.lease_until <= now for row in running):
+    if any(not now < row.lease_until <= now + row.lease_s for row in running):
         await expire(connection, tenant, now)
         running = await _running(connection, tenant)
+    await usage.end_in_time(connection, tenant, now)
     return Standing(
         window=await usage.window(connection, tenant, now),
         month=await usage.month(connection, tenant, now),
@@ -43,55 +42,39 @@ async def standing(connection: AsyncConnection, tenant: Tenant, now: int) -> Sta
 
 
 async def _running(connection: AsyncConnection, tenant: Tenant) -> Sequence[Any]:
-    columns = select(_columns.reserved, _columns.lease_until)
+    columns = select(_columns.reserved, _columns.lease_until, _columns.lease_s)
     statement = columns.where(_columns.tenant_id == tenant.id, _columns.expired_at.is_(None))
     return (await connection.execute(statement)).all()
 
 
-async def renew(connection: AsyncConnection, id: str, spent: int, lease_until: int) -> None:
+async def renew(connection: AsyncConnection, id: str, spent: int, now: int) -> None:
     """Records what a running request has spent so far, for the case that it is never settled."""
     running = (_columns.id == id) & _columns.expired_at.is_(None)
-    await connection.execute(update(_table).where(running).values(spent=spent, lease_until=lease_until))
-
-
-async def settle(connection: AsyncConnection, id: str, tenant: Tenant, spent: int, now: int) -> None:
-    """Books what a request has spent and frees the rest. Settling again changes nothing.
-
-    An expired reservation was booked with what was last known of it: what it spent beyond that is booked now. The
-    caller holds the tenant's lock.
-    """
-    row = (await connection.execute(select(_table).where(_columns.id == id).with_for_update())).one_or_none()
-    if row is None:
-        return
-    if spent > row.reserved:
-        logger.error("a request spent %d eFLOPs of %d reserved; the reservation is charged", spent, row.reserved)
-        spent = row.reserved
-    if row.expired_at is not None:
-        logger.warning("a reservation that had expired was settled late")
-        spent = max(0, spent - row.spent)
-    if spent:
-        first = row.expired_at is None or row.spent == 0
-        await usage.book(connection, tenant, row.model, row.strategy, spent, int(first), now)
-    await connection.execute(delete(_table).where(_columns.id == id))
+    await connection.execute(update(_table).where(running).values(spent=spent, lease_until=now + _columns.lease_s))
 
 
 async def overdue(connection: AsyncConnection, now: int) -> list[int]:
-    """Ids of the tenants with reservations whose lease has run out."""
-    statement = select(_columns.tenant_id).where(_columns.expired_at.is_(None), _columns.lease_until <= now).distinct()
+    """Ids of the tenants with reservations whose lease has run out, or lies in the future."""
+    ended = (_columns.lease_until <= now) | (_columns.lease_until > now + _columns.lease_s)
+    statement = select(_columns.tenant_id).where(_columns.expired_at.is_(None), ended).distinct()
     return list((await connection.execute(statement)).scalars())
 
 
 async def expire(connection: AsyncConnection, tenant: Tenant, now: int) -> None:
     """Books overdue reservations with what was last known to be spent, at the time when their lease ran out.
 
-    Forgets those that expired long ago. The caller holds the tenant's lock.
+    A lease that ends later than one that begins now is from a clock that has been set back: it ends as that one does.
+    Forgets reservations that expired long ago. The caller holds the tenant's lock.
     """
-    due = (_columns.tenant_id == tenant.id) & _columns.expired_at.is_(None) & (_columns.lease_until <= now)
+    running = (_columns.tenant_id == tenant.id) & _columns.expired_at.is_(None)
+    ahead = running & (_columns.lease_until > now + _columns.lease_s)
+    await connection.execute(update(_table).where(ahead).values(lease_until=now + _columns.lease_s))
+    due = running & (_columns.lease_until <= now)
     # Locked, so that a renewal that comes at the same time is either seen or too late.
     rows = (await connection.execute(select(_table).where(due).with_for_update())).all()
     for row in rows:
         await _expire(connection, tenant, row, now)
-    old = (_columns.tenant_id == tenant.id) & (_columns.expired_at <= now - KEEP_EXPIRED_S)
+    old = (_columns.tenant_id == tenant.id) & (_columns.expired_at <= now - KEEP_EXPIRED_DAYS * DAY_S)
     await connection.execute(delete(_table).where(old))
 
 

@@ -58,7 +58,7 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
 )
 
-# What running requests may spend, and what expired ones were charged. Settled ones are gone.
+# What running requests may spend, and what expired ones were charged, which were not settled yet.
 reservations = Table(
     "reservations",
     metadata,
@@ -69,9 +69,24 @@ reservations = Table(
     Column("reserved", EFlops, nullable=False),
     Column("spent", EFlops, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
+    Column("lease_s", Integer, nullable=False, server_default="60"),
     Column("expired_at", BigInteger),
     Index("ix_reservations_tenant_id", "tenant_id"),
     Index("ix_reservations_lease_until", "lease_until"),
+)
+
+# What was booked for each request that was settled, be it nothing, kept for some days: so that nothing is booked twice,
+# and that `usage` can be checked. The id is the reservation's.
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    _tenant_id(),
+    Column("model", Text, nullable=False),
+    Column("strategy", String(40), nullable=False),
+    Column("eflops", EFlops, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_settlements_at", "at"),
 )
 
 # A tenant's spending in its rolling window: one row per bucket, some 240 in a window, deleted when they leave it.

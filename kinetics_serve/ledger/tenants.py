@@ -37,13 +37,14 @@ async def everyone(connection: AsyncConnection) -> list[Tenant]:
     return [from_row(row) for row in rows]
 
 
-async def lock(connection: AsyncConnection, tenant_id: int) -> Tenant:
-    """The tenant as it is now. Nobody else books for it before the transaction ends.
+async def lock(connection: AsyncConnection, tenant_id: int) -> Tenant | None:
+    """The tenant as it is now, if there is one. Nobody else books for it before the transaction ends.
 
     PostgreSQL locks the row; on SQLite a writing transaction is alone anyway.
     """
     statement = select(tables.tenants).where(tables.tenants.c.id == tenant_id).with_for_update()
-    return from_row((await connection.execute(statement)).one())
+    row = (await connection.execute(statement)).one_or_none()
+    return from_row(row) if row is not None else None
 
 
 async def save(connection: AsyncConnection, name: str, changes: Mapping[str, Any], now: int) -> Tenant:

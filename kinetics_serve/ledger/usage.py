@@ -27,7 +27,10 @@ class Spending:
 async def book(
     connection: AsyncConnection, tenant: Tenant, model: str, strategy: str, eflops: int, requests: int, at: int
 ) -> None:
-    """Adds to what the tenant has spent at the time `at`. The caller holds the tenant's lock."""
+    """Adds to what the tenant has spent at the time `at`; with amounts below 0, takes back what was booked then.
+
+    The caller holds the tenant's lock.
+    """
     day = datetime.fromtimestamp(at, UTC).date()
     bucket = {"tenant_id": tenant.id, "ends_at": bucket_end(at, tenant.limits.window_s)}
     kind = {"tenant_id": tenant.id, "day": day, "model": model, "strategy": strategy}
@@ -39,15 +42,31 @@ async def book(
 
 
 async def _add(connection: AsyncConnection, table: Table, key: dict[str, Any], amounts: dict[str, int]) -> bool:
-    """Whether this is the first of its key."""
+    """Whether this is the first of its key. What has left its window can't be taken back, and a row of nothing goes."""
     row = and_(*(table.c[name] == value for name, value in key.items()))
     found = (await connection.execute(select(*(table.c[name] for name in amounts)).where(row))).one_or_none()
-    if found is None:
+    added = found is None and min(amounts.values()) >= 0
+    if added:
         await connection.execute(insert(table).values(**key, **amounts))
-    else:
-        sums = {name: old + new for (name, new), old in zip(amounts.items(), found, strict=True)}
-        await connection.execute(update(table).where(row).values(**sums))
-    return found is None
+    elif found is not None:
+        sums = {name: max(0, old + new) for (name, new), old in zip(amounts.items(), found, strict=True)}
+        change = update(table).where(row).values(**sums) if any(sums.values()) else delete(table).where(row)
+        await connection.execute(change)
+    return added
+
+
+async def end_in_time(connection: AsyncConnection, tenant: Tenant, now: int) -> None:
+    """Spending that lies in the future, because the clock has been set back, counts from now on: it leaves the window
+    a window's length after this. The caller holds the tenant's lock.
+    """
+    columns = tables.window_spending.c
+    last = bucket_end(now, tenant.limits.window_s)
+    ahead = (columns.tenant_id == tenant.id) & (columns.ends_at > last)
+    amounts = (await connection.execute(select(columns.eflops).where(ahead))).scalars().all()
+    if amounts:
+        await connection.execute(delete(tables.window_spending).where(ahead))
+        bucket = {"tenant_id": tenant.id, "ends_at": last}
+        await _add(connection, tables.window_spending, bucket, {"eflops": sum(amounts)})
 
 
 async def window(connection: AsyncConnection, tenant: Tenant, now: int) -> tuple[Bucket, ...]:
@@ -60,10 +79,10 @@ async def window(connection: AsyncConnection, tenant: Tenant, now: int) -> tuple
 
 
 async def month(connection: AsyncConnection, tenant: Tenant, now: int) -> int:
-    """eFLOPs that the tenant has spent in the calendar month of `now`."""
+    """eFLOPs that the tenant has spent in the calendar month of `now`, up to that day."""
     columns = tables.usage.c
-    first = month_start(now).date()
-    statement = select(columns.eflops).where(columns.tenant_id == tenant.id, columns.day >= first)
+    first, last = month_start(now).date(), datetime.fromtimestamp(now, UTC).date()
+    statement = select(columns.eflops).where(columns.tenant_id == tenant.id, columns.day.between(first, last))
     return sum((await connection.execute(statement)).scalars())
 
 

@@ -78,6 +78,25 @@ class Metrics:
             registry=self.registry,
         )
         self.upstream_up = self._gauge("kinetics_upstream_up", "1 where an upstream answers", "livemin", ["upstream"])
+        self.outbox_entries = self._gauge(
+            "kinetics_outbox_bills", "Bills that wait in the outbox for the ledger's database", "livemax"
+        )
+        self.outbox_rejected = self._gauge(
+            "kinetics_outbox_rejected_bills", "Bills in the outbox that the ledger's database can't book", "livemax"
+        )
+        self.outbox_oldest = self._gauge(
+            "kinetics_outbox_oldest_seconds", "How long the oldest bill in the outbox has waited", "livemax"
+        )
+        self.late = Counter(
+            "kinetics_late_settlements",
+            "Requests whose bill was booked when their lease had expired",
+            registry=self.registry,
+        )
+        self.late_eflops = Counter(
+            "kinetics_late_settlement_eflops",
+            "eFLOPs of requests whose lease had expired: by at most so much were quotas exceeded",
+            registry=self.registry,
+        )
 
     def exposition(self) -> bytes:
         """What Prometheus reads: of this process, or of all workers."""
@@ -93,6 +112,17 @@ class Metrics:
         """Notes how many requests wait to run, and the share of what may run at once that does."""
         self.waiting.set(waiting)
         self.load.set(load)
+
+    def outbox(self, entries: int, rejected: int, oldest_s: float) -> None:
+        """Notes what waits in the outbox."""
+        self.outbox_entries.set(entries)
+        self.outbox_rejected.set(rejected)
+        self.outbox_oldest.set(oldest_s)
+
+    def settled_late(self, eflops: int) -> None:
+        """Notes a bill that was booked when its lease had expired."""
+        self.late.inc()
+        self.late_eflops.inc(eflops)
 
     def settled(self, run: Run) -> None:
         """Books a request's samples and money. Call once a request, when nothing of it runs any more."""

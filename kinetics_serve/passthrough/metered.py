@@ -35,14 +35,14 @@ async def forward_metered(passage: Passage, body: Json, tab: Tab, dialect: Diale
     dialect: how the answer says what it has used. Raises KineticsError.
     """
     call, name = passage.call, passage.route.served.name
-    ledger, tenant = call.services.ledger, call.tenant
-    assert ledger is not None
+    delivery, tenant = call.services.delivery, call.tenant
+    assert delivery is not None
     assert tenant is not None, "only tenants are metered"
     stream = boolean(body, "stream")
     async with AsyncExitStack() as stack:
         passed = await passage.admitted(stack)
         async with passage.deadline.awaiting_engine():
-            charge = Charge(ledger, tenant, name, PASS_THROUGH, tab.reserved, tab.spent)
+            charge = Charge(delivery, tenant, name, PASS_THROUGH, tab.reserved, tab.spent)
             await stack.enter_async_context(charge)
             try:
                 response, pieces = await passage.opened(stack, body, FORWARDED_HEADERS, streamed=stream)

@@ -17,6 +17,7 @@ from kinetics_serve.requests.deadline import Deadline
 from kinetics_serve.requests.drain import Drain
 
 if TYPE_CHECKING:  # a front-end without a ledger loads no SQL
+    from kinetics_serve.ledger.delivery import Delivery
     from kinetics_serve.ledger.ledger import Ledger
     from kinetics_serve.ledger.limits import Tenant
 
@@ -95,6 +96,9 @@ class Services:
 
     ledger: "Ledger | None" = None
     """None where everybody may do everything."""
+
+    delivery: "Delivery | None" = None
+    """Brings bills to the ledger."""
 
     @asynccontextmanager
     async def admitted(self, tenant: "Tenant | None", load: Load, deadline: Deadline) -> AsyncIterator[None]:

@@ -1,7 +1,9 @@
 """Ledgers on both databases, and a front-end with one."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,14 @@ from sqlalchemy import text
 
 from kinetics_serve.ledger import keys, tenants
 from kinetics_serve.ledger.database import Database
+from kinetics_serve.ledger.delivery import Delivery
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.ledger.ledger import Ledger
 from kinetics_serve.ledger.limits import Tenant
+from kinetics_serve.ledger.outbox import Outbox
+from kinetics_serve.ledger.outbox_file import OutboxFile
+from kinetics_serve.ledger.settlement import Settlement
+from kinetics_serve.observability.metrics import Metrics
 from tests.fake_vllm import FakeVllm, running_fake_vllm
 from tests.ledger.postgres import running_postgres
 from tests.ledger.server import FrontEnd, front_end
@@ -91,8 +98,32 @@ async def key_of(ledger: Ledger, owner: Tenant) -> str:
         return await keys.create(connection, owner, "test", ledger.now)
 
 
+@pytest.fixture
+async def delivery(ledger: Ledger, tmp_path: Path) -> AsyncIterator[Delivery]:
+    async with delivering(ledger, tmp_path / "outbox") as running:
+        yield running
+
+
+@asynccontextmanager
+async def delivering(ledger: Ledger, outbox: Path) -> AsyncIterator[Delivery]:
+    """Brings bills from that outbox to the ledger meanwhile."""
+    delivery = Delivery(ledger, Outbox(OutboxFile(outbox)), Metrics())
+    running = asyncio.create_task(delivery.run())
+    try:
+        yield delivery
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await delivery.close()
+
+
 def with_lease(ledger: Ledger, lease_s: int) -> Ledger:
     return replace(ledger, lease_s=lease_s)
+
+
+async def settle(ledger: Ledger, id: str, owner: Tenant, spent: int, reserved: int = 10**39) -> None:
+    """Books it, as delivery does. It ran on model m, by the strategy `single`, and has ended now."""
+    await ledger.settle([Settlement(id, owner.id, owner.name, "m", "single", reserved, spent, ledger.now)])
 
 
 @pytest.fixture(scope="session")

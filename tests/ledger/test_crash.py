@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 
+from kinetics_serve.ledger.outbox_file import OutboxFile
 from tests.fake_vllm import FakeVllm
 from tests.ledger.conftest import emptied
 from tests.ledger.postgres import running_postgres
@@ -46,10 +47,11 @@ async def test_without_its_database_a_front_end_finishes_what_runs_and_starts_no
     fake: FakeVllm, folder: Path, tmp_path: Path
 ) -> None:
     fake.token_s, fake.tokens = 0.05, 60
+    outbox = OutboxFile(tmp_path / "outbox")
     with ExitStack() as database:
         url = database.enter_context(running_postgres())
         await emptied(url)
-        with front_end(fake, url, folder, tmp_path / "log") as server:
+        with front_end(fake, url, folder, tmp_path / "log", "--outbox", str(outbox.path)) as server:
             key = server.key("acme")
             async with httpx.AsyncClient(timeout=60) as client:
                 path = f"{server.url}/v1/chat/completions"
@@ -61,4 +63,6 @@ async def test_without_its_database_a_front_end_finishes_what_runs_and_starts_no
                 assert int(refused.headers["retry-after"]) > 0
                 assert (await running).status_code == 200
             assert httpx.get(f"{server.url}/ready").status_code == 200
-            assert "were not settled" in server.log.read_text()
+            assert [bill.spent for bill in outbox.waiting(10)] == [server.eflops(60)]
+            assert "bills wait in the outbox" in server.log.read_text()
+    outbox.close()

@@ -15,8 +15,8 @@ from kinetics_serve.ledger.amounts import DIGITS, parse
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
 from kinetics_serve.ledger.ledger import Ledger
-from kinetics_serve.ledger.tables import metadata, usage
-from tests.ledger.conftest import emptied, tenant
+from kinetics_serve.ledger.tables import metadata, settlements, usage
+from tests.ledger.conftest import Clock, emptied, settle, tenant
 
 AMOUNTS = [0, 1, 2**63, 2**64 + 1, 10**30 + 1, 10**DIGITS - 1]
 
@@ -60,7 +60,7 @@ async def test_spending_beyond_64_bits_adds_up_exactly(ledger: Ledger) -> None:
     for number in range(20):
         id = f"{number:032x}"
         await ledger.reserve(id, owner, "m", "single", 10**29 + number)
-        await ledger.settle(id, owner, 10**29 + number)
+        await settle(ledger, id, owner, 10**29 + number)
     expected = 20 * 10**29 + sum(range(20))
     assert [row.eflops for row in await ledger.usage()] == [expected]
     standing = await ledger.standing(owner)
@@ -111,3 +111,53 @@ async def test_an_unreachable_database_is_unavailable_and_not_named_to_clients()
         async with database.read():
             pass
     assert "secret" not in str(caught.value)
+
+
+async def test_the_schema_of_a_later_release_is_refused_with_what_to_do(url: str) -> None:
+    database = Database(url)
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(LedgerMisuse, match=r"schema 9999 of a later kinetics-serve.*upgrade this installation"):
+        await database.migrate()
+    await database.close()
+
+
+async def test_spending_from_before_single_settlements_were_kept_stays_and_is_checked(url: str, clock: Clock) -> None:
+    ledger = Ledger(Database(url), lease_s=60, clock=clock)
+    owner = await tenant(ledger)
+    await ledger.reserve("a" * 32, owner, "m", "single", 100)
+    await settle(ledger, "a" * 32, owner, 10)
+    await ledger.reserve("b" * 32, owner, "m", "single", 100)
+    await ledger.renew("b" * 32, 5)
+    clock.now += 60
+    await ledger.expire()
+    async with ledger.database.write() as connection:
+        await connection.execute(text("DROP TABLE settlements"))
+        await connection.execute(text("ALTER TABLE reservations DROP COLUMN lease_s"))
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    await ledger.database.migrate()
+    async with ledger.database.read() as connection:
+        assert (await connection.execute(select(settlements.c.eflops))).scalars().all() == [10]
+    assert [row.eflops for row in await ledger.usage()] == [15]
+    await ledger.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_deleted_or_replaced_is_noticed(
+    tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "ledger.db"
+    database = Database(str(file))
+    await database.migrate()
+    kept = file.rename(tmp_path / "kept.db")
+    if replaced:
+        file.write_bytes(b"")
+    for use in (database.read, database.write):
+        with pytest.raises(LedgerUnavailable):
+            async with use():
+                pass
+    assert "was deleted or replaced" in caplog.text
+    kept.rename(file)
+    async with database.read():
+        pass
+    await database.close()

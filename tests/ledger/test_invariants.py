@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.errors import QuotaExceeded, RequestTooLarge
 from kinetics_serve.ledger.ledger import Ledger
-from tests.ledger.conftest import Clock, tenant
+from tests.ledger.conftest import Clock, settle, tenant
 
 LEASE_S = 20
 WINDOW_S = 40
@@ -81,7 +81,7 @@ class Requests(RuleBasedStateMachine):
         if request is not None:
             spent = max(request["spent"], int(request["reserved"] * part))
             self.spent.append((self.clock.now, spent))
-            self.runner.run(self.ledger.settle(id, self.tenant, spent))
+            self.runner.run(settle(self.ledger, id, self.tenant, spent))
 
     @rule(seconds=st.integers(1, LEASE_S + 1) | st.sampled_from([WINDOW_S - 1, WINDOW_S]))
     def wait(self, seconds: int) -> None:

@@ -9,7 +9,7 @@ from kinetics_serve.ledger.errors import QuotaExceeded, RequestTooLarge
 from kinetics_serve.ledger.ledger import Ledger
 from kinetics_serve.ledger.limits import DAY_S
 from kinetics_serve.ledger.quotas import RUNNING_RETRY_S, bucket_end
-from tests.ledger.conftest import Clock, tenant
+from tests.ledger.conftest import Clock, settle, tenant
 
 HOUR = 3600
 
@@ -17,7 +17,7 @@ HOUR = 3600
 async def spend(ledger: Ledger, owner_name: str, eflops: int, number: int) -> None:
     owner = await tenant(ledger, owner_name)
     await ledger.reserve(f"{number:032x}", owner, "m", "single", eflops)
-    await ledger.settle(f"{number:032x}", owner, eflops)
+    await settle(ledger, f"{number:032x}", owner, eflops)
 
 
 async def test_a_request_waits_until_enough_of_the_window_has_expired_and_not_longer(
@@ -56,7 +56,7 @@ async def test_what_running_requests_reserved_is_gone_until_they_settle(ledger: 
     with pytest.raises(QuotaExceeded) as caught:
         await ledger.reserve("b" * 32, owner, "m", "single", 20)
     assert caught.value.retry_after_s == RUNNING_RETRY_S
-    await ledger.settle("a" * 32, owner, 10)
+    await settle(ledger, "a" * 32, owner, 10)
     await ledger.reserve("b" * 32, owner, "m", "single", 90)
 
 
@@ -66,7 +66,7 @@ async def test_concurrency_counts_running_requests_only(ledger: Ledger) -> None:
         await ledger.reserve(id * 32, owner, "m", "single", 1)
     with pytest.raises(QuotaExceeded, match="2 of its 2 requests"):
         await ledger.reserve("c" * 32, owner, "m", "single", 1)
-    await ledger.settle("a" * 32, owner, 1)
+    await settle(ledger, "a" * 32, owner, 1)
     await ledger.reserve("c" * 32, owner, "m", "single", 1)
 
 

@@ -128,6 +128,9 @@ class Options(BaseSettings):
     ready_needs_ledger: bool = False
     """/ready is 503 also where the ledger's database does not answer. With a database that all front-ends share, an
     outage then takes all of them out of the load balancer."""
+    outbox: Path | None = None
+    """File on a local disk where bills are kept until the ledger has booked them. Default: beside a SQLite ledger, as
+    FILE-outbox; with PostgreSQL in ~/.local/state/kinetics-serve."""
     lease_s: Annotated[int, Field(ge=3)] = 60
     """Seconds after which the ledger releases what a crashed front-end reserved."""
     log_level: Literal["debug", "info", "warning"] = "info"
