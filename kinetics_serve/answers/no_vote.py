@@ -12,6 +12,8 @@ class NoVote(StrEnum):
     """Given up by its policy."""
     CANCELLED = "cancelled"
     """The request ended before it did."""
+    FAILED = "failed"
+    """Its server failed it, or what should have scored it did."""
     EMPTY = "empty"
     """It says nothing."""
     THINKING = "unfinished_thinking"

@@ -8,7 +8,7 @@ from typing import Any
 from kinetics_serve.budgeted import bill
 from kinetics_serve.budgeted.execution import Execution
 from kinetics_serve.sources.completion import ChatCompletion, Completion
-from kinetics_serve.strategies.state import Sample
+from kinetics_serve.strategies.state import Sample, Status
 
 Json = dict[str, Any]
 
@@ -76,11 +76,19 @@ class Answer:
     def _winner(self) -> Completion:
         assert self._run.finish is not None
         winner = self._run.finish.winner
-        completion = self._execution.completion_of(self._run.samples[winner]) if winner is not None else None
-        if completion is not None:
-            return completion
+        ranked = [self._run.samples[winner]] if winner is not None else self._without_text()
+        completions = filter(None, map(self._execution.completion_of, ranked))
         prompt = self._execution.prompt
-        return prompt.completion(prompt.top_logprobs)  # no sample has any text
+        return next(completions, None) or prompt.completion(prompt.top_logprobs)
+
+    def _without_text(self) -> list[Sample]:
+        """Where no sample has any: those that ended by themselves, then those that were cut off. A model may have
+        thought, refused, or called no function, and said nothing else.
+        """
+        order = (Status.FINISHED, Status.TRUNCATED, Status.STOPPED, Status.CANCELLED)
+        return sorted(
+            [each for each in self._run.samples if each.status in order], key=lambda each: order.index(each.status)
+        )
 
     def _chunk(self, choices: list[Json], **more: Any) -> Json:
         return {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kinetics_serve.answers.no_vote import NoVote
+from kinetics_serve.errors import KineticsError
 from kinetics_serve.observability.numbers import for_people
 from kinetics_serve.runner.run import Run
 from kinetics_serve.scorers.spec import CONFIDENCE
@@ -18,6 +19,7 @@ _BY_STATUS = {
     Status.TRUNCATED: NoVote.CUT_OFF,
     Status.STOPPED: NoVote.STOPPED,
     Status.CANCELLED: NoVote.CANCELLED,
+    Status.FAILED: NoVote.FAILED,
 }
 
 _ROUNDED = ("budget_eflops", "spent_eflops", "compute_flops", "memory_bytes")
@@ -55,6 +57,7 @@ def bill(
         "samples_finished": samples_finished(run),
         "samples_truncated": sum([sample.status is Status.TRUNCATED for sample in run.samples]),
         "completion_tokens": run.completion_tokens,
+        "samples_failed": len(run.failures),
         "stop_reason": run.finish.reason,
         "answer": answer,
         "answer_kind": kind_of(answer) if kind_of is not None and answer is not None else None,
@@ -140,6 +143,12 @@ def _stage(run: Run, arm: int) -> Json:
     }
 
 
+def _error(failure: Exception) -> Json:
+    if isinstance(failure, KineticsError):
+        return {"code": failure.code, "message": str(failure)}
+    return {"code": "internal_error", "message": "the server's log has the details"}
+
+
 def _sample(run: Run, sample: Sample, text: str) -> Json:
     return {
         "index": sample.index,
@@ -150,4 +159,5 @@ def _sample(run: Run, sample: Sample, text: str) -> Json:
         "no_vote": no_vote(sample),
         "score": sample.score,
         "text": text,
+        "error": _error(run.failures[sample.index]) if sample.index in run.failures else None,
     }

@@ -11,22 +11,28 @@ class EngineUnavailable(KineticsError):
     retry_after_s: int | None = RETRY_AFTER_S
     advice = "; try again in a few seconds"
 
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        """retry_after_s: what the server asks for, None where it doesn't say."""
+        super().__init__(message)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+            self.advice = f"; try again in {retry_after_s} s"
+
 
 class EngineLost(EngineUnavailable):
-    """The connection failed or broke off, or generation did: its circuit is open."""
+    """There was no connection: its circuit is open."""
+
+
+class EngineNonsense(EngineUnavailable):
+    """The server answered, but not as vLLM does: what it generated is not known."""
 
 
 class EngineOverloaded(EngineUnavailable):
-    """The server answered 429. retry_after_s: what it asks for, None where it doesn't say."""
+    """The server answered 429."""
 
     status = 429
     code = "overloaded"
     advice = "; try again later"
-
-    def __init__(self, message: str, retry_after_s: int | None) -> None:
-        super().__init__(message)
-        if retry_after_s is not None:
-            self.retry_after_s = retry_after_s
 
 
 class EngineRejected(KineticsError):

@@ -4,18 +4,22 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import orjson
 
+from kinetics_serve.engine.answer_body import object_of, reason
+from kinetics_serve.engine.chunks import BRIEF, AnyChunk, Decoder
 from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.engine.info import EngineInfo, read_info
 from kinetics_serve.engine.patient_reader import PatientReader
+from kinetics_serve.engine.retry_after import retry_after_s
+from kinetics_serve.engine.sample_stream import chunks_of
+from kinetics_serve.engine.server_sent_events import DataWatch, EventTooLong
 from kinetics_serve.observability.request_id import HEADER as REQUEST_ID
 from kinetics_serve.observability.request_id import request_id
 
@@ -23,9 +27,12 @@ logger = logging.getLogger(__name__)
 
 INFO_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 
-HEALTH_TIMEOUT = aiohttp.ClientTimeout(sock_connect=2.0, sock_read=2.0)
-
 Json = dict[str, Any]
+
+HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=4.0, sock_connect=2.0, sock_read=2.0)
+
+LISTING_TIMEOUT_S = 10.0
+"""For a server to list its models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +78,22 @@ class Upstream:
         try:
             async with opening as response:
                 return None if response.status == 200 else f"/health answered {response.status}"
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             return str(error) or type(error).__name__
 
     async def models(self) -> list[ModelCard]:
-        body = await self._json("GET", "/v1/models")
-        return [
-            ModelCard(card["id"], card.get("root") or card["id"], card.get("max_model_len"), card)
-            for card in body["data"]
-        ]
+        """Raises EngineRejected, EngineUnavailable."""
+        try:
+            async with asyncio.timeout(LISTING_TIMEOUT_S):
+                body = await self._json("GET", "/v1/models")
+            return [
+                ModelCard(card["id"], card.get("root") or card["id"], card.get("max_model_len"), card)
+                for card in body["data"]
+            ]
+        except TimeoutError:
+            raise EngineSilent(f"/v1/models took longer than {LISTING_TIMEOUT_S:g} s") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise EngineUnavailable("/v1/models does not answer as vLLM's") from error
 
     async def info(self) -> EngineInfo:
         """What it says of itself, which is nothing where it has no `/metrics`. Raises ValueError where that can't be
@@ -118,17 +132,19 @@ class Upstream:
         return await self._json("POST", "/v1/messages/count_tokens", body)
 
     @asynccontextmanager
-    async def stream(self, path: str, body: Json) -> AsyncIterator[AsyncIterator[list[Json]]]:
-        """The chunks of a streamed completion that the server has accepted, as many at a time as arrived together.
+    async def stream(
+        self, path: str, body: Json, decoder: Decoder = BRIEF
+    ) -> AsyncIterator[AsyncIterator[Sequence[AnyChunk]]]:
+        """The chunks of a sample that the server has accepted, as many at a time as arrived together.
 
-        Leaving makes vLLM abort it.
+        Leaving makes vLLM abort it. decoder: what is read of a chunk.
 
-        Raises EngineRejected (4xx) and EngineUnavailable, also when the stream ends before its `[DONE]`.
+        Raises EngineRejected (4xx) and EngineUnavailable, also when the stream ends before the sample does.
         """
         async with self.open("POST", path, body, streamed=True) as response:
             if response.status >= 400:
-                raise EngineRejected(response.status, await _reason(response))
-            yield self._chunks(response)
+                raise EngineRejected(response.status, await reason(response))
+            yield self._chunks(response, decoder)
 
     @asynccontextmanager
     async def open(
@@ -152,6 +168,7 @@ class Upstream:
         if (name := request_id.get()) is not None:
             headers[REQUEST_ID] = name
         self.outstanding += 1
+        answered = False
         try:
             limit = self.patience.first_token_s
             timer = asyncio.timeout(limit if streamed else None)
@@ -169,72 +186,51 @@ class Upstream:
                 if not timer.expired():  # connecting took too long
                     raise
                 raise self._silent(limit) from None
+            answered = True
             async with response:
                 await self._raise_for_our_fault(response)
                 yield response
         except aiohttp.ClientError as error:
-            raise self._lost(f"no connection to the engine: {type(error).__name__}") from error
+            kind = type(error).__name__
+            if answered:
+                raise self._broken(f"the engine broke off: {kind}") from error
+            raise self._lost(f"no connection to the engine: {kind}") from error
         finally:
             self.outstanding -= 1
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body of a streamed response as it comes. Raises EngineUnavailable.
 
-        Reading it to its end tells that the server works.
+        A stream's `data` are its progress. Reading it to its end tells that the server works.
         """
-        async for piece in self._pieces(response):
-            yield piece
+        events = response.content_type == "text/event-stream" and "content-encoding" not in response.headers
+        watch = DataWatch()
+        with self._reading(response) as reader:
+            while piece := await reader.read():
+                if not events or watch.sees(piece):
+                    reader.progressed(self.patience.token_s)
+                yield piece
         self.circuit.succeeded()
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        reader = PatientReader(response.content)
-        limit = self.patience.first_token_s
+    @contextmanager
+    def _reading(self, response: aiohttp.ClientResponse) -> Iterator[PatientReader]:
+        reader = PatientReader(response.content, self.patience.first_token_s)
         try:
-            while piece := await reader.read(limit):
-                yield piece
-                limit = self.patience.token_s
+            yield reader
         except TimeoutError:
-            raise self._silent(limit) from None
-        except aiohttp.ClientError as error:
-            raise self._lost(f"the engine broke off: {type(error).__name__}") from error
+            raise self._silent(reader.limit_s) from None
+        except (aiohttp.ClientError, EventTooLong) as error:
+            raise self._broken(f"the engine broke off: {type(error).__name__}") from error
         finally:
             reader.close()
 
-    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[Json], None]:
-        done = False  # what follows is read too, so that the connection can be used again
-        rest = b""
-        async for piece in self._pieces(response):
-            # Lines end in a line feed and nothing else: text may hold Unicode's other line ends.
-            *lines, rest = (rest + piece).split(b"\n")
-            chunks: list[Json] = []
-            for line in lines:
-                if not line.startswith(b"data:"):
-                    continue
-                if line[5:].strip() == b"[DONE]":
-                    done = True
-                    continue
-                try:
-                    chunk = _object(line[5:])
-                    if chunk.get("error"):
-                        raise self._failure(chunk)
-                except Exception:
-                    if chunks:  # they were generated, so they cost
-                        yield chunks
-                    raise
-                chunks.append(chunk)
-            if chunks:
+    async def _chunks(
+        self, response: aiohttp.ClientResponse, decoder: Decoder
+    ) -> AsyncGenerator[Sequence[AnyChunk], None]:
+        with self._reading(response) as reader:
+            async for chunks in chunks_of(reader, self.patience.token_s, decoder):
                 yield chunks
-        if not done:
-            raise self._lost("the engine broke off in the middle of a sample")
         self.circuit.succeeded()
-
-    def _failure(self, chunk: Json) -> Exception:
-        """What the server says in a stream, in the place of a token."""
-        error = chunk["error"]
-        code = error.get("code") if isinstance(error, dict) else None
-        if isinstance(code, int) and 400 <= code < 500:  # vLLM checks some parameters only when it generates
-            return EngineRejected(code, _message(chunk))
-        return self._lost(f"the engine failed: {_message(chunk)}")
 
     def _silent(self, seconds: float) -> EngineSilent:
         self._failed(lost=False)
@@ -242,9 +238,11 @@ class Upstream:
 
     async def _raise_for_our_fault(self, response: aiohttp.ClientResponse) -> None:
         status = response.status
+        wait = retry_after_s(response.headers.get("retry-after"))
         if status == 429:
-            wait = response.headers.get("retry-after", "")
-            raise EngineOverloaded("the engine has too much to do", int(wait) if wait.isdecimal() else None)
+            raise EngineOverloaded("the engine has too much to do", wait)
+        if 300 <= status < 400:
+            raise EngineUnavailable(f"the engine answered {status}, a redirect: --upstream must name the server itself")
         if status in (401, 403):
             raise EngineUnavailable(
                 "the engine does not take this server's key: its administrator sets it with KINETICS_UPSTREAM_API_KEY"
@@ -252,11 +250,16 @@ class Upstream:
         if status >= 500 or status == 408:
             if status != 500:  # that can be the request's own doing
                 self._failed(lost=False)
-            raise EngineUnavailable(f"the engine answered {status}: {await _reason(response)}")
+            raise EngineUnavailable(f"the engine answered {status}: {await reason(response)}", wait)
 
     def _lost(self, message: str) -> EngineLost:
         self._failed(lost=True)
         return EngineLost(message)
+
+    def _broken(self, message: str) -> EngineUnavailable:
+        """One stream broke: that may be its own doing. Where the server is gone, the next request finds nobody."""
+        self._failed(lost=False)
+        return EngineUnavailable(message)
 
     def _failed(self, lost: bool) -> None:
         openings = self.circuit.openings
@@ -267,30 +270,5 @@ class Upstream:
     async def _json(self, method: str, path: str, body: Json | None = None) -> Json:
         async with self.open(method, path, body) as response:
             if response.status >= 400:
-                raise EngineRejected(response.status, await _reason(response))
-            return _object(await response.read())
-
-
-async def _reason(response: aiohttp.ClientResponse) -> str:
-    """Why the server refuses, in its own words."""
-    try:
-        return _message(json.loads(await response.read()))
-    except ValueError:
-        return f"HTTP {response.status}"
-
-
-def _object(data: bytes) -> Json:
-    try:
-        value = orjson.loads(data)  # a third of json's time, once a token
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise EngineUnavailable("the engine's answer is not the JSON object that vLLM sends")
-    return value
-
-
-def _message(body: Any) -> str:
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if isinstance(error, dict):
-        error = error.get("message") or error.get("detail") or error
-    return str(error)
+                raise EngineRejected(response.status, await reason(response))
+            return object_of(await response.read())

@@ -166,7 +166,7 @@ def _early_stop_eflops(run: Run) -> float:
     """
     if run.finish is None or run.finish.reason != "consensus":
         return 0.0
-    ended = [sample for sample in run.samples if sample.status is not Status.CANCELLED]
+    ended = [sample for sample in run.samples if sample.status not in (Status.CANCELLED, Status.FAILED)]
     mean = run.account.spent / len(ended)
     further = sum(arm.max_samples for arm in run.arms) - len(ended)
     return min(run.account.available, further * mean)

@@ -1,14 +1,18 @@
 """Drives a run against a source that produces samples as time passes."""
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
 from kinetics_serve.cost import Cost
+from kinetics_serve.errors import KineticsError
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.state import Finish, Sample
+
+logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -16,7 +20,8 @@ class Source(Protocol):
 
     The generator yields 0 when the sample has been accepted, from where on it costs, then the number of tokens so
     far as they come, then the most that forcing or scoring its answer will cost, where that is done, then how the
-    sample ended. It raises when the server refuses or fails. Closing it must stop the sample's generation.
+    sample ended. It raises when the server refuses or fails: that sample has failed then, and the others go on.
+    Closing it must stop the sample's generation.
     """
 
     def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]: ...
@@ -32,8 +37,9 @@ async def drive(
 ) -> Finish:
     """Runs the policy to its end and returns what it finished with.
 
-    However it ends (an answer, the deadline in seconds, `stop`, which does what a deadline does, an exception of the
-    source's, cancellation), every sample has been stopped and settled by then. `on_change` is called after every event.
+    However it ends (an answer, the deadline in seconds, `stop`, which does what a deadline does, cancellation), every
+    sample has been stopped and settled by then. `on_change` is called after every event. Raises what the source did
+    for the first sample where nothing else is left: all have failed.
     """
     endings: asyncio.Queue[tuple[int, Ended | Exception]] = asyncio.Queue()
     prompt_cached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -70,9 +76,16 @@ async def drive(
 
     def ended(index: int, event: Ended | Exception) -> None:
         if isinstance(event, Exception):
-            run.failed(index)
+            run.failed(index, event)
+            if not isinstance(event, KineticsError):
+                logger.error("sample %d failed", index, exc_info=event)
         else:
             run.ended(index, event)
+
+    def refuses_all(index: int, error: Exception) -> bool:
+        """Refused as it is, the request would be refused again for the samples that wait for this one."""
+        refused = isinstance(error, KineticsError) and 400 <= error.status < 500 and error.retry_after_s is None
+        return refused and not any(sample.tokens for sample in run.samples)
 
     def launch_decided() -> None:
         for sample in run.decide():
@@ -84,8 +97,8 @@ async def drive(
         while run.finish is None:
             index, event = await endings.get()
             ended(index, event)
-            if isinstance(event, Exception):
-                raise event
+            if run.hopeless or (isinstance(event, Exception) and refuses_all(index, event)):
+                raise run.failures[min(run.failures)]
             launch_decided()
             on_change()
 

@@ -54,6 +54,8 @@ class Run:
         self.cached_tokens: dict[int, int] = {}
         self.samples: list[Sample] = []
         self.finish: Finish | None = None
+        self.failures: dict[int, Exception] = {}
+        """Of the samples that failed, what was said."""
         self._running = 0
         self._launched = [0] * len(self.arms)
         self._tally = Tally()
@@ -140,10 +142,23 @@ class Run:
         self._running -= 1
         self._tally.add(sample)
 
-    def failed(self, index: int) -> None:
-        """The server failed the sample, or refused it. If that had generated nothing yet, it costs nothing."""
-        if self.samples[index].tokens == 0:
+    def failed(self, index: int, error: Exception) -> None:
+        """The server failed the sample, or refused it: it has no vote, and the others go on.
+
+        Charged is what it had generated, with what is extra at its worst. If that was nothing, it costs nothing.
+        """
+        sample = self.samples[index]
+        if sample.tokens == 0:
             self._starts.pop(index, None)
+        self._settle(index, sample.tokens, self._cached_for_siblings(sample))
+        self.samples[index] = sample._replace(status=Status.FAILED, answer=None)
+        self._running -= 1
+        self.failures[index] = error
+
+    @property
+    def hopeless(self) -> bool:
+        """All samples so far have failed, and none runs."""
+        return len(self.failures) == len(self.samples) > 0
 
     def cancel_running(self) -> None:
         """Settles what still runs for the tokens seen."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from kinetics_serve.engine.chunks import BRIEF, WITH_LOGPROBS, AnyChunk, CallPiece, Choice, Decoder, Logprobs
 from kinetics_serve.strategies.confidence import MIN_WINDOW_TOKENS, TOP_LOGPROBS, Confidence
 
 Json = dict[str, Any]
@@ -23,30 +24,48 @@ class Completion:
     def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS) -> None:
         self.top_logprobs = top_logprobs
         self.tokens = 0
+        self.pieces = 0
+        """Chunks that said something: where a server counts no tokens, there were as many at least."""
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.finish_reason: str | None = None
         self.stop_reason: Any = None
+        self.overran = False
+        """The server went on beyond its max_tokens."""
         self.confidence = Confidence(window)
+
+    @property
+    def decoder(self) -> Decoder:
+        """Of the chunks that it takes in."""
+        return BRIEF if self.top_logprobs is None else WITH_LOGPROBS
 
     @property
     def wanted_logprobs(self) -> int:
         """Candidates per token to ask the engine for."""
         return min(max(TOP_LOGPROBS + 1, self.top_logprobs or 0), MAX_TOP_LOGPROBS)
 
-    def add(self, chunk: Json) -> None:
-        """Takes in the next chunk of the stream."""
-        usage = chunk.get("usage")
-        if usage:
-            self.tokens = usage["completion_tokens"] or 0
-            self.prompt_tokens = usage["prompt_tokens"]
-            details = usage.get("prompt_tokens_details") or {}
-            self.cached_tokens = details.get("cached_tokens") or 0
-        for choice in chunk.get("choices", ()):
-            self._add_choice(choice)
-            if choice.get("finish_reason") is not None:
-                self.finish_reason = choice["finish_reason"]
-                self.stop_reason = choice.get("stop_reason")
+    def add(self, chunk: AnyChunk) -> None:
+        """Takes in the next chunk of the stream. Raises ValueError where its log-probabilities make no sense."""
+        usage = chunk.usage
+        if usage is not None:
+            self.tokens = max(self.tokens, usage.completion_tokens or 0)
+            self.prompt_tokens = usage.prompt_tokens
+            details = usage.prompt_tokens_details
+            self.cached_tokens = (details and details.cached_tokens) or 0
+        for choice in chunk.choices:
+            try:
+                self.pieces += self._add_choice(choice)
+            except (ArithmeticError, AttributeError, TypeError) as error:
+                raise ValueError("log-probabilities of another shape") from error
+            if choice.finish_reason is not None:
+                self.finish_reason = choice.finish_reason
+                self.stop_reason = choice.stop_reason
+
+    def cut(self, max_tokens: int) -> None:
+        """Ends it where the server goes on beyond its max_tokens."""
+        self.overran = True
+        self.tokens = max_tokens
+        self.finish_reason, self.stop_reason = "length", None
 
     @property
     def text(self) -> str:
@@ -76,11 +95,17 @@ class Completion:
         """The sample as the choices of a stream's chunks: all its text, then how it ended."""
         raise NotImplementedError
 
-    def _add_choice(self, choice: Json) -> None:
+    @property
+    def silent(self) -> bool:
+        """It says nothing at all, not even a thought."""
+        return not (self.text or self.tool_calls)
+
+    def _add_choice(self, choice: Choice[Any]) -> bool:
+        """Whether there was something in it."""
         raise NotImplementedError
 
     def _ending(self) -> Json:
-        # A sample that was stopped by a deadline has none of its own.
+        # A sample that was stopped, by a deadline for example, has no reason of its own.
         return {"finish_reason": self.finish_reason or "length", "stop_reason": self.stop_reason}
 
     def _add_confidence(self, logprobs: Iterable[float | None]) -> None:
@@ -95,6 +120,7 @@ class ChatCompletion(Completion):
         super().__init__(top_logprobs, window)
         self._content: list[str] = []
         self._reasoning: list[str] = []
+        self._refusal: list[str] = []
         self._tool_calls: dict[int, Json] = {}
         self._logprobs: list[Json] = []
 
@@ -106,6 +132,10 @@ class ChatCompletion(Completion):
     def transcript(self) -> str:
         reasoning = "".join(self._reasoning)
         return f"<think>\n{reasoning}\n</think>\n\n{self.text}" if reasoning else super().transcript
+
+    @property
+    def silent(self) -> bool:
+        return super().silent and not (self._reasoning or self._refusal)
 
     def extend(self, text: str) -> None:
         self._content.append(text)
@@ -135,34 +165,50 @@ class ChatCompletion(Completion):
         message: Json = {"role": "assistant", "content": self.text}
         if self._reasoning:
             message["reasoning"] = message["reasoning_content"] = "".join(self._reasoning)
+        if self._refusal:
+            message["refusal"] = "".join(self._refusal)
+            message["content"] = self.text or None
         if self._tool_calls:
             message["tool_calls"] = [dict(call) for call in self.tool_calls]
             message["content"] = self.text or None
         return message
 
-    def _add_choice(self, choice: Json) -> None:
-        delta = choice.get("delta") or {}
-        if delta.get("content"):
-            self._content.append(delta["content"])
-        reasoning = delta.get("reasoning") or delta.get("reasoning_content")
-        if reasoning:
-            self._reasoning.append(reasoning)
-        for call in delta.get("tool_calls") or ():
+    def _add_choice(self, choice: Choice[Any]) -> bool:
+        logprobs = choice.logprobs
+        if isinstance(logprobs, Logprobs):
+            for token in logprobs.content or ():
+                self._add_confidence([each.logprob for each in token.top_logprobs or (token,)])
+        elif logprobs:
+            self._add_logprobs(logprobs)
+        delta = choice.delta
+        if delta is None:
+            return False
+        reasoning = delta.reasoning or delta.reasoning_content
+        for said, parts in (
+            (delta.content, self._content),
+            (reasoning, self._reasoning),
+            (delta.refusal, self._refusal),
+        ):
+            if said:
+                parts.append(said)
+        for call in delta.tool_calls or ():
             self._add_tool_call(call)
-        for token in (choice.get("logprobs") or {}).get("content") or ():
+        return bool(delta.content or reasoning or delta.refusal or delta.tool_calls)
+
+    def _add_logprobs(self, logprobs: Json) -> None:
+        for token in logprobs.get("content") or ():
             candidates = token.get("top_logprobs") or [token]
             self._add_confidence([candidate.get("logprob") for candidate in candidates])
-            if self.top_logprobs is not None:
-                self._logprobs.append({**token, "top_logprobs": candidates[: self.top_logprobs]})
+            self._logprobs.append({**token, "top_logprobs": candidates[: self.top_logprobs]})
 
-    def _add_tool_call(self, piece: Json) -> None:
-        function = {"name": "", "arguments": ""}
-        call = self._tool_calls.setdefault(piece["index"], {"type": "function", "function": function})
-        if piece.get("id"):
-            call["id"] = piece["id"]
-        for key, value in (piece.get("function") or {}).items():
-            if value:
-                call["function"][key] = call["function"].get(key, "") + value
+    def _add_tool_call(self, piece: CallPiece) -> None:
+        new = {"type": "function", "function": {"name": "", "arguments": ""}}
+        call = self._tool_calls.setdefault(piece.index, new)
+        if piece.id:
+            call["id"] = piece.id
+        if piece.function is not None:
+            call["function"]["name"] += piece.function.name or ""
+            call["function"]["arguments"] += piece.function.arguments or ""
 
 
 class TextCompletion(Completion):
@@ -193,14 +239,19 @@ class TextCompletion(Completion):
         text = self.choice() | {"finish_reason": None, "stop_reason": None}
         return [text, {"index": 0, "text": "", **self._ending()}]
 
-    def _add_choice(self, choice: Json) -> None:
-        self._text.append(choice.get("text") or "")
-        logprobs = choice.get("logprobs") or {}
-        for candidates in logprobs.get("top_logprobs") or ():
-            self._add_confidence((candidates or {}).values())
-        if self.top_logprobs is not None:
+    def _add_choice(self, choice: Choice[Any]) -> bool:
+        if choice.text:
+            self._text.append(choice.text)
+        logprobs = choice.logprobs
+        if isinstance(logprobs, Logprobs):
+            for candidates in logprobs.top_logprobs or ():
+                self._add_confidence((candidates or {}).values())
+        elif logprobs:
+            for candidates in logprobs.get("top_logprobs") or ():
+                self._add_confidence((candidates or {}).values())
             for key, values in self._logprobs.items():
                 values += [self._trimmed(value) for value in logprobs.get(key) or ()]
+        return bool(choice.text)
 
     def _trimmed(self, value: Any) -> Any:
         """Only the candidates that the client asked for; other values as they are."""

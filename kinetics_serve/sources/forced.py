@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from kinetics_serve.answers.reader import Reader
 from kinetics_serve.cost import Cost, KVPolicy, Price
-from kinetics_serve.engine.errors import EngineUnavailable
+from kinetics_serve.engine.errors import EngineNonsense
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.errors import KineticsError
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.sources.live import LiveSource
@@ -43,7 +44,7 @@ class Forcing:
 
     def settle(self, tokens: int, usage: Json) -> Cost:
         prompt = max(1, min(int(usage["prompt_tokens"]), self.limit(tokens)))
-        generated = min(int(usage["completion_tokens"]), self.force_tokens)
+        generated = max(0, min(int(usage["completion_tokens"]), self.force_tokens))
         cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
         return self.price.sample(prompt, generated, self.kv, cached_tokens=max(0, min(cached, prompt)))
 
@@ -67,8 +68,12 @@ class ForcedSource:
                 if not isinstance(event, Ended) or event.status is not Status.TRUNCATED or event.empty:
                     yield event
                     continue
-                yield self._forcing.worst_case(event.tokens)  # until it is known, should the request end meanwhile
-                yield await self._forced(event, self._source.completions[sample.index])
+                worst = self._forcing.worst_case(event.tokens)
+                yield worst  # until it is known, should the request end meanwhile
+                try:
+                    yield await self._forced(event, self._source.completions[sample.index])
+                except KineticsError:  # it stays what it is, cut off, and pays what the attempt may have cost
+                    yield event._replace(extra=worst, forced=worst)
 
     async def _forced(self, end: Ended, completion: Completion) -> Ended:
         asked = forced_body(self._body, completion) | {
@@ -81,12 +86,13 @@ class ForcedSource:
             choice, usage = response["choices"][0], response["usage"]
             text = (choice.get("message") or {}).get("content") or choice.get("text") or ""
             tokens = int(usage["completion_tokens"])
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise EngineUnavailable("the engine's answer is not a completion") from error
-        completion.extend(CUE + text)
-        label, _ = await self._reader.read(CUE + text)
+            said = CUE + text
+            cost = self._forcing.settle(end.tokens, usage)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise EngineNonsense("the engine's answer is not a completion") from error
+        completion.extend(said)
+        label, _ = await self._reader.read(said)
         status = Status.FINISHED if label is not None else Status.TRUNCATED
-        cost = self._forcing.settle(end.tokens, usage)
         return end._replace(status=status, answer=label, extra=cost, forced=cost, forced_tokens=tokens)
 
 

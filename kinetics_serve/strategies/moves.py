@@ -10,14 +10,14 @@ LENGTH_MARGIN = 1.25
 
 def best(samples: Iterable[Sample]) -> int | None:
     """The index of the sample to answer with: answered before unanswered, whole before cut off, text before
-    none, then the higher score, then the earlier sample. None where no sample has text.
+    none, then the higher score, then the earlier sample. None where no sample has text; what failed has none.
     """
 
     def rank(sample: Sample) -> tuple[bool, bool, float, int]:
         whole = sample.status is Status.FINISHED
         return (whole and sample.answer is not None, whole, sample.score, -sample.index)
 
-    with_text = [sample for sample in samples if not sample.empty]
+    with_text = [sample for sample in samples if not sample.empty and sample.status is not Status.FAILED]
     return max(with_text, key=rank).index if with_text else None
 
 

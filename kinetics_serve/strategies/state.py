@@ -23,6 +23,8 @@ class Status(StrEnum):
     STOPPED = "stopped"
     """Given up by its policy's floor."""
     CANCELLED = "cancelled"
+    FAILED = "failed"
+    """By its server, or by what should have scored it."""
 
 
 class Sample(NamedTuple):  # this, Vote and State: a replay makes thousands a second, and frozen dataclasses are slow

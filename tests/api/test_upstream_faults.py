@@ -67,8 +67,8 @@ async def test_line_ends_of_unicode_are_text(client: httpx.AsyncClient, fake: Fa
     [
         ([chunk("x", usage=None), "[DONE]"], "no usage"),
         ([chunk("x", finish=None)], "broke off"),
-        (["<html>"], "JSON object"),
-        (["[1]"], "JSON object"),
+        (["<html>"], "completion chunks"),
+        (["[1]"], "completion chunks"),
         (['{"choices": null}', "[DONE]"], "completion chunks"),
         (['{"choices": [{"delta": "x"}]}', "[DONE]"], "completion chunks"),
         (['{"choices": [], "usage": {}}', "[DONE]"], "no usage"),

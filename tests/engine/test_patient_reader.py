@@ -16,36 +16,54 @@ async def content() -> aiohttp.StreamReader:
 
 
 async def test_what_has_come_is_read_at_once_and_nothing_at_the_end(content: aiohttp.StreamReader) -> None:
-    reader = PatientReader(content)
+    reader = PatientReader(content, 9)
     content.feed_data(b"a")
     content.feed_data(b"b")
-    assert await reader.read(9) == b"ab"
+    assert await reader.read() == b"ab"
     content.feed_eof()
-    assert await reader.read(9) == b""
+    assert await reader.read() == b""
     reader.close()
 
 
 async def test_a_silence_longer_than_told_ends_the_read(content: aiohttp.StreamReader) -> None:
-    reader = PatientReader(content)
+    reader = PatientReader(content, 0.01)
     with pytest.raises(TimeoutError):
-        await reader.read(0.01)
+        await reader.read()
 
 
-async def test_a_later_read_may_be_given_less_time_than_the_first(content: aiohttp.StreamReader) -> None:
-    reader = PatientReader(content)
+async def test_after_progress_it_may_be_given_less_time(content: aiohttp.StreamReader) -> None:
+    reader = PatientReader(content, 600)
     content.feed_data(b"a")
-    assert await reader.read(600) == b"a"
+    assert await reader.read() == b"a"
+    reader.progressed(0.01)
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError):
-            await reader.read(0.01)
+            await reader.read()
 
 
-async def test_each_read_has_its_whole_time_and_what_happens_between_them_counts_for_none(
+async def test_bytes_without_progress_give_no_more_time(content: aiohttp.StreamReader) -> None:
+    reader = PatientReader(content, 0.5)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    for number in range(1, 100):
+        loop.call_later(0.1 * number, content.feed_data, b".")
+
+    async def read_all() -> None:
+        for _ in range(100):
+            await reader.read()
+
+    with pytest.raises(TimeoutError):
+        await read_all()
+    assert loop.time() - begun < 5
+
+
+async def test_each_progress_gives_the_whole_time_and_what_happens_between_reads_counts_for_none(
     content: aiohttp.StreamReader,
 ) -> None:
-    reader = PatientReader(content)
+    reader = PatientReader(content, 1.1)
     for piece in (b"a", b"b"):
         await asyncio.sleep(1.2)
         asyncio.get_running_loop().call_later(0.5, content.feed_data, piece)
-        assert await reader.read(1.1) == piece
+        assert await reader.read() == piece
+        reader.progressed(1.1)
     reader.close()

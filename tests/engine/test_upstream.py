@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -79,11 +80,35 @@ async def test_a_server_that_falls_silent_is_given_up(
 
 
 async def test_what_came_before_a_failure_is_told(fake: FakeVllm, upstream: Upstream) -> None:
-    fake.events = ['{"choices": [], "number": 1}', '{"choices": [], "number": 2}', '{"error": {"message": "broken"}}']
-    chunks: list[dict[str, int]] = []
-    with pytest.raises(EngineLost, match="broken"):
-        await generate(upstream, chunks)  # type: ignore[arg-type]
-    assert [chunk["number"] for chunk in chunks] == [1, 2]
+    fake.events = ['{"choices": [{"text": "1"}]}', '{"choices": [{"text": "2"}]}', '{"error": {"message": "broken"}}']
+    chunks: list[Any] = []
+    with pytest.raises(EngineUnavailable, match="broken"):
+        await generate(upstream, chunks)
+    assert [chunk.choices[0].text for chunk in chunks] == ["1", "2"]
+
+
+@pytest.mark.parametrize("events", [['{"error": {"message": "out of memory"}}'], ["<html>"], ['{"choices": 7}']])
+async def test_what_a_server_says_of_one_sample_leaves_its_circuit_closed(
+    fake: FakeVllm, upstream: Upstream, events: list[str]
+) -> None:
+    fake.events = events
+    for _ in range(10):
+        with pytest.raises(EngineUnavailable):
+            await generate(upstream, [])
+    assert upstream.circuit.openings == 0
+
+
+async def test_a_stream_that_breaks_is_one_failure_and_a_refused_connection_is_a_lost_server(
+    fake: FakeVllm, upstream: Upstream
+) -> None:
+    fake.breaks_after = 2
+    with pytest.raises(EngineUnavailable):
+        await generate(upstream, [])
+    assert upstream.circuit.openings == 0
+    fake.shut_down()
+    with pytest.raises(EngineLost):
+        await generate(upstream, [])
+    assert upstream.circuit.openings == 1
 
 
 async def test_connections_are_used_again(fake: FakeVllm, upstream: Upstream) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import DENSE, Price, read_config
+from kinetics_serve.engine.chunks import Choice, Chunk, Delta
 from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.sources.forced import CUE, Forcing, forced_body
 from tests.arms import PAPER_B200
@@ -80,7 +81,7 @@ async def test_only_text_can_be_forced(client: httpx.AsyncClient, fields: dict[s
 
 def test_reasoning_that_the_server_took_apart_is_put_together_again_and_closed() -> None:
     completion = ChatCompletion(None)
-    completion.add({"choices": [{"delta": {"reasoning": "hm"}, "finish_reason": "length"}]})
+    completion.add(Chunk([Choice(Delta(reasoning="hm"), finish_reason="length")]))
     sent = forced_body({"messages": [], "seed": 3, "temperature": 1, "top_p": 0.9}, completion)
     assert sent["messages"] == [{"role": "assistant", "content": f"<think>\nhm\n</think>\n\n{CUE}"}]
     assert "seed" not in sent

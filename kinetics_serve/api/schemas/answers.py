@@ -25,15 +25,21 @@ class Vote(Open):
     weight: float = Field(examples=[2.41], description="The sum of their scores.")
 
 
+class SampleError(Open):
+    code: str = Field(examples=["engine_unavailable"])
+    message: str = Field(examples=["the engine broke off in the middle of a sample"])
+
+
 class SampleReport(Open):
     index: int = Field(examples=[0])
     model: str = Field(examples=[MODEL])
-    status: Literal["finished", "truncated", "stopped", "cancelled"]
+    status: Literal["finished", "truncated", "stopped", "cancelled", "failed"]
     tokens: int = Field(examples=[21])
     answer: str | None = Field(examples=["56"])
     no_vote: NoVote | None = Field(examples=["cut_off"], description="Why it has no vote.")
     score: float = Field(examples=[0.83])
     text: str = Field(examples=["7 times 8 is 56."])
+    error: SampleError | None = Field(None, description="Of one that failed.")
 
 
 class Stage(Open):
@@ -79,6 +85,7 @@ class Bill(Open):
     samples_finished: int = Field(examples=[4], description="Ran to their end, be it max_tokens.")
     samples_truncated: int = Field(examples=[1], description="Of these, cut off by max_tokens.")
     completion_tokens: int = Field(examples=[105], description="Of all samples.")
+    samples_failed: int = Field(examples=[0], description="The others went on without them.")
     stop_reason: Literal["consensus", "budget", "max_samples", "deadline", "single"]
     answer: str | None = Field(examples=["56"])
     answer_kind: Domain | None = Field(examples=["math"], description="What the answer was taken for.")
