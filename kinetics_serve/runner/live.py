@@ -12,6 +12,9 @@ from kinetics_serve.errors import KineticsError
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.state import Finish, Sample
 
+MOST_IN_VAIN = 4
+"""Samples that fail before any has a token: a request that breaks servers is not tried on and on."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,14 +46,17 @@ async def drive(
     """
     endings: asyncio.Queue[tuple[int, Ended | Exception]] = asyncio.Queue()
     prompt_cached: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
-    first: dict[int, int] = {}
+    turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
     tasks: set[asyncio.Task[None]] = set()
 
     async def follow(sample: Sample) -> None:
-        # Each model's first sample goes ahead; the others start when its prompt is in the prefix cache.
-        cached = prompt_cached[sample.arm]
-        if sample.index != first[sample.arm]:
-            await cached.wait()
+        # One sample of each arm goes ahead, and the others start when its prompt is in the prefix cache. If it fails
+        # before that, the next goes ahead.
+        cached, turn = prompt_cached[sample.arm], turns[sample.arm]
+        await turn.acquire()
+        ahead = not cached.is_set()
+        if not ahead:
+            turn.release()
         try:
             async with aclosing(source.sample(sample)) as stream:
                 async for event in stream:
@@ -58,12 +64,15 @@ async def drive(
                         endings.put_nowait((sample.index, event))
                     else:
                         progressed(sample.index, event)
-                    if event != 0:
+                    if ahead and event != 0:
+                        ahead = False
                         cached.set()
+                        turn.release()
         except Exception as error:
             endings.put_nowait((sample.index, error))
         finally:
-            cached.set()
+            if ahead:
+                turn.release()
 
     def progressed(index: int, event: int | Cost) -> None:
         if isinstance(event, Cost):
@@ -82,14 +91,14 @@ async def drive(
         else:
             run.ended(index, event)
 
-    def refuses_all(index: int, error: Exception) -> bool:
-        """Refused as it is, the request would be refused again for the samples that wait for this one."""
+    def given_up(error: Exception) -> bool:
+        """Nothing has come of the request, and nothing will: it is refused as it is, or breaks what it is sent to."""
         refused = isinstance(error, KineticsError) and 400 <= error.status < 500 and error.retry_after_s is None
-        return refused and not any(sample.tokens for sample in run.samples)
+        vain = refused or len(run.failures) >= MOST_IN_VAIN
+        return run.hopeless or (vain and not any(sample.tokens for sample in run.samples))
 
     def launch_decided() -> None:
         for sample in run.decide():
-            first.setdefault(sample.arm, sample.index)
             tasks.add(asyncio.create_task(follow(sample), name=f"sample-{sample.index}"))
 
     async def run_to_the_end() -> None:
@@ -97,7 +106,7 @@ async def drive(
         while run.finish is None:
             index, event = await endings.get()
             ended(index, event)
-            if run.hopeless or (isinstance(event, Exception) and refuses_all(index, event)):
+            if isinstance(event, Exception) and given_up(event):
                 raise run.failures[min(run.failures)]
             launch_decided()
             on_change()

@@ -10,6 +10,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.engine.upstream import Patience
+from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, PROMPT_TOKENS
 from tests.scripted_upstream import STREAM, Break, Piece, Scripted, event, head, sample, scripted, token, whole
 from tests.serving import metric, serving
@@ -39,7 +40,7 @@ async def upstream(tmp_path: Path) -> AsyncIterator[Scripted]:
 
 @pytest.fixture
 async def client(upstream: Scripted) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(create_app([upstream.url], 562.5, patience=PATIENCE)) as client:
+    async with serving(create_app([upstream.url], PAPER_B200, patience=PATIENCE)) as client:
         yield client
 
 

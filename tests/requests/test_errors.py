@@ -20,7 +20,7 @@ TOLD: list[tuple[Exception, int, str, str | None, str | None, str]] = [
     (EngineLost("gone"), 503, "engine_unavailable", None, "5", "gone; try again in a few seconds"),
     (EngineSilent("silence"), 504, "engine_timeout", None, None, "silence, so it was given up"),
     (EngineOverloaded("busy", None), 429, "overloaded", None, "5", "busy; try again later"),
-    (EngineOverloaded("busy", 7), 429, "overloaded", None, "7", "busy; try again later"),
+    (EngineOverloaded("busy", 7), 429, "overloaded", None, "7", "busy; try again in 7 s"),
     (Overloaded("full", 9), 429, "overloaded", None, "9", "full; try again in 9 s"),
     (ScorerFailed("no score"), 502, "scorer_failed", "kinetics.scorer", None, "no score"),
     (RequestTooLarge("t", 3, 2, "a day"), 400, "invalid_request", None, None, "a smaller max_tokens"),

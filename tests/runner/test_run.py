@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy, Price
 from kinetics_serve.runner.account import Account, OverBudget
-from kinetics_serve.runner.live import drive
+from kinetics_serve.runner.live import MOST_IN_VAIN, drive
 from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.majority_vote import MajorityVote
@@ -234,3 +234,48 @@ def test_an_account_refuses_what_it_cannot_cover() -> None:
     with pytest.raises(OverBudget):
         account.settle(1, 91)
     assert (account.spent, account.reserved, account.available) == (10, 90, 0)
+
+
+@dataclass
+class FaultySource:
+    """Samples that fail before their first token ("early"), after it ("late"), or not ("ok"), by their index."""
+
+    faults: list[str]
+    opened: list[int] = field(default_factory=list)
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+        fault = self.faults[sample.index]
+        self.opened.append(sample.index)
+        yield 0
+        await asyncio.sleep(0.001)
+        if fault == "early":
+            raise EngineFault
+        yield 5
+        if fault == "late":
+            raise EngineFault
+        yield Ended(Status.FINISHED, 5, answer="x", score=1.0, empty=False)
+
+
+@given(st.lists(st.sampled_from(["early", "late", "ok"]), min_size=1, max_size=3))
+def test_samples_that_fail_leave_the_others_and_pay_what_they_generated(faults: list[str]) -> None:
+    arm = arm_of(20, 64, len(faults))
+    run, source = Run(BestOfN(), [arm], len(faults) * arm.worst_case(64)), FaultySource(faults)
+    if "ok" in faults:
+        finish = asyncio.run(drive(run, source))
+        assert finish.winner == faults.index("ok")
+    else:
+        with pytest.raises(EngineFault):
+            asyncio.run(drive(run, source))
+    by_fault = {"early": (Status.FAILED, 0), "late": (Status.FAILED, 5), "ok": (Status.FINISHED, 5)}
+    assert [(sample.status, sample.tokens) for sample in run.samples] == [by_fault[fault] for fault in faults]
+    assert run.account.reserved == 0
+    assert (run.account.spent > 0) == (set(faults) != {"early"})
+
+
+async def test_a_request_whose_samples_fail_one_after_the_other_is_given_up() -> None:
+    arm = arm_of(20, 64, 32)
+    run, source = Run(BestOfN(), [arm], 32 * arm.worst_case(64)), FaultySource(["early"] * 32)
+    with pytest.raises(EngineFault):
+        await drive(run, source)
+    assert len(source.opened) in (MOST_IN_VAIN, MOST_IN_VAIN + 1)  # one more may have begun before it was noticed
+    assert (run.account.spent, run.account.reserved) == (0, 0)
