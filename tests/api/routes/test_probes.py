@@ -11,6 +11,7 @@ from kinetics_serve.api.routes import probes
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.ledger.ledger import Ledger
 from kinetics_serve.requests.services import Settings
+from tests.arms import PAPER_B200
 from tests.fake_vllm import FakeVllm
 from tests.serving import serving
 
@@ -33,7 +34,7 @@ class FlakyLedger:
 
 
 def app_with(ledger: FlakyLedger, vllm: FakeVllm, **settings: Any) -> Any:
-    return create_app([vllm.url], 562.5, settings=Settings(**settings), ledger=cast(Ledger, ledger))
+    return create_app([vllm.url], PAPER_B200, settings=Settings(**settings), ledger=cast(Ledger, ledger))
 
 
 async def test_ready_can_mind_the_ledger(vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> None:
