@@ -12,6 +12,7 @@ from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
 from sparse_backend.backends.engine import engine_of
+from sparse_backend.backends.regions import Regions
 from sparse_backend.config import KEY, ConfigError
 from sparse_backend.kernels.batch import Softmax, skip_tiles, split_cache
 from sparse_backend.kernels.huge_pages import use_huge_pages
@@ -33,8 +34,7 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
         self.engine, self.kernels = engine, engine.cpu_kernels
         self.shape = self.num_kv_heads, self.num_queries_per_kv, self.head_size, dtype
         self.join(sparse=False, first=False, block_stride=0)
-        self._kv_cache: torch.Tensor | None = None
-        self._regions: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.regions = Regions(self.split)
 
     def join(self, sparse: bool, first: bool, block_stride: int) -> None:
         """What the metadata builder knows: whether this layer is sparse, whether it is the model's first, and how its
@@ -53,12 +53,10 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
         sinks = None if self.sinks is None else self.sinks.detach().float().contiguous()
         return Softmax(self.scale, self.logits_soft_cap, sinks)
 
-    def regions(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, and summaries, of this layer's KV cache: see `split_cache`."""
-        if self._kv_cache is not kv_cache or self._regions is None:
-            use_huge_pages(kv_cache)
-            self._kv_cache, self._regions = kv_cache, split_cache(kv_cache, self.heads)
-        return self._regions
+    def split(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `split_cache`."""
+        use_huge_pages(kv_cache)
+        return split_cache(kv_cache, self.heads)
 
     def do_kv_cache_update(
         self,

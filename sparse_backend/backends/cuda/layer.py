@@ -11,6 +11,7 @@ from vllm.config import get_current_vllm_config
 from vllm.v1.attention.backend import AttentionType
 
 from sparse_backend.backends.engine import engine_of
+from sparse_backend.backends.regions import Regions
 from sparse_backend.kernels import triton as kernels
 from sparse_backend.kernels.batch import Softmax
 
@@ -43,8 +44,7 @@ class SparseImpl:
             device = torch.device(vllm_config.device_config.device_type)
             engine.scratch[self.heads] = kernels.Workspace.allocate(self.heads, requests, tokens, tokens, device)
         self.work: kernels.Workspace | None = engine.scratch.get(self.heads)
-        self._kv_cache: torch.Tensor | None = None
-        self._regions: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.regions = Regions(lambda kv_cache: kernels.split_blocks(kv_cache, self.heads))
 
     def join(self, sparse: bool, first: bool) -> None:
         """What the metadata builder knows: whether this layer is sparse, and whether it is the model's first."""
@@ -56,12 +56,6 @@ class SparseImpl:
         stock: Any = self
         sinks = None if stock.sinks is None else stock.sinks.detach().float().contiguous()
         return Softmax(stock.scale, stock.logits_soft_cap or 0.0, sinks)
-
-    def regions(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, and summaries, of this layer's KV cache: see `split_blocks`."""
-        if self._kv_cache is not kv_cache or self._regions is None:
-            self._kv_cache, self._regions = kv_cache, kernels.split_blocks(kv_cache, self.heads)
-        return self._regions
 
     def do_kv_cache_update(
         self, layer: Any, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor
