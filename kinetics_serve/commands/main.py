@@ -13,6 +13,7 @@ from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.frontier import frontier
 from kinetics_serve.commands.hardware import show_hardware
 from kinetics_serve.commands.keys import keys
+from kinetics_serve.commands.ledger_check import ledger_group
 from kinetics_serve.commands.plan import plan
 from kinetics_serve.commands.replay import replay
 from kinetics_serve.commands.serve import serve
@@ -46,5 +47,5 @@ for command in (serve, cost, demo, replay, calibrate, frontier, plan, usage):
 app.command(name="hardware")(show_hardware)
 app.command(name="calibrate-demo")(calibrate_demo)
 app.command(name="eval")(evaluate)
-for group, name in ((config, "config"), (tenants, "tenants"), (keys, "keys")):
+for group, name in ((config, "config"), (tenants, "tenants"), (keys, "keys"), (ledger_group, "ledger")):
     app.add_typer(group, name=name)

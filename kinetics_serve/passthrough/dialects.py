@@ -1,17 +1,19 @@
 """How each of vLLM's APIs says what a request has used, and when."""
 
-import json
 import re
-from typing import Protocol
+from typing import Any, Protocol
 
 from kinetics_serve.engine.upstream import Json
-from kinetics_serve.passthrough.tab import NO_CHOICES, USAGE, Tab
+from kinetics_serve.passthrough.events import Event, object_in
+from kinetics_serve.passthrough.tab import Tab, count
 
 UNSHOWN_TOKENS = 64
 """More than are generated without a word of them in a stream: the markers around reasoning, the white space beside
 those, a character that is not complete yet."""
 
-_TEXT = re.compile(rb'"(?:delta|text|thinking)":\s*"((?:[^"\\]|\\.)*)"')
+_OBJECT = rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
+_USAGE = re.compile(rb',\s*"usage":\s*(?:null|' + _OBJECT + rb')|"usage":\s*(?:null|' + _OBJECT + rb")\s*,\s*")
+"""Matched in the bytes of a JSON object: a quote inside any of its texts is escaped, so only its keys match."""
 
 
 class Dialect(Protocol):
@@ -22,10 +24,10 @@ class Dialect(Protocol):
     def read_answer(self, content: bytes, tab: Tab) -> None:
         """Takes in a whole answer."""
 
-    def read_event(self, event: bytes, tab: Tab) -> bytes:
+    def read_event(self, event: Event, tab: Tab) -> bytes:
         """Takes in a stream's event, and returns what of it the client asked for."""
 
-    def is_last(self, event: bytes) -> bool:
+    def is_last(self, event: Event) -> bool:
         """The client takes the answer as complete with this event."""
 
 
@@ -39,77 +41,113 @@ class Completions:
         self._continuous = self._usage and bool(options.get("continuous_usage_stats"))
 
     def read_answer(self, content: bytes, tab: Tab) -> None:
-        tab.read_total(content)
+        tab.read_total(object_in(content) or {})
 
-    def read_event(self, event: bytes, tab: Tab) -> bytes:
-        tab.read(event)
-        if NO_CHOICES.search(event):
-            return event if self._usage else b""
-        return event if self._continuous else USAGE.sub(b"", event)
+    def read_event(self, event: Event, tab: Tab) -> bytes:
+        chunk = event.json()
+        if chunk is None:
+            return event.raw
+        tab.read(chunk)
+        if chunk.get("choices") == [] and chunk.get("usage") is not None:
+            return event.raw if self._usage else b""
+        return event.raw if self._continuous else _USAGE.sub(b"", event.raw)
 
-    def is_last(self, event: bytes) -> bool:
-        return event.startswith(b"data: [DONE]")
+    def is_last(self, event: Event) -> bool:
+        return event.data.strip() == b"[DONE]"
 
 
 class _TotalAtTheEnd:
-    """Answers are parsed, not searched: they repeat parts of the request, which may look like usage.
-
-    A token stands for at least one byte, so the text that a stream has shown bounds what was generated for it, where
+    """A token stands for at least one byte, so the text that a stream has shown bounds what was generated for it, where
     all of that is shown.
     """
 
     counts_tokens = False
-    _with_usage: re.Pattern[bytes]
-    _with_text: re.Pattern[bytes]
-    _last: re.Pattern[bytes]
+    _with_usage: re.Pattern[str]
+    _with_text: re.Pattern[str]
+    _last: re.Pattern[str]
 
     def __init__(self, body: Json) -> None:
         self._most = _unshown_tokens(body)
 
     def read_answer(self, content: bytes, tab: Tab) -> None:
-        self._read(_object(content), tab)
+        self._read(object_in(content) or {}, tab)
 
-    def read_event(self, event: bytes, tab: Tab) -> bytes:
-        if self._with_usage.match(event):
+    def read_event(self, event: Event, tab: Tab) -> bytes:
+        kind, data = _kind(event), event.json()
+        if data is not None and self._with_usage.fullmatch(kind) and self._read(data, tab):
             self._most = None
-            self._read(_object(event.partition(b"data:")[2]), tab)
         elif self._most is not None:
-            if self._with_text.match(event):
-                self._most += sum(map(len, _TEXT.findall(event)))
+            if self._with_text.fullmatch(kind):
+                self._most += len(event.data) if data is None else _shown_bytes(data)
             tab.at_most(self._most)
-        return event
+        return event.raw
 
-    def is_last(self, event: bytes) -> bool:
-        return self._last.match(event) is not None
+    def is_last(self, event: Event) -> bool:
+        return self._last.fullmatch(_kind(event)) is not None
 
-    def _read(self, answer: Json, tab: Tab) -> None:
+    def _read(self, answer: Json, tab: Tab) -> bool:
+        """Whether it says what was used in all."""
         raise NotImplementedError
 
 
 class Responses(_TotalAtTheEnd):
-    _with_usage = _last = re.compile(rb"event: response\.(completed|incomplete|failed)\n")
-    _with_text = re.compile(rb"event: response\.[a-z_.]+\.delta\n")
+    _with_usage = _last = re.compile(r"response\.(completed|incomplete|failed)")
+    _with_text = re.compile(r"response\.[a-z_.]+\.delta")
 
-    def _read(self, answer: Json, tab: Tab) -> None:
-        usage = answer.get("response", answer).get("usage")
-        if usage:
-            cached = usage.get("input_tokens_details", {}).get("cached_tokens") or 0
-            tab.total(usage["input_tokens"], usage["output_tokens"], cached)
+    def _read(self, answer: Json, tab: Tab) -> bool:
+        response = answer.get("response", answer)
+        usage = response.get("usage") if isinstance(response, dict) else None
+        tokens = count(usage, "output_tokens")
+        if tokens is None or usage is None:
+            return False
+        tab.total(count(usage, "input_tokens"), tokens, count(usage.get("input_tokens_details"), "cached_tokens"))
+        return True
 
 
 class Messages(_TotalAtTheEnd):
-    """Anthropic's API, whose input tokens leave the cached ones out."""
+    """Anthropic's API, whose input tokens leave the cached ones out, and whose stream tells them at its beginning, at
+    its end, or both.
+    """
 
-    _with_usage = re.compile(rb"event: message_delta\n")
-    _with_text = re.compile(rb"event: content_block_delta\n")
-    _last = re.compile(rb"event: message_stop\n")
+    _with_usage = re.compile(r"message_(start|delta)")
+    _with_text = re.compile(r"content_block_delta")
+    _last = re.compile(r"message_stop")
 
-    def _read(self, answer: Json, tab: Tab) -> None:
+    def __init__(self, body: Json) -> None:
+        super().__init__(body)
+        self._began: Json = {}
+
+    def _read(self, answer: Json, tab: Tab) -> bool:
+        if answer.get("type") == "message_start":
+            message = answer.get("message")
+            usage = message.get("usage") if isinstance(message, dict) else None
+            self._began = usage if isinstance(usage, dict) else {}
+            return False
         usage = answer.get("usage")
-        if usage:
-            cached = usage.get("cache_read_input_tokens") or 0
-            written = usage.get("cache_creation_input_tokens") or 0
-            tab.total(usage["input_tokens"] + cached + written, usage["output_tokens"], cached)
+        tokens = count(usage, "output_tokens")
+        if tokens is None or usage is None:
+            return False
+        usage = self._began | {key: value for key, value in usage.items() if value is not None}
+        new = count(usage, "input_tokens")
+        cached, written = (count(usage, f"cache_{kind}_input_tokens") or 0 for kind in ("read", "creation"))
+        tab.total(None if new is None else new + cached + written, tokens, cached)
+        return True
+
+
+def _kind(event: Event) -> str:
+    """Of an event: its name, or what its data says where it has none."""
+    if event.name:
+        return event.name.decode(errors="replace")
+    kind = (event.json() or {}).get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def _shown_bytes(value: Any) -> int:
+    """Of the texts that an event of generation may show, wherever they stand in it."""
+    if not isinstance(value, dict):
+        return 0
+    texts = [value.get(key) for key in ("delta", "text", "thinking")]
+    return sum(len(text.encode()) if isinstance(text, str) else _shown_bytes(text) for text in texts)
 
 
 def _unshown_tokens(body: Json) -> int | None:
@@ -127,11 +165,3 @@ def _unshown_tokens(body: Json) -> int | None:
         return None
     held_back = max((len(str(stop).encode(errors="replace")) for stop in stops), default=0)  # it may become one
     return UNSHOWN_TOKENS + held_back
-
-
-def _object(content: bytes) -> Json:
-    try:
-        value = json.loads(content)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {}

@@ -12,6 +12,7 @@ from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.observability.metrics import PASS_THROUGH, PassedThrough
 from kinetics_serve.passthrough.dialects import Dialect
+from kinetics_serve.passthrough.events import split
 from kinetics_serve.passthrough.passage import HOP_BY_HOP, Passage, answered_headers
 from kinetics_serve.passthrough.tab import Tab
 from kinetics_serve.requests.fields import boolean
@@ -46,9 +47,10 @@ async def forward_metered(passage: Passage, body: Json, tab: Tab, dialect: Diale
             await stack.enter_async_context(charge)
             try:
                 response, pieces = await passage.opened(stack, body, FORWARDED_HEADERS, streamed=stream)
-                if response.status >= 400:
+                generated = response.status < 300  # a redirection is not followed
+                if not generated:
                     tab.refused()
-                if not stream or response.status >= 400:
+                if not (stream and generated) or response.content_type == "application/json":
                     content = b"".join([piece async for piece in pieces])
                     dialect.read_answer(content, tab)
                     passed.began()
@@ -76,16 +78,16 @@ async def _events(
     end = b""
     ready = monotonic()
     try:
-        async for event in _split(pieces):
+        async for event in split(pieces):
             if monotonic() - ready > WAITED_S:
                 tab.caught_up()
             passed.began()
-            event = dialect.read_event(event, tab)
+            content = dialect.read_event(event, tab)
             if dialect.is_last(event):
-                end = event
-            elif event:
+                end += content
+            elif content:
                 tab.offered()
-                yield event
+                yield content
                 if tab.taken():
                     await asyncio.sleep(GONE_WITHIN_S)
             ready = monotonic()
@@ -98,14 +100,3 @@ async def _events(
     await resources.aclose()
     if end:
         yield end
-
-
-async def _split(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Server-sent events, each with the empty line that ends it."""
-    buffer = b""
-    async for piece in pieces:
-        *events, buffer = (buffer + piece).split(b"\n\n")
-        for event in events:
-            yield event + b"\n\n"
-    if buffer:
-        yield buffer

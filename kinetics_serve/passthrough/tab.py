@@ -1,18 +1,13 @@
 """What a request without a budget costs, read off vLLM's answer as it passes by."""
 
-import re
 from math import ceil, inf
 from time import monotonic
+from typing import Any
 
 from kinetics_serve.cost import KVPolicy, Price
 
-# Matched in the bytes of a JSON object: a quote inside any of its texts is escaped, so only its keys match.
-USAGE = re.compile(rb',"usage":\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
-_NUMBER = rb'"%s":\s*(\d+)'
-_PROMPT_TOKENS, _COMPLETION_TOKENS, _CACHED_TOKENS, _INDEX = (
-    re.compile(_NUMBER % name) for name in (b"prompt_tokens", b"completion_tokens", b"cached_tokens", b"index")
-)
-NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
+MOST_TOKENS = 2**53
+"""A larger number is none that an engine has counted."""
 
 HELD_UP_S = 1.0
 """Where a client takes longer to read an event, what the engine generates meanwhile has not been read either."""
@@ -58,28 +53,32 @@ class Tab:
         """The engine streams: what it generates will be known."""
         self._known = True
 
-    def read(self, data: bytes) -> None:
-        """Takes in a stream's event, with the usage of one choice, or with that of the whole request and no choice."""
-        tokens = _COMPLETION_TOKENS.search(data)
-        if tokens is None:
-            return
-        index = _INDEX.search(data)
-        if NO_CHOICES.search(data) or index is None:
-            self.read_total(data)
-        else:
-            self._completion_tokens[int(index[1])] = int(tokens[1])
+    def read(self, chunk: dict[str, Any]) -> None:
+        """Takes in a stream's chunk, with the usage of one choice, or with that of the whole request and no choice.
 
-    def read_total(self, data: bytes) -> None:
-        """Takes in a whole response, or the event with a stream's total."""
-        tokens, prompt, cached = (each.findall(data) for each in (_COMPLETION_TOKENS, _PROMPT_TOKENS, _CACHED_TOKENS))
-        if tokens and prompt:
-            self.total(int(prompt[-1]), int(tokens[-1]), int(cached[-1]) if cached else 0)
+        A choice whose chunk does not tell counts as long as it may become, until one does.
+        """
+        choices = chunk.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return self.read_total(chunk)
+        tokens = count(chunk.get("usage"), "completion_tokens")
+        index = count(choices[0], "index") or 0
+        self._completion_tokens[index] = self._max_tokens if tokens is None else tokens
 
-    def total(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
-        """Takes in what the whole request has used."""
+    def read_total(self, answer: dict[str, Any]) -> None:
+        """Takes in a whole response, or the chunk with a stream's total."""
+        usage = answer.get("usage")
+        tokens = count(usage, "completion_tokens")
+        if usage is not None and tokens is not None:
+            cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+            self.total(count(usage, "prompt_tokens"), tokens, cached)
+
+    def total(self, prompt_tokens: int | None, completion_tokens: int, cached_tokens: int | None) -> None:
+        """Takes in what the whole request has used. A prompt of None is as long as it was reserved for."""
         self._completion_tokens = {0: completion_tokens}
-        self._prompt_tokens = prompt_tokens
-        self._cached_tokens = cached_tokens
+        if prompt_tokens is not None:
+            self._prompt_tokens = prompt_tokens
+        self._cached_tokens = cached_tokens or 0
         self._known = True
         self._behind = False
 
@@ -116,3 +115,9 @@ class Tab:
         cached = min(self._cached_tokens // self._prompts, prompt)
         each = self._price.sample(prompt, ceil(completion_tokens / completions), self._kv, cached)
         return ceil(self._price.eflops(each)) * completions
+
+
+def count(usage: Any, name: str) -> int | None:
+    """A number of tokens in what an engine says; None where it says none, or what can't be one."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None

@@ -46,8 +46,9 @@ async def of_completion(route: Route, tenant: Tenant, completion: type[Completio
     """A chat completion's or completion's. Raises KineticsError."""
     n = max(integer(body, field, 1, 2**31) or 1 for field in ("n", "best_of"))
     stated = integer(body, "max_tokens", 0, 2**31)
-    if completion is ChatCompletion:
-        stated = max(stated or 0, integer(body, "max_completion_tokens", 1, 2**31) or 0) or None
+    if completion is ChatCompletion:  # as vLLM takes them: the newer name holds wherever it is stated
+        newer = integer(body, "max_completion_tokens", 0, 2**31)
+        stated = stated if newer is None else newer
     elif "max_tokens" not in body:
         stated = DEFAULT_COMPLETION_TOKENS
     served = route.served

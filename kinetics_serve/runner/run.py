@@ -5,6 +5,7 @@ Synchronous and without I/O, so that what is served is what is simulated.
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 from kinetics_serve.cost import DENSE, ZERO, Cost, SharedPrompt
@@ -75,9 +76,21 @@ class Run:
         return sum([sample.tokens for sample in self.samples]) + self.forced_tokens
 
     def spent_so_far(self) -> int:
-        """eFLOPs, with what running samples have generated, as if each were alone; never more than the budget."""
-        running = [sample for sample in self.samples if sample.status is Status.RUNNING and sample.tokens]
-        return self.account.spent + sum([self.arms[sample.arm].worst_case(sample.tokens) for sample in running])
+        """eFLOPs that the request would be charged if it were cancelled now; never more than the budget."""
+        prompts = [copy(prompt) for prompt in self._prompts]
+        spent = self.account.spent
+        for sample in self.samples:
+            start = self._starts.get(sample.index)
+            if sample.status is not Status.RUNNING or start is None:
+                continue
+            arm = self.arms[sample.arm]
+            cached_tokens = max(0, min(self._cached_for_siblings(sample), arm.prompt_tokens))
+            steps = prompts[sample.arm].settle(start, sample.tokens)
+            cost, eflops = arm.settled(sample.tokens, cached_tokens, steps)
+            if (extra := self._extra.get(sample.index)) is not None:
+                eflops = arm.eflops(cost + extra)
+            spent += min(eflops, self.account.reservation(sample.index))
+        return spent
 
     @property
     def state(self) -> State:

@@ -11,6 +11,7 @@ from openai import OpenAI
 
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
 from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
+from kinetics_serve.passthrough.events import Event
 from kinetics_serve.passthrough.tab import Tab
 from tests.e2e.conftest import MODEL, Server
 
@@ -112,7 +113,7 @@ def test_what_a_stream_has_shown_bounds_what_was_generated(
     answer = httpx.post(server.url + path, json=body | {"stream": True, "temperature": 0}, timeout=120)
     charged = []
     for event in answer.content.split(b"\n\n"):
-        dialect.read_event(event + b"\n\n", tab)
+        dialect.read_event(Event(event + b"\n\n"), tab)
         charged.append(price.longest(PROMPT_TOKENS, tab.spent(), limit=1000))
     generated = charged[-1]
     assert 8 < generated <= 24

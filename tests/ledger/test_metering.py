@@ -119,11 +119,23 @@ def test_what_would_dodge_the_meter_is_refused(server: FrontEnd, more: dict[str,
     assert server.fake.sent("/v1/chat/completions") == []
 
 
-def test_the_larger_of_two_limits_is_reserved(server: FrontEnd) -> None:
+def test_the_limit_that_the_engine_follows_is_reserved(server: FrontEnd) -> None:
     key = server.key("two-limits", request_eflops=server.eflops(50))
-    check_error(server.ask(key, QUESTION | {"max_completion_tokens": 1}), 400, "invalid_request")
+    assert server.ask(key, QUESTION | {"max_tokens": 4000, "max_completion_tokens": 50}).status_code == 200
+    check_error(server.ask(key, QUESTION | {"max_tokens": 1, "max_completion_tokens": 51}), 400, "invalid_request")
     body = {"model": MODEL, "prompt": "hello", "max_tokens": 100, "max_completion_tokens": 1}
     check_error(server.ask(key, body, "/v1/completions"), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_redirection_costs_nothing(server: FrontEnd, stream: bool) -> None:
+    key = server.key(f"redirected-{stream}")
+    server.fake.status = 302
+    try:
+        check_error(server.ask(key, QUESTION | {"stream": stream}), 503, "engine_unavailable", "302")
+    finally:
+        server.fake.status = 200
+    assert server.spent(key) == {}
 
 
 async def test_a_client_that_leaves_pays_for_what_its_stream_generated(server: FrontEnd) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, Price
-from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Dialect, Messages, Responses
+from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS, Completions, Dialect, Messages, Responses
+from kinetics_serve.passthrough.events import Event
 from kinetics_serve.passthrough.tab import Tab
 
 PRICE = Price(Architecture("model", 100, 100, (AttentionLayers(1, 1, 1, 1),)), 0.0)
@@ -33,7 +34,7 @@ def charged(dialect: Dialect, events: list[dict[str, Any]], ascii_only: bool = F
     for event in events:
         data = json.dumps(event, ensure_ascii=ascii_only, separators=(",", ":") if ascii_only else None)
         content = f"event: {event['type']}\ndata: {data}\n\n".encode()
-        assert dialect.read_event(content, metered) == content
+        assert dialect.read_event(Event(content), metered) == content
     return PRICE.longest(10, metered.spent(), limit=MOST)
 
 
@@ -87,3 +88,95 @@ def test_text_that_is_repeated_whole_is_counted_once() -> None:
     done = {"type": "response.output_text.done", "output_index": 0, "text": "seen"}
     events = [responses_delta("output_text", "seen"), done]
     assert charged(Responses({}), events) == UNSHOWN_TOKENS + 4
+
+
+NUMBERS = st.none() | st.integers(-5, 2**70) | st.text(max_size=3) | st.booleans() | st.floats(allow_nan=False)
+KEYS = (
+    *("type", "index", "choices", "usage", "delta", "text", "message", "response", "prompt_tokens"),
+    *("completion_tokens", "cached_tokens", "prompt_tokens_details", "input_tokens", "output_tokens"),
+    *("input_tokens_details", "cache_read_input_tokens"),
+)
+ANY = st.recursive(
+    NUMBERS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=20,
+)
+MESSAGES = ("message_start", "message_delta", "content_block_delta", "message_stop")
+KINDS = st.sampled_from([*MESSAGES, "response.completed", "response.failed", "response.output_text.delta", "error"])
+DIALECTS = [
+    lambda: Completions({}),
+    lambda: Completions({"include_usage": True}),
+    lambda: Responses({}),
+    lambda: Messages({}),
+]
+
+
+@pytest.mark.parametrize("made", DIALECTS)
+@given(kind=KINDS, value=ANY, named=st.booleans())
+def test_whatever_an_engine_says_something_between_nothing_and_the_reservation_is_charged(
+    made: Any, kind: str, value: Any, named: bool
+) -> None:
+    dialect, metered = made(), tab()
+    if isinstance(value, dict) and not named:
+        value = value | {"type": kind}
+    data = json.dumps(value).encode()
+    event = Event((f"event: {kind}\n" if named else "").encode() + b"data: " + data + b"\n\n")
+    dialect.read_event(event, metered)
+    dialect.is_last(event)
+    assert 0 <= metered.spent() <= metered.reserved
+    dialect.read_answer(data, metered)
+    assert 0 <= metered.spent() <= metered.reserved
+
+
+@pytest.mark.parametrize("usage", [None, {}, [], "3", {"completion_tokens": -1, "prompt_tokens": 10}])
+def test_an_answer_that_does_not_tell_its_usage_is_charged_what_was_reserved(usage: Any) -> None:
+    for dialect in (Completions({}), Responses({}), Messages({})):
+        metered = tab()
+        dialect.read_answer(json.dumps({"usage": usage}).encode(), metered)
+        assert metered.spent() == metered.reserved
+
+
+@pytest.mark.parametrize("usage", [None, {"completion_tokens": "3"}, {"completion_tokens": None}])
+def test_a_choice_that_does_not_tell_its_usage_counts_as_long_as_it_may_become_until_one_does(usage: Any) -> None:
+    dialect, metered = Completions({}), tab()
+    metered.accepted()
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x"}}], "usage": usage}
+    dialect.read_event(Event(b"data: " + json.dumps(chunk).encode() + b"\n\n"), metered)
+    assert metered.spent() == metered.reserved
+    chunk["usage"] = {"completion_tokens": 3, "prompt_tokens": 10}
+    dialect.read_event(Event(b"data: " + json.dumps(chunk).encode() + b"\n\n"), metered)
+    assert PRICE.longest(10, metered.spent(), limit=MOST) == 3
+
+
+def test_a_message_may_tell_its_prompt_at_the_beginning_and_its_output_at_the_end() -> None:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 4, "output_tokens": 1}}}
+    end = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 3}}
+    metered = tab()
+    dialect = Messages({})
+    for event in (start, end):
+        dialect.read_event(Event(b"data: " + json.dumps(event).encode() + b"\n\n"), metered)
+    assert PRICE.longest(4, metered.spent(), limit=MOST) == 3
+    alone = tab()
+    Messages({}).read_event(Event(b"data: " + json.dumps(end).encode() + b"\n\n"), alone)
+    assert PRICE.longest(10, alone.spent(), limit=MOST) == 3, "the prompt is as long as it was reserved for"
+
+
+def test_details_of_null_are_no_details() -> None:
+    usage = {"input_tokens": 10, "output_tokens": 3, "input_tokens_details": None}
+    metered = tab()
+    Responses({}).read_answer(json.dumps({"usage": usage}).encode(), metered)
+    assert PRICE.longest(10, metered.spent(), limit=MOST) == 3
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("first", [False, True])
+def test_usage_that_the_client_did_not_ask_for_is_left_out_however_it_is_spaced(
+    separators: tuple[str, str], first: bool
+) -> None:
+    usage = {"usage": {"prompt_tokens": 10, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}}
+    rest: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": ',"usage":{}'}}]}
+    chunk = usage | rest if first else rest | usage
+    event = Event(b"data: " + json.dumps(chunk, separators=separators).encode() + b"\r\n\r\n")
+    passed = Completions({}).read_event(event, tab())
+    assert json.loads(Event(passed).data) == rest
+    assert passed.endswith(b"\r\n\r\n")

@@ -7,8 +7,9 @@ from kinetics_serve.passthrough import tab as tab_module
 from kinetics_serve.passthrough.tab import Tab
 
 PRICE = Price(Architecture("model", 100, 100, (AttentionLayers(1, 1, 1, 1),)), 0.0)
-EVENT = b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":10,"completion_tokens":3}}\n\n'
-TOTAL = b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":3}}\n\n'
+USAGE = {"prompt_tokens": 10, "completion_tokens": 3}
+EVENT = {"choices": [{"index": 0}], "usage": USAGE}
+TOTAL = {"choices": [], "usage": USAGE}
 OF_THREE = Tab(PRICE, DENSE, 1, 10, 1, 3).reserved
 
 

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import pytest
@@ -150,6 +151,24 @@ def test_spent_never_exceeds_the_budget_and_nothing_reserved_is_left_behind(
     assert source.opened == source.closed
     # The bill is the sum of its parts, to the whole eFLOP that each sample is rounded up to.
     assert 0 <= run.account.spent - arm.price.eflops(run.cost) <= len(run.samples) + run.account.spent * 1e-12
+
+
+@pytest.mark.parametrize("kv", [DENSE, KVPolicy(budget=32)])
+async def test_what_is_spent_so_far_is_what_a_cancellation_would_be_charged(kv: KVPolicy) -> None:
+    arm = arm_of(200, 64, 6, kv, Price(ARCHITECTURE, 500))
+    run = Run(BestOfN(), [arm], 6 * arm.worst_case(64))
+    alone = []
+
+    def check() -> None:
+        cancelled = deepcopy(run)
+        cancelled.cancel_running()
+        assert run.spent_so_far() == cancelled.account.spent
+        running = [sample for sample in run.samples if sample.status is Status.RUNNING]
+        alone.append(run.account.spent + sum(arm.worst_case(sample.tokens) for sample in running))
+        assert run.spent_so_far() <= alone[-1]
+
+    await drive(run, ScriptedSource([(40, 1, "a"), (60, 7, "b"), (20, 3, "c")], cached=128), on_change=check)
+    assert run.spent_so_far() == run.account.spent < max(alone)
 
 
 async def test_cancelling_a_request_stops_and_settles_its_samples() -> None:

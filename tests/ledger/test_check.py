@@ -1,0 +1,79 @@
+"""The ledger's books, checked."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from sqlalchemy import text, update
+
+from kinetics_serve.ledger import check, tables
+from kinetics_serve.ledger.check import Books
+from kinetics_serve.ledger.database import Database
+from kinetics_serve.ledger.ledger import Ledger
+from kinetics_serve.ledger.outbox_file import Change, OutboxFile
+from kinetics_serve.ledger.settlement import Settlement
+from tests.ledger.conftest import Clock, settle, tenant
+from tests.ledger.server import run_command
+
+A, B, C, D = (letter * 32 for letter in "abcd")
+
+
+async def checked(ledger: Ledger) -> Books:
+    async with ledger.database.read() as connection:
+        return await check.check(connection, ledger.now)
+
+
+async def busy(ledger: Ledger, clock: Clock) -> None:
+    """One request settled, one late, one expired, one that runs."""
+    owner = await tenant(ledger)
+    for id in (A, B, C):
+        await ledger.reserve(id, owner, "m", "single", 100)
+    await settle(ledger, A, owner, 10)
+    for id in (B, C):
+        await ledger.renew(id, 30)
+    clock.now += ledger.lease_s
+    await ledger.expire()
+    await settle(ledger, B, owner, 20)
+    await ledger.reserve(D, owner, "m", "single", 100)
+
+
+async def test_books_in_which_all_is_right_agree(ledger: Ledger, clock: Clock) -> None:
+    await busy(ledger, clock)
+    books = await checked(ledger)
+    assert books.differences == ()
+    assert (books.settled, books.expired, books.running) == ((2, 30), (1, 30), (1, 100))
+
+
+async def test_what_is_booked_and_no_bill_or_a_bill_and_not_booked_differs(ledger: Ledger, clock: Clock) -> None:
+    await busy(ledger, clock)
+    async with ledger.database.write() as connection:
+        await connection.execute(update(tables.usage).values(eflops=61))
+    (difference,) = (await checked(ledger)).differences
+    assert "acme" in difference
+    assert "61 eFLOPs are booked, and the bills come to 60" in difference
+    async with ledger.database.write() as connection:
+        await connection.execute(text("DELETE FROM usage"))
+    (difference,) = (await checked(ledger)).differences
+    assert "0 eFLOPs are booked" in difference
+
+
+async def test_the_command_agrees_or_says_what_differs_and_fails(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    ledger = Ledger(Database(str(file)))
+    await ledger.database.migrate()
+    owner = await tenant(ledger)
+    await settle(ledger, A, owner, 10)
+    await ledger.close()
+    command = ("ledger", "check", "--ledger", str(file))
+    assert "all agree" in await _run(*command)
+    outbox = OutboxFile(tmp_path / "ledger.db-outbox")
+    bills = [Settlement(id, 9, "gone", "m", "auto", 9, 9, int(time.time())) for id in (B, C)]
+    outbox.write([Change(put=bills), Change(rejected=[(B, "no such tenant")])])
+    with outbox._working() as connection:
+        connection.execute("UPDATE settlements SET put_at = put_at - 100")
+    outbox.close()
+    assert "2 things differ" in await _run(*command, succeeds=False)
+
+
+async def _run(*arguments: str, succeeds: bool = True) -> str:
+    return await asyncio.to_thread(run_command, *arguments, succeeds=succeeds)
