@@ -69,7 +69,7 @@ def create_app(
                 hardware,
                 architectures,
                 kv_budget,
-                lambda upstream, up: metrics.upstream_up.labels(upstream=upstream.url).set(up),
+                lambda upstream, up: metrics.checked(upstream.url, up, upstream.circuit.openings),
                 embedded,
                 kv_element_bytes,
             )

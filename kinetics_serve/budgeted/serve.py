@@ -68,6 +68,8 @@ async def _run(call: Call, execution: Execution, on_change: Callable[[], None] =
             model, strategy = run.arms[0].model, run.policy.name
             charge = Charge(services.delivery, tenant, model, strategy, run.account.budget, run.spent_so_far)
             await stack.enter_async_context(charge)
+            kind = (tenant.name, model, strategy)
+            stack.enter_context(services.metrics.charging(*kind, charge.quotas_used, run.spent_so_far))
         await execution.work(on_change)
 
 

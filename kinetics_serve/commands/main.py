@@ -9,6 +9,7 @@ from kinetics_serve.commands.calibrate import calibrate
 from kinetics_serve.commands.config import config
 from kinetics_serve.commands.cost import cost
 from kinetics_serve.commands.demo import calibrate_demo, demo
+from kinetics_serve.commands.engine import engine
 from kinetics_serve.commands.evaluate import evaluate
 from kinetics_serve.commands.frontier import frontier
 from kinetics_serve.commands.hardware import show_hardware
@@ -42,7 +43,7 @@ def main(
     """Test-time scaling under a compute budget, in front of stock vLLM."""
 
 
-for command in (serve, cost, demo, replay, calibrate, frontier, plan, usage):
+for command in (serve, engine, cost, demo, replay, calibrate, frontier, plan, usage):
     app.command()(command)
 app.command(name="hardware")(show_hardware)
 app.command(name="calibrate-demo")(calibrate_demo)

@@ -38,11 +38,14 @@ class Charge:
         self._eflops = eflops
         self._spent = spent
         self._id = uuid.uuid4().hex
+        self.quotas_used: dict[str, float] = {}
+        """What had been spent of the tenant's quotas when this was reserved, see quotas.used."""
 
     async def __aenter__(self) -> "Charge":
         await self._delivery.check()
         try:
-            await self._ledger.reserve(self._id, self._tenant, self._model, self._strategy, self._eflops)
+            kind = (self._tenant, self._model, self._strategy)
+            self.quotas_used = await self._ledger.reserve(self._id, *kind, self._eflops)
         except asyncio.CancelledError:  # the reservation was made nevertheless, or refused
             await self._settle(0)
             raise

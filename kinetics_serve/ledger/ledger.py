@@ -45,10 +45,11 @@ class Ledger:
             return await keys.owner(connection, key)
 
     @uninterrupted
-    async def reserve(self, id: str, tenant: Tenant, model: str, strategy: str, eflops: int) -> None:
+    async def reserve(self, id: str, tenant: Tenant, model: str, strategy: str, eflops: int) -> dict[str, float]:
         """Sets `eflops` aside for a request, for as long as its lease is renewed. id: 32 hexadecimal digits.
 
-        Window, month and concurrency hold together, whoever else reserves at the same time. Raises QuotaExceeded and
+        Returns what has been spent of the tenant's quotas, see quotas.used. Window, month and concurrency hold
+        together, whoever else reserves at the same time. Raises QuotaExceeded and
         RequestTooLarge.
         """
         async with self.database.write() as connection:
@@ -60,6 +61,7 @@ class Ledger:
                 await reservations.add(connection, id, current, model, strategy, eflops, now, self.lease_s)
         if refusal is not None:
             raise refusal
+        return quotas.used(current, standing)
 
     @uninterrupted
     async def renew(self, id: str, spent: int) -> None:

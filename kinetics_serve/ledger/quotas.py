@@ -51,6 +51,13 @@ def _until_next_month(at: int) -> int:
     return int(following.timestamp()) - at
 
 
+def used(tenant: Tenant, standing: Standing) -> dict[str, float]:
+    """The share spent of each of its quotas, "window" and "month", that a tenant has."""
+    limits = tenant.limits
+    quotas = {"window": (standing.window_spent, limits.window_eflops), "month": (standing.month, limits.month_eflops)}
+    return {name: spent / limit for name, (spent, limit) in quotas.items() if limit}
+
+
 def refusal(tenant: Tenant, standing: Standing, eflops: int, now: int) -> QuotaExceeded | RequestTooLarge | None:
     """Why `eflops` can't be reserved at the time `now`, or None where they can."""
     limits = tenant.limits

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
@@ -17,9 +18,10 @@ from prometheus_client import (
 
 from kinetics_serve.observability.folder import collector, unchanging
 from kinetics_serve.runner.run import Run
-from kinetics_serve.strategies.state import Status
+from kinetics_serve.strategies.state import Sample, Status, Vote
 
 _RATIOS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
+_COUNTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256]
 _SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
 _LABELS = ["model", "strategy"]
 
@@ -55,6 +57,12 @@ class Metrics:
             "kinetics_budget_utilization_ratio", "Spent over budget of a request", _RATIOS
         )
         self.confidence = self._histogram("kinetics_answer_confidence", "Confidence in the answer", _RATIOS)
+        self.agreement = self._histogram(
+            "kinetics_answer_agreement_ratio", "Share of the votes that say what the answer says", _RATIOS
+        )
+        self.samples_per_answer = self._histogram(
+            "kinetics_samples_per_answer", "Samples that ended before a request had its answer", _COUNTS
+        )
         self.duration = self._histogram(
             "kinetics_request_duration_seconds", "From a request's arrival to its end", _SECONDS
         )
@@ -97,6 +105,22 @@ class Metrics:
             "eFLOPs of requests whose lease had expired: by at most so much were quotas exceeded",
             registry=self.registry,
         )
+        self.circuit_openings = Counter(
+            "kinetics_upstream_circuit_openings",
+            "How often an upstream that failed requests was given a rest",
+            ["upstream"],
+            registry=self.registry,
+        )
+        self._openings: dict[str, int] = {}
+        self.tenant_quota = self._gauge(
+            "kinetics_tenant_quota_used_ratio",
+            "What a tenant had spent of a quota (window, month) when its last request began",
+            "livemax",
+            ["tenant", "quota"],
+        )
+        self.tenant_eflops = Counter(
+            "kinetics_tenant_eflops", "eFLOPs charged to a tenant", ["tenant", *_LABELS], registry=self.registry
+        )
 
     def exposition(self) -> bytes:
         """What Prometheus reads: of this process, or of all workers."""
@@ -124,6 +148,24 @@ class Metrics:
         self.late.inc()
         self.late_eflops.inc(eflops)
 
+    def checked(self, upstream: str, up: bool, openings: int) -> None:
+        """Notes an upstream's health. openings: how often its circuit has opened so far."""
+        self.upstream_up.labels(upstream=upstream).set(up)
+        self.circuit_openings.labels(upstream=upstream).inc(openings - self._openings.get(upstream, 0))
+        self._openings[upstream] = openings
+
+    @contextmanager
+    def charging(
+        self, tenant: str, model: str, strategy: str, quotas_used: Mapping[str, float], spent: Callable[[], int]
+    ) -> Iterator[None]:
+        """Notes what a tenant has used of its quotas, and when its request is over, what that has spent."""
+        for quota, ratio in quotas_used.items():
+            self.tenant_quota.labels(tenant=tenant, quota=quota).set(ratio)
+        try:
+            yield
+        finally:
+            self.tenant_eflops.labels(tenant=tenant, model=model, strategy=strategy).inc(spent())
+
     def settled(self, run: Run) -> None:
         """Books a request's samples and money. Call once a request, when nothing of it runs any more."""
         labels = labels_of(run)
@@ -140,6 +182,10 @@ class Metrics:
         self.utilization.labels(**labels).observe(run.account.spent / run.account.budget)
         if run.finish is not None and run.finish.confidence is not None:
             self.confidence.labels(**labels).observe(run.finish.confidence)
+        votes = run.state.votes
+        if votes:
+            self.agreement.labels(**labels).observe(_agreement(run, votes))
+        self.samples_per_answer.labels(**labels).observe(len(_ended(run)))
 
     def passed_through(self, model: str) -> "PassedThrough":
         """To be entered while a request without a budget is with vLLM."""
@@ -151,7 +197,7 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, [*_LABELS, *labels], registry=self.registry)
 
-    def _histogram(self, name: str, text: str, buckets: list[float]) -> Histogram:
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(name, text, _LABELS, buckets=buckets, registry=self.registry)
 
 
@@ -160,13 +206,24 @@ def labels_of(run: Run) -> dict[str, str]:
     return {"model": run.arms[0].model, "strategy": run.policy.name}
 
 
+def _ended(run: Run) -> list[Sample]:
+    return [sample for sample in run.samples if sample.status not in (Status.CANCELLED, Status.FAILED)]
+
+
+def _agreement(run: Run, votes: Sequence[Vote]) -> float:
+    """The share of the votes that say what the winner says; 0 where that has no vote."""
+    winner = run.finish.winner if run.finish is not None else None
+    answer = run.samples[winner].answer if winner is not None else None
+    return sum(vote.count for vote in votes if vote.answer == answer) / sum(vote.count for vote in votes)
+
+
 def _early_stop_eflops(run: Run) -> float:
     """What a vote that went on after the consensus would have cost more: further samples like those it had,
     as far as budget and max_samples went.
     """
     if run.finish is None or run.finish.reason != "consensus":
         return 0.0
-    ended = [sample for sample in run.samples if sample.status not in (Status.CANCELLED, Status.FAILED)]
+    ended = _ended(run)
     mean = run.account.spent / len(ended)
     further = sum(arm.max_samples for arm in run.arms) - len(ended)
     return min(run.account.available, further * mean)

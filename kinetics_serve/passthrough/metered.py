@@ -45,6 +45,8 @@ async def forward_metered(passage: Passage, body: Json, tab: Tab, dialect: Diale
         async with passage.deadline.awaiting_engine():
             charge = Charge(delivery, tenant, name, PASS_THROUGH, tab.reserved, tab.spent)
             await stack.enter_async_context(charge)
+            kind = (tenant.name, name, PASS_THROUGH)
+            stack.enter_context(call.services.metrics.charging(*kind, charge.quotas_used, tab.spent))
             try:
                 response, pieces = await passage.opened(stack, body, FORWARDED_HEADERS, streamed=stream)
                 generated = response.status < 300  # a redirection is not followed
