@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo calibrate-demo serve test lint wheel bench clean
+.PHONY: install demo calibrate-demo serve test lint wheel bench conformance clean
 
 install: $(VENV)/.installed
 
@@ -57,5 +57,19 @@ bench: install
 	$(BIN)/python -m benchmarks.cost_model
 	$(BIN)/python -m benchmarks.gateway
 
+TOOLS := .venv-tools
+
+# Clients and load tools against scripted upstreams: what each reports beside what was true. The tools' own packages go
+# into an environment that sees ours, so that none of the large ones is installed twice.
+conformance: install
+	@test -x $(TOOLS)/bin/python || { $(BIN)/python -m venv --without-pip $(TOOLS) && \
+	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > $$($(TOOLS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/kinetics.pth; }
+	@for tool in guidellm==0.8.1 aiperf==0.13.0; do \
+	  test -x $(TOOLS)/bin/$${tool%%=*} || $(BIN)/pip --python $(TOOLS)/bin/python --disable-pip-version-check install \
+	    --quiet $$tool || echo "$$tool can't be installed here: the table says so"; done
+	$(BIN)/python -m pytest -q tests/contracts tests/api/test_clients.py
+	$(BIN)/python -m benchmarks.clients --tools $(TOOLS)
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(TOOLS) build *.egg-info

@@ -58,7 +58,8 @@ class Server:
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         )
-        usage = bool((body.get("stream_options") or {}).get("continuous_usage_stats"))
+        options = body.get("stream_options") or {}
+        usage = bool(options.get("continuous_usage_stats"))
         due = time.monotonic()
         for event in _events(answer, self.tokens, body.get("top_logprobs") if body.get("logprobs") else None, usage):
             if self.token_s:
@@ -66,6 +67,8 @@ class Server:
                 await asyncio.sleep(max(0, due - time.monotonic()))
             writer.write(_chunk(event % time.monotonic_ns()))
             await writer.drain()
+        if options.get("include_usage"):
+            writer.write(_chunk(_total(self.tokens)))
         writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
@@ -102,6 +105,13 @@ def _events(answer: str, tokens: int, top_logprobs: int | None, usage: bool) -> 
             chunk["usage"] = _usage(number)
         events.append(b"data: " + json.dumps(chunk).encode().replace(b'"sent": 0', b'"sent": %d') + b"\n\n")
     return tuple(events)
+
+
+@cache
+def _total(tokens: int) -> bytes:
+    """The event after the last token, for those who ask for it."""
+    chunk: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
+    return b"data: " + json.dumps(chunk | {"choices": [], "usage": _usage(tokens)}).encode() + b"\n\n"
 
 
 def _usage(tokens: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kinetics_serve.budgeted.arms import LiveArm, arms_of
 from kinetics_serve.budgeted.options import KineticsOptions
 from kinetics_serve.budgeted.reading import check_allowed
+from kinetics_serve.budgeted.recorded import sampled_as_recorded
 from kinetics_serve.budgeted.scoring import groups_of, scorer_of
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
@@ -53,7 +54,7 @@ class Prepared:
             eflops = max(budget.eflops(arm) for arm in self.arms)
             choice = choose_for_budget(self.calibration, eflops, self.arm_of)
             if choice is not None:
-                return Plan.of(choice, eflops)
+                return sampled_as_recorded(Plan.of(choice, eflops), self.calibration)
         return plan(
             options.strategy,
             budget,
@@ -76,7 +77,7 @@ class Prepared:
                 "kinetics.strategy" if self.options.strategy != AUTO else "temperature",
             )
         cheapest = choose_for_accuracy(self.calibration, accuracy, self.arm_of)
-        return Plan.of(cheapest, cheapest.budget)
+        return sampled_as_recorded(Plan.of(cheapest, cheapest.budget), self.calibration)
 
 
 async def prepare(

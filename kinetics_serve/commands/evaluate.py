@@ -58,7 +58,10 @@ def evaluate(
             chosen = replace(chosen, template=template)
         sampling = Sampling(max_tokens, temperature, top_p, seed)
         for kv in policies:
-            traces = asyncio.run(_record(chosen, upstream, model, architecture, kv, sampling, trials, concurrency, out))
+            recording = _record(
+                chosen, upstream, model, architecture, kv, sampling, trials, concurrency, out, profile.name
+            )
+            traces = asyncio.run(recording)
             _report(traces, profile.intensity)
     except (TaskError, TracesError, EngineRejected, EngineUnavailable, OSError) as error:
         raise fail(error) from None
@@ -76,6 +79,7 @@ async def _record(
     trials: int,
     concurrency: int,
     out: Path,
+    hardware: str,
 ) -> Path:
     """Records what is missing and returns the traces' file."""
     from dataclasses import asdict
@@ -92,6 +96,7 @@ async def _record(
     from kinetics_serve.cost import load_architecture
     from kinetics_serve.engine.client import new_client
     from kinetics_serve.engine.upstream import Upstream
+    from kinetics_serve.evaluation.engine_facts import engine_facts
     from kinetics_serve.evaluation.harness import REPETITION_DETECTION, Harness
     from kinetics_serve.traces.recorder import Recorder
     from kinetics_serve.traces.traces import Metadata
@@ -108,7 +113,8 @@ async def _record(
             raise fail(f"{name} can't be priced ({error}): name its folder with --architecture") from None
         stated = {**asdict(sampling), "template": task.template, "repetition_detection": REPETITION_DETECTION}
         del stated["max_tokens"]
-        metadata = Metadata(task.name, name, sampling.max_tokens, kv, known, stated)
+        engine = await engine_facts(server, cards[name].root) | {"hardware": hardware}
+        metadata = Metadata(task.name, name, sampling.max_tokens, kv, known, stated, engine)
         part = "dense" if kv.budget is None else f"kv{kv.budget}"
         path = out / f"{task.name}_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_{part}.jsonl"
         recorder = Recorder(path, metadata)

@@ -10,6 +10,7 @@ import typer
 from kinetics_serve.commands.terminal import fail
 
 if TYPE_CHECKING:
+    from kinetics_serve.cost.hardware_profile import HardwareProfile
     from kinetics_serve.planner.budget import Budget
     from kinetics_serve.planner.calibration import Calibration
     from kinetics_serve.traces.traces import CountTokens, Traces
@@ -64,11 +65,15 @@ def budget_of(stated: str) -> "Budget":
     return Budget("tokens", amount) if (parts[2] or "").startswith("token") else Budget("eflops", amount)
 
 
-def load_calibration(path: Path) -> "Calibration":
+def load_calibration(path: Path, hardware: "HardwareProfile | None" = None) -> "Calibration":
+    """hardware: what requests are priced for, where plans are to be made from it."""
     from kinetics_serve.planner.calibration import Calibration, CalibrationError
 
     try:
-        return Calibration.load(path)
+        calibration = Calibration.load(path)
+        if hardware is not None:
+            calibration.check_hardware(hardware.name, hardware.intensity)
+        return calibration
     except (OSError, CalibrationError) as error:
         raise fail(error) from None
 

@@ -29,7 +29,8 @@ def plan(
 
     try:
         if calibration_file is not None:
-            calibration = load_calibration(calibration_file)
+            stated = chosen_hardware(hardware_name) if hardware_name is not None else None
+            calibration = load_calibration(calibration_file, stated)
             answer = _calibrated(calibration, budget, accuracy, model, prompt_tokens, max_tokens)
         else:
             if accuracy is not None:

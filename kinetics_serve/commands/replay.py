@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,25 +21,36 @@ def replay(
     stop_confidence: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each question is asked.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the order of the trials.")] = 0,
-    cache_block: Annotated[int, typer.Option(min=0, help="Tokens of a prefix-cache block; 0: no cache.")] = 16,
+    strategy_options: Annotated[
+        str | None, typer.Option(help="As in a request: JSON, such as '{\"stop_confidence\": 0.9}'.")
+    ] = None,
+    cache_block: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tokens of a prefix-cache block; 0: no cache. Default: what the traces say."),
+    ] = None,
     architecture: ArchitectureName = None,
     tokenizer: TokenizerName = None,
     hardware_name: HardwareName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask recorded questions again under a budget: accuracy and spend, with 95 % intervals."""
+    from pydantic import ValidationError
+
     from kinetics_serve.cost import Price
     from kinetics_serve.planner.budget import BudgetTooSmall
     from kinetics_serve.planner.plan import plan
     from kinetics_serve.registry import BrokenPart, UnknownPart
     from kinetics_serve.runner.replays import Recording, replay_all
-    from kinetics_serve.strategies.spec import AUTO, STRATEGIES
+    from kinetics_serve.strategies.spec import AUTO, policy_of
 
+    options = _object(strategy_options)
     if strategy != AUTO:
         try:
-            STRATEGIES.get(strategy)
-        except (BrokenPart, UnknownPart) as error:
+            policy_of(strategy, options, stop_confidence)
+        except (BrokenPart, UnknownPart, ValidationError) as error:
             raise fail(error) from None
+    elif options:
+        raise fail("--strategy-options are of a strategy: name one")
     stated = budget_of(budget)
     traces = open_traces(traces_file, architecture, tokenizer)
     assert traces.metadata.architecture is not None
@@ -50,7 +61,9 @@ def replay(
     try:
         outcome = replay_all(
             [Recording(traces, price, max_tokens or traces.longest, max_samples)],
-            lambda arms, eflops: plan(strategy, stated, arms[0], stop_confidence=stop_confidence).policy,
+            lambda arms, eflops: (
+                plan(strategy, stated, arms[0], stop_confidence=stop_confidence, options=options).policy
+            ),
             lambda arms: stated.eflops(arms[0]),
             repeats=repeats,
             seed=seed,
@@ -74,3 +87,13 @@ def replay(
     output.print(f"  samples  {outcome.samples:.2f}, {outcome.tokens:.0f} tokens a request")
     output.print("  stopped  " + ", ".join(f"{reason} {count}" for reason, count in outcome.stop_reasons.items()))
     output.print(f"  {outcome.requests} requests replayed, {outcome.requests / seconds:.0f} a second of one core")
+
+
+def _object(stated: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(stated or "{}")
+    except ValueError as error:
+        raise fail(f"--strategy-options is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise fail(f"--strategy-options must be a JSON object, given: {stated!r:.100}")
+    return found

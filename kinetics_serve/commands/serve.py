@@ -70,7 +70,7 @@ def front_end_settings(options: Options, profile: "HardwareProfile") -> "FrontEn
         efforts=options.effort,
         keep_alive_s=options.keep_alive,
         max_body_bytes=options.max_body_mb << 20,
-        calibration=load_calibration(options.calibration) if options.calibration is not None else None,
+        calibration=load_calibration(options.calibration, profile) if options.calibration is not None else None,
         allow_code=options.allow_code,
         verifier_hosts=frozenset(options.verifier),
         capacity=Capacity(

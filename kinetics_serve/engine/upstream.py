@@ -107,6 +107,11 @@ class Upstream:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable(f"/metrics: {str(error) or type(error).__name__}") from error
 
+    async def version(self) -> str | None:
+        """Of vLLM; None where it doesn't say. Raises EngineRejected and EngineUnavailable."""
+        stated = (await self._json("GET", "/version")).get("version")
+        return str(stated) if stated is not None else None
+
     async def count_tokens(self, body: Json) -> int:
         """The tokens of a prompt: `body` is a `/tokenize` request."""
         try:

@@ -7,15 +7,15 @@ from typing import Any
 
 from kinetics_serve.cost import Price
 from kinetics_serve.cost.hardware_profile import HardwareProfile
-from kinetics_serve.cost.paper import coverage
-from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, ServedPoint
+from kinetics_serve.cost.paper import coverage as pass_at
+from kinetics_serve.planner.calibration import CalibratedArm, Calibration, FixedPoint, Recorded, ServedPoint
 from kinetics_serve.planner.law import laws
 from kinetics_serve.runner.replays import Outcome, Recording, replay_all
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.spec import STRATEGIES, StrategySpec, policy_of, powers_of_two
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
-from kinetics_serve.traces.intervals import Interval, bootstrap
+from kinetics_serve.traces.intervals import bootstrap
 from kinetics_serve.traces.traces import Question, Traces
 
 FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
@@ -74,8 +74,21 @@ def calibrate(
                 served += cascades(first, second, repeats)
     questions = min(len(traces.questions) for traces in recordings)
     return Calibration(
-        tasks[0], hardware.name, hardware.intensity, questions, architectures, tuple(fixed), tuple(served), laws(fixed)
+        tasks[0],
+        hardware.name,
+        hardware.intensity,
+        questions,
+        architectures,
+        tuple(fixed),
+        tuple(served),
+        laws(fixed),
+        tuple(_recorded(traces) for traces in recordings),
     )
+
+
+def _recorded(traces: Traces) -> Recorded:
+    metadata = traces.metadata
+    return Recorded(metadata.model, metadata.kv, dict(metadata.sampling), dict(metadata.engine))
 
 
 Measure = Callable[[], FixedPoint | ServedPoint]
@@ -125,10 +138,12 @@ def fixed_point(recording: Recording, repeats: int, *, samples: int, cap: int) -
     cut = replace(recording, max_tokens=cap, max_samples=samples)
     outcome = _replayed(cut, SelfConsistency(), samples, repeats)
     metadata = recording.traces.metadata
-    found = _coverage(recording.traces.questions, samples, cap)
-    return FixedPoint(
-        metadata.model, metadata.kv, samples, cap, outcome.eflops, found, outcome.accuracy, outcome.tokens
-    )
+    covered = _coverage(recording.traces.questions, samples, cap)
+    lost = [outcome.lost_by_question[question.query] for question in recording.traces.questions]
+    # The vote of the same draws: exact where nothing is lost, as with one sample, and never above what it votes on.
+    votes = [[max(0.0, right - missed)] for right, missed in zip(covered, lost, strict=True)]
+    coverage, majority = bootstrap([[right] for right in covered]), bootstrap(votes)
+    return FixedPoint(metadata.model, metadata.kv, samples, cap, outcome.eflops, coverage, majority, outcome.tokens)
 
 
 def _replayed(recording: Recording, policy: Policy, worth: int, repeats: int) -> Outcome:
@@ -140,22 +155,18 @@ def _always(policy: Policy, arms: Sequence[Arm], eflops: int) -> Policy:
     return policy
 
 
-def _coverage(questions: Sequence[Question], samples: int, cap: int) -> Interval:
-    """pass@samples of samples that may have `cap` tokens: one that needs more has no answer."""
-    return bootstrap(
-        [
+def _coverage(questions: Sequence[Question], samples: int, cap: int) -> list[float]:
+    """pass@samples of each question, exactly, with at most `cap` tokens a sample: one that needs more has no answer."""
+    return [
+        pass_at(
             [
-                coverage(
-                    [
-                        float(trial.correct and trial.tokens <= cap and trial.status is Status.FINISHED)
-                        for trial in question.trials
-                    ],
-                    samples,
-                )
-            ]
-            for question in questions
-        ]
-    )
+                float(trial.correct and trial.tokens <= cap and trial.status is Status.FINISHED)
+                for trial in question.trials
+            ],
+            samples,
+        )
+        for question in questions
+    ]
 
 
 def _served_point(

@@ -13,6 +13,9 @@ from kinetics_serve.traces.traces import architecture_of
 VERSION = 2
 """Of the file. 1 had a field of its own for each option of a strategy."""
 
+SAME_INTENSITY = 0.1
+"""By so much may two measurements of one CPU differ."""
+
 INTERVALS = ("eflops", "coverage", "majority", "spent", "accuracy")
 
 
@@ -95,6 +98,18 @@ class Law:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """How the traces of a model with a KV policy were made."""
+
+    model: str
+    kv: KVPolicy
+    sampling: Mapping[str, Any]
+    """Temperature, top_p, stop, prompt template and the like, as traces have them."""
+    engine: Mapping[str, Any]
+    """See traces.Metadata."""
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Points of every model and KV policy that traces were given of, for hardware of `intensity` FLOPs per byte."""
 
@@ -106,6 +121,20 @@ class Calibration:
     fixed: tuple[FixedPoint, ...]
     served: tuple[ServedPoint, ...]
     laws: tuple[Law, ...]
+    recorded: tuple[Recorded, ...] = ()
+    """None in files from before there was such a word."""
+
+    def recorded_of(self, arm: CalibratedArm) -> Recorded | None:
+        return next((each for each in self.recorded if (each.model, each.kv.budget) == arm.key), None)
+
+    def check_hardware(self, name: str, intensity: float) -> None:
+        """Raises CalibrationError where requests are priced for other hardware, where other plans are the cheapest."""
+        if abs(intensity / self.intensity - 1) > SAME_INTENSITY:
+            raise CalibrationError(
+                f"the calibration of {self.task} is for {self.hardware} ({self.intensity:.4g} FLOPs a byte), and "
+                f"requests are priced for {name} ({intensity:.4g}): run `kinetics-serve calibrate --hardware {name}` "
+                "on its traces again, which takes no engine"
+            )
 
     def save(self, path: Path) -> None:
         content = {"calibration": VERSION, **asdict(self)}
@@ -130,6 +159,7 @@ class Calibration:
                 tuple(FixedPoint(**_typed(point)) for point in content["fixed"]),
                 tuple(ServedPoint(**_typed(point)) for point in content["served"]),
                 tuple(Law(**law) for law in content["laws"]),
+                tuple(Recorded(**_typed(each)) for each in content.get("recorded", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, CalibrationError):

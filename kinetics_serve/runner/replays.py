@@ -11,10 +11,7 @@ from kinetics_serve.runner.run import Run
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.state import Policy, Status
 from kinetics_serve.traces.intervals import Interval, bootstrap
-from kinetics_serve.traces.traces import Question, Traces, Trial
-
-CACHE_BLOCK = 16
-"""Tokens of a block of vLLM's prefix cache by default: later samples find the prompt's whole blocks there."""
+from kinetics_serve.traces.traces import CACHE_BLOCK, Question, Traces, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,8 @@ class Outcome:
     """Accuracy by query."""
     spent_by_question: dict[str, float]
     """eFLOPs by query."""
+    lost_by_question: dict[str, float]
+    """By query: how often one of the trials that a request could draw was right, and the answer was not."""
 
 
 def cached_tokens(prompt_tokens: int, block: int = CACHE_BLOCK) -> int:
@@ -70,13 +69,14 @@ def replay_all(
     *,
     repeats: int = 20,
     seed: int = 0,
-    cache_block: int = CACHE_BLOCK,
+    cache_block: int | None = None,
 ) -> Outcome:
     """Every question asked `repeats` times, each time with its trials in another random order.
 
     recordings: one for each arm; questions that one of them lacks are left out. policy: for a question's arms and
-    budget, in eFLOPs. budget: for its arms. The intervals resample questions: they are about other questions of the
-    same task.
+    budget, in eFLOPs. budget: for its arms. cache_block: tokens that the prefix cache finds together, 0 for no
+    cache; without it, what the traces say of their engine. The intervals resample questions: they
+    are about other questions of the same task.
     """
     import numpy as np
 
@@ -84,24 +84,28 @@ def replay_all(
     results: list[list[tuple[float, float]]] = []
     by_question: dict[str, float] = {}
     spent_by_question: dict[str, float] = {}
+    lost_by_question: dict[str, float] = {}
     reasons: Counter[str] = Counter()
     samples = tokens = budgets = 0
     for questions in _asked_of_all(recordings):
         arms = [recording.arm(question) for recording, question in zip(recordings, questions, strict=True)]
         eflops = budget(arms)
         chosen = policy(arms, eflops)
-        cached = [cached_tokens(arm.prompt_tokens, cache_block) for arm in arms]
+        blocks = [each.traces.metadata.cache_block if cache_block is None else cache_block for each in recordings]
+        cached = [cached_tokens(arm.prompt_tokens, block) for arm, block in zip(arms, blocks, strict=True)]
         orders = [
             chance.permuted(np.tile(np.arange(len(question.trials)), (repeats, 1)), axis=1)[:, : arm.max_samples]
             for question, arm in zip(questions, arms, strict=True)
         ]
-        outcomes = []
+        outcomes, lost = [], 0
         for draw in zip(*[order.tolist() for order in orders], strict=True):
             pairs = zip(questions, draw, strict=True)
             trials = [[question.trials[number] for number in numbers] for question, numbers in pairs]
             run = Run(chosen, arms, eflops)
             finish = replay(run, trials, cached)
-            outcomes.append((float(_correct(run, finish.winner, trials)), float(run.account.spent)))
+            correct = _correct(run, finish.winner, trials)
+            lost += not correct and _covered(arms, trials)
+            outcomes.append((float(correct), float(run.account.spent)))
             reasons[finish.reason] += 1
             samples += len(run.samples)
             tokens += sum([sample.tokens for sample in run.samples])
@@ -109,6 +113,7 @@ def replay_all(
         results.append(outcomes)
         query = questions[0].query
         by_question[query] = sum([correct for correct, _ in outcomes]) / repeats
+        lost_by_question[query] = lost / repeats
         spent_by_question[query] = sum([spent for _, spent in outcomes]) / repeats
     requests = len(results) * repeats
     return Outcome(
@@ -121,6 +126,7 @@ def replay_all(
         dict(reasons.most_common()),
         by_question,
         spent_by_question,
+        lost_by_question,
     )
 
 
@@ -131,6 +137,15 @@ def _asked_of_all(recordings: Sequence[Recording]) -> Iterator[list[Question]]:
     for question in first.traces.questions:
         if all(question.query in questions for questions in further):
             yield [question, *(questions[question.query] for questions in further)]
+
+
+def _covered(arms: Sequence[Arm], trials: Sequence[Sequence[Trial]]) -> bool:
+    """Whether one of the trials, of each arm, is right within what its samples may have."""
+    return any(
+        trial.correct and trial.status is Status.FINISHED and trial.tokens <= arm.max_tokens
+        for arm, each in zip(arms, trials, strict=True)
+        for trial in each
+    )
 
 
 def _correct(run: Run, winner: int | None, trials: Sequence[Sequence[Trial]]) -> bool:

@@ -73,6 +73,7 @@ class Recorder:
 
     def _check_same(self, header: Json, metadata: Metadata) -> None:
         wanted = json.loads(json.dumps(metadata.as_json()))
+        header = {"engine": wanted["engine"]} | header  # files from before there was such a word
         other = sorted(key for key in wanted if header.get(key) != wanted[key])
         if other:
             self._file.close()

@@ -22,6 +22,9 @@ Json = dict[str, Any]
 VERSION = 1
 """Of our keys in the metadata line."""
 
+CACHE_BLOCK = 16
+"""Tokens of a block of vLLM's prefix cache by default, for traces that don't say what their engine's was."""
+
 CountTokens = Callable[[str], int]
 
 
@@ -73,6 +76,14 @@ class Metadata:
     architecture: Architecture | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else must be the same for all of them (temperature, prompt template, seed)."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """What made them: `cache_block` (tokens that its prefix cache finds together), `vllm` (its version), `device`,
+    `model_root`, and the `hardware` that they were priced for. Only what was known."""
+
+    @property
+    def cache_block(self) -> int:
+        """Tokens that the engine's prefix cache finds together."""
+        return int(self.engine.get("cache_block", CACHE_BLOCK))
 
     def as_json(self) -> Json:
         return {
@@ -83,6 +94,7 @@ class Metadata:
             "kv": asdict(self.kv),
             "architecture": asdict(self.architecture) if self.architecture is not None else None,
             "sampling": dict(self.sampling),
+            "engine": dict(self.engine),
         }
 
     @classmethod
@@ -97,6 +109,7 @@ class Metadata:
             KVPolicy(**line["kv"]),
             architecture_of(line["architecture"]) if line["architecture"] is not None else None,
             line["sampling"],
+            line.get("engine", {}),
         )
 
 

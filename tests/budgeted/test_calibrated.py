@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ CONFIG = {
 }
 
 
+SENT: list[dict[str, Any]] = []
+"""What the upstream was asked to complete."""
+
+
 def start(app: FastAPI) -> tuple[str, uvicorn.Server]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -64,6 +69,7 @@ def upstream(folder: Path) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> StreamingResponse:
+        SENT.append(await request.json())
         choice = {"index": 0, "delta": {"content": "42"}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55}
         chunk = json.dumps({"choices": [choice], "usage": usage})
@@ -74,7 +80,10 @@ def upstream(folder: Path) -> FastAPI:
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    return calibrate([synthetic(questions=10, trials=8)], GPUS["b200"], repeats=2)
+    traces = synthetic(questions=10, trials=8)
+    sampling = {"temperature": 0.7, "top_p": 0.9, "template": "{query} Think."}
+    recorded = replace(traces, metadata=replace(traces.metadata, sampling=sampling))
+    return calibrate([recorded], GPUS["b200"], repeats=2)
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +155,30 @@ def test_every_vote_can_be_served(url: str, strategy: str) -> None:
     bill = ask(url, CHAT, budget={"eflops": 3e13}, strategy=strategy, max_samples=6).json()["kinetics"]
     assert (bill["strategy"], bill["answer"]) == (strategy, "42")
     assert bill["spent_eflops"] <= bill["budget_eflops"]
+
+
+def test_what_a_request_leaves_open_is_sampled_as_it_was_recorded(url: str) -> None:
+    SENT.clear()
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "6 times 7? Think."}]}
+    followed = httpx.post(f"{url}{CHAT}", json=body | {"kinetics": {"budget": {"accuracy": 0.5}}}).json()["kinetics"]
+    assert {(sent["temperature"], sent["top_p"]) for sent in SENT} == {(0.7, 0.9)}
+    assert followed["notes"] == []
+
+
+def test_plan_and_bill_say_what_differs_from_the_recording(url: str) -> None:
+    SENT.clear()
+    body = {"messages": [{"role": "user", "content": "6 times 7?"}], "temperature": 0.2}
+    asked = body | {"kinetics": {"budget": {"accuracy": 0.5}}}
+    bill = httpx.post(f"{url}{CHAT}", json=asked).json()["kinetics"]
+    assert {sent["temperature"] for sent in SENT} == {0.2}
+    temperature, template = bill["notes"]
+    assert "temperature is 0.2" in temperature
+    assert "0.7" in temperature
+    assert "template" in template
+    assert httpx.post(f"{url}{PLAN}", json=asked).json()["notes"] == bill["notes"]
+
+
+def test_a_named_strategy_is_sampled_as_the_request_says(url: str) -> None:
+    SENT.clear()
+    ask(url, CHAT, budget={"eflops": 3e12}, strategy="majority_vote")
+    assert all("temperature" not in sent for sent in SENT)

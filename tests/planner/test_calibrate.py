@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from kinetics_serve.cost import DENSE, KVPolicy
+from kinetics_serve.cost import DENSE, KVPolicy, Price
 from kinetics_serve.cost.hardware import GPUS
-from kinetics_serve.planner.calibrate import calibrate
+from kinetics_serve.planner.calibrate import calibrate, fixed_point
 from kinetics_serve.planner.calibration import Calibration, CalibrationError, ServedPoint
 from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_budget
 from kinetics_serve.planner.figures import draw
 from kinetics_serve.planner.plan import Plan
+from kinetics_serve.runner.replays import Recording
 from kinetics_serve.strategies.race import Race
-from tests.synthetic import synthetic
+from tests.synthetic import ARCHITECTURE, synthetic
 
 SPARSE = KVPolicy(64, 16, 2)
 
@@ -34,7 +35,28 @@ def test_a_single_samples_coverage_is_its_majority_and_its_pass_rate(calibration
     (point,) = (p for p in calibration.fixed if (p.kv, p.samples, p.max_tokens) == (DENSE, 1, 400))
     trials = [trial for question in synthetic(questions=10, trials=8).questions for trial in question.trials]
     assert point.coverage.mean == pytest.approx(sum(trial.correct for trial in trials) / len(trials))
-    assert point.majority.mean == pytest.approx(point.coverage.mean, abs=0.15)
+    assert point.majority.mean == pytest.approx(point.coverage.mean)
+
+
+def test_a_vote_is_never_right_more_often_than_one_of_its_samples(calibration: Calibration) -> None:
+    assert all(point.majority.mean <= point.coverage.mean for point in calibration.fixed)
+    assert any(point.majority.mean < point.coverage.mean for point in calibration.fixed)
+
+
+def test_a_larger_cache_block_makes_samples_dearer() -> None:
+    small = synthetic(questions=6, trials=4)
+    large = replace(small, metadata=replace(small.metadata, engine={"cache_block": 128}))
+    spent = [
+        fixed_point(Recording.whole(traces, Price(ARCHITECTURE, 281.0)), 2, samples=4, cap=400).eflops.mean
+        for traces in (small, large)
+    ]
+    assert spent[1] > spent[0]
+
+
+def test_a_calibration_for_other_hardware_is_refused(calibration: Calibration) -> None:
+    calibration.check_hardware("b200", GPUS["b200"].intensity)
+    with pytest.raises(CalibrationError, match="calibrate --hardware h100"):
+        calibration.check_hardware("h100", 2 * GPUS["b200"].intensity)
 
 
 def test_what_is_spent_stays_within_what_was_stated(calibration: Calibration) -> None:

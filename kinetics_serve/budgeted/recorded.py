@@ -1,0 +1,67 @@
+"""A plan holds for samples that are drawn as its calibration's were: what a request leaves open is filled in so, and
+what it states otherwise is said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kinetics_serve.budgeted.arms import LiveArm
+from kinetics_serve.engine.upstream import Json
+from kinetics_serve.planner.calibration import Calibration, Recorded
+from kinetics_serve.planner.plan import Plan
+
+APPLIED = ("temperature", "top_p", "stop", "repetition_detection")
+"""Fields of a request that decide how its samples are drawn."""
+
+QUESTION = "{query}"
+"""Where the question stands in a prompt template."""
+
+
+def sampled_as_recorded(plan: Plan[LiveArm], calibration: Calibration) -> Plan[LiveArm]:
+    """The same plan, each of its arms sampled as it was recorded, with notes on what differs."""
+    assert plan.choice is not None
+    arms, notes = [], list(plan.notes)
+    for arm, calibrated in zip(plan.arms, plan.choice.point.arms, strict=True):
+        recorded = calibration.recorded_of(calibrated)
+        if recorded is not None:
+            notes += [note for note in differences(arm, recorded) if note not in notes]
+            arm = replace(arm, prompt=replace(arm.prompt, body=_filled(arm.prompt.body, recorded.sampling)))
+        arms.append(arm)
+    return replace(plan, arms=tuple(arms), notes=tuple(notes))
+
+
+def differences(arm: LiveArm, recorded: Recorded) -> list[str]:
+    """What of a request and its engine is not as it was recorded."""
+    body, found = arm.prompt.body, []
+    for field in APPLIED:
+        stated, was = body.get(field), recorded.sampling.get(field)
+        if stated is not None and stated != was and not (field == "stop" and not was and not stated):
+            found.append(f"{field} is {stated!r:.60}, and the calibration was recorded with {was!r:.60}")
+    template = recorded.sampling.get("template")
+    if isinstance(template, str) and not _written_by(template, body):
+        found.append(f"the prompt does not follow the calibration's template, {template!r:.200}")
+    info = arm.route.served.info
+    for name, now in (("cache_block", info.kv_block), ("device", info.device)):
+        was = recorded.engine.get(name)
+        if was is not None and now is not None and was != now:
+            found.append(f"the engine's {name} is {now}, and the calibration was recorded with {was}")
+    root, was = arm.route.served.card.root, recorded.engine.get("model_root")
+    if was is not None and root != was:
+        found.append(f"the engine serves {root}, and the calibration was recorded with {was}")
+    return [f"{each}: its accuracy may not hold" for each in found]
+
+
+def _filled(body: Json, sampling: Mapping[str, Any]) -> Json:
+    open_fields = {field: sampling[field] for field in APPLIED if sampling.get(field) is not None}
+    return body | {field: value for field, value in open_fields.items() if body.get(field) is None}
+
+
+def _written_by(template: str, body: Json) -> bool:
+    """Whether what the user said last can be the template with a question in it."""
+    before, _, after = template.partition(QUESTION)
+    said: Any = body.get("prompt")
+    for message in body.get("messages") or ():
+        if message.get("role") == "user":
+            said = message.get("content")
+    return not isinstance(said, str) or (said.startswith(before) and said.endswith(after))
