@@ -110,6 +110,18 @@ def test_a_list_of_layers_decides_over_a_pattern_and_gemma4s_full_layers_have_he
     assert set(layers(served("Gemma-4-26B-A4B"))) == {full, sliding}
 
 
+def test_what_transformers_writes_of_single_layers_decides() -> None:
+    config = dict(served("Gemma-4-26B-A4B"))
+    text = dict(config["text_config"])
+    full = [index for index, kind in enumerate(text["layer_types"]) if kind == "full_attention"]
+    own = {"head_dim": text.pop("global_head_dim"), "num_key_value_heads": text.pop("num_global_key_value_heads")}
+    rewritten = {**config, "text_config": {**text, "per_layer_config": {str(index): own for index in full}}}
+    assert layers(rewritten) == layers(config)
+    for wrong in (3, {"5": 3}, {"5": {"head_dim": "x"}}, {"5": {"num_shadow_experts": 4}}):
+        with pytest.raises(UnsupportedArchitecture):
+            layers({**config, "text_config": {**text, "per_layer_config": wrong}})
+
+
 def test_layers_that_read_the_kv_of_others_store_none() -> None:
     assert set(layers(served("Gemma-3n-E4B"))) == {
         AttentionLayers(16, 8, 2, 256, window=512),

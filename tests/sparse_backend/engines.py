@@ -20,6 +20,8 @@ from transformers import (
     Gemma3TextConfig,
     Gemma4ForCausalLM,
     Gemma4TextConfig,
+    Glm4Config,
+    Glm4ForCausalLM,
     GptOssConfig,
     GptOssForCausalLM,
     LagunaConfig,
@@ -29,6 +31,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
@@ -80,6 +84,16 @@ def llama4() -> PreTrainedModel:
     return Llama4ForCausalLM(Llama4TextConfig(**shape, **experts, attention_chunk_size=256, pad_token_id=0))
 
 
+def qwen3_moe() -> PreTrainedModel:
+    """Every expert works on every token: near ties of a router at random would turn small differences into large."""
+    experts: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 4, "moe_intermediate_size": 64}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**CONFIG, **experts))
+
+
+def glm4() -> PreTrainedModel:
+    return Glm4ForCausalLM(Glm4Config(**CONFIG, pad_token_id=0, eos_token_id=1))
+
+
 def qwen3_next() -> PreTrainedModel:
     """Gated DeltaNet in three layers of four."""
     linear: dict[str, Any] = {
@@ -127,6 +141,9 @@ def main():
             outputs = llm.generate([prompt(*p) for p in run["prompts"]], params, use_tqdm=False)
             results[engine + "/" + name] = [
                 [o.token_ids, [next(iter(t.values())).logprob for t in o.logprobs]] for r in outputs for o in r.outputs]
+    if job["counted"]:
+        from tests.sparse_backend.counting import counted
+        results["counted"] = counted(llms["sparse"], *job["counted"])
     print("RESULT " + json.dumps(results))
 if __name__ == "__main__":
     main()
@@ -146,9 +163,13 @@ def run_engines(
     runs: dict[str, Any],
     new_model: Callable[[], PreTrainedModel] = llama,
     together: bool = False,
+    counted: tuple[int, int] | None = None,
     **variables: str,
 ) -> dict[str, Any]:
-    """Each engine answers every run, in a process of its own or, `together`, beside the others in one."""
+    """Each engine answers every run, in a process of its own or, `together`, beside the others in one.
+
+    counted: tokens of a prompt and of a sample whose reads the engine "sparse" counts, see `counting.counted`.
+    """
     model = save(new_model, folder)
     plugin = folder / "site" / "sparse_test-0.0.dist-info"  # the entry points, whether or not the project is installed
     plugin.mkdir(parents=True, exist_ok=True)
@@ -169,7 +190,7 @@ def run_engines(
     }
     results: dict[str, Any] = {}
     for part in [engines] if together else [{name: settings} for name, settings in engines.items()]:
-        job = json.dumps({"model": str(model), "engines": part, "runs": runs})
+        job = json.dumps({"model": str(model), "engines": part, "runs": runs, "counted": counted})
         done = subprocess.run(
             [sys.executable, str(script), job],
             env=environment,

@@ -150,6 +150,17 @@ class Config:
             raise self.refuse(f"{key} {shown(value)}, expected an object")
         return Config(value, {}, f"{self.name}, {key}", self.model_type)
 
+    def of_one_layer(self, index: int) -> Config | None:
+        """What ``per_layer_config`` says of a layer, as transformers writes models whose layers differ; None without
+        it."""
+        value = self.value("per_layer_config")
+        if value is None:
+            return None
+        own = value.get(str(index), {}) if isinstance(value, Mapping) else None
+        if not isinstance(own, Mapping):
+            raise self.refuse(f"per_layer_config {shown(value)}, expected an object of objects")
+        return Config(own, {}, f"{self.name}, layer {index}", self.model_type)
+
     @property
     def layers(self) -> int:
         """How many there are."""

@@ -25,7 +25,15 @@ class GemmaAttention:
         if self.globals:
             shares_matrix = config.flag("attention_k_eq_v") and kind == FULL
             kv, size = config.optional("num_global_key_value_heads"), config.count("global_head_dim", default=512)
-            if kind == FULL:
+            own = config.of_one_layer(index)
+            if own is not None:
+                kv, size = (
+                    own.count("num_key_value_heads", default=shape.kv),
+                    own.count("head_dim", default=shape.key_size),
+                )
+                own.check_all_read()
+                shape = Heads(shape.query, kv, size, size)
+            elif kind == FULL:
                 shape = Heads(shape.query, kv if kv is not None and shares_matrix else shape.kv, size, size)
         stores = index < config.layers - config.whole("num_kv_shared_layers", default=0)
         layer = AttentionLayers(1, shape.query, shape.kv, shape.key_size, *limits(config, kind), stores=stores)
