@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import NamedTuple
 
 from kinetics_serve.answers.boxes import boxed
@@ -9,8 +10,8 @@ from kinetics_serve.answers.equivalence import normalised
 
 _MARK = re.compile(
     r"(?i:answers?|choice|option|antwort|réponse|respuesta|risposta|resposta|ответ|答案|正确答案|答え|정답)"
-    r"(?:\s*(?:\bis\b|\bist\b|\best\b|\bes\b|是|为|は|은))?\s*[:：=]?\s*[*_`$]*\s*(?:\\(?:text|textbf|mathrm|boxed)\s*\{)*"
-    r"\s*[(\[（]?\s*([A-Z])(?![A-Za-z0-9'])"
+    r"(?:\s*+(?:\bis\b|\bist\b|\best\b|\bes\b|是|为|は|은))?+\s*+[:：=]?+\s*+[*_`$]*+\s*+(?:\\(?:text|textbf|mathrm|boxed)\s*+\{)*+"
+    r"\s*+[(\[（]?+\s*+([A-Z])(?![A-Za-z0-9'])"
 )
 _BRACKETED = re.compile(r"[(\[（]\s*([A-Z])\s*[)\]）]|\*\*\s*([A-Z])[.:)]?\s*\*\*")
 _ALONE = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])")
@@ -23,12 +24,11 @@ _RULED_OUT_BEFORE = re.compile(
 )
 _VERB = re.compile(r"\s+(?:is|was|and|or|fits|best|seems)\b")
 _ARTICLE = re.compile(r"\s+[a-z]")
-_OPTION = re.compile(
-    r"(?m)(?:^|(?<=\s))[(\[（]?([A-Z])[)\].:：、）]\s*(\S[^\n]*?)(?=\s+[(\[（]?[A-Z][)\].:：、）]\s|\s*$)"
-)
+_OPTION = re.compile(r"(?m)(?:^[ \t]*+[(\[（]?([A-Z])[)\].:：、）]\s*+|(?<=\s)[(\[（]?([A-Z])[)\].:：、）]\s++)(?=\S)")
+"""Where an option begins. What it says ends with its line, or where the next one begins."""
 
 SEARCHED_CHARACTERS = 8192
-"""How much of a text's end is searched."""
+"""How much of a text's end is searched, and of a question's."""
 
 DEFAULT_LETTERS = "ABCDEFGHIJ"
 
@@ -47,13 +47,16 @@ def choice(text: str) -> str | None:
 
 def options_of(question: str) -> tuple[Option, ...]:
     """The options that a question lists, A, B and so on; none where it lists fewer than two."""
+    question = question[-SEARCHED_CHARACTERS:]
     options: list[Option] = []
-    for found in _OPTION.finditer(question):
-        expected = chr(ord("A") + len(options))
-        if found[1] == expected:
-            options.append(Option(found[1], found[2].strip()))
-        elif found[1] == "A":
-            options = [Option("A", found[2].strip())]
+    starts = list(_OPTION.finditer(question))
+    for found, following in zip_longest(starts, starts[1:]):
+        letter = found[1] or found[2]
+        text = question[found.end() : following.start() if following is not None else None].partition("\n")[0].strip()
+        if letter == chr(ord("A") + len(options)):
+            options.append(Option(letter, text))
+        elif letter == "A":
+            options = [Option("A", text)]
     return tuple(options) if len(options) > 1 else ()
 
 
@@ -84,16 +87,17 @@ def _settled(text: str, letters: str) -> str | None:
     box = boxed(text)
     if box is not None and (found := _ALONE.findall(box)) and found[0] in letters and len(found) == 1:
         return str(found[0])
-    marked = [found[1] for found in _MARK.finditer(text) if found[1] in letters and not _is_word(text, found, found[1])]
-    if marked:
-        return marked[-1]
-    bracketed = [found for found in _BRACKETED.finditer(text) if (found[1] or found[2]) in letters]
-    settled = [found[1] or found[2] for found in bracketed if not _ruled_out(text, found)]
-    if settled:
-        return settled[-1]
-    alone = [found for found in _ALONE.finditer(text) if found[1] in letters and not _is_word(text, found, found[1])]
-    settled = [found[1] for found in alone if not _ruled_out(text, found)]
-    return settled[-1] if settled else None
+    for found in reversed(list(_MARK.finditer(text))):
+        if found[1] in letters and not _is_word(text, found, found[1]):
+            return str(found[1])
+    for found in reversed(list(_BRACKETED.finditer(text))):
+        letter = found[1] or found[2]
+        if letter in letters and not _ruled_out(text, found):
+            return str(letter)
+    for found in reversed(list(_ALONE.finditer(text))):
+        if found[1] in letters and not _is_word(text, found, found[1]) and not _ruled_out(text, found):
+            return str(found[1])
+    return None
 
 
 def _is_word(text: str, found: re.Match[str], letter: str) -> bool:

@@ -1,5 +1,6 @@
 """What a sample votes for, or why it has no vote."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,9 @@ from kinetics_serve.answers.no_vote import HasNoVote, NoVote
 from kinetics_serve.answers.spec import Extractor
 from kinetics_serve.answers.structured import tool_calls
 from kinetics_serve.answers.thinking import after_thinking
+
+QUICK_CHARACTERS = 500
+"""Longer texts are read in a thread, so that the server goes on meanwhile."""
 
 
 class Read(NamedTuple):
@@ -33,7 +37,8 @@ class Reader:
             if made is None:
                 return Read(None, NoVote.BROKEN_CALL)
             return Read(made.encode(errors="replace").decode())  # JSON may escape half a surrogate pair
-        answer = self._extract(text)
+        long = len(text) > QUICK_CHARACTERS
+        answer = await asyncio.to_thread(self._extract, text) if long else self._extract(text)
         if answer is not None:
             try:
                 return Read(await self._groups.label(answer))
