@@ -9,7 +9,8 @@ _UNBRACED = re.compile(r"\s+([^\s{}$\\]+)|\s*(\d)")
 _JOINED = re.compile(r"[,;&]|\\quad|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])")
 _STARTS_ANEW = re.compile(
     r"(?i)[.!?][\s$)]|\n\s*\n|(?<![a-z])(?:no|not|wait|actually|instead|rather|exactly|hence|thus|therefore|then|so|"
-    r"check|correct(?:ed|ion)?|simplif\w+|which|i\.e|equals|that is)(?![a-z])|(?<![<>!])=\s*\\?[\[$(]*\s*$"
+    r"but|wrong|false|incorrect|mistake\w*|check|correct(?:ed|ion)?|simplif\w+|which|i\.e|equals|that is)(?![a-z])"
+    r"|(?<![<>!])=\s*\\?[\[$(]*\s*$"
 )
 _PER_CENT = re.compile(r"[ $]*(?:\\[)\]])?\s*(?:\\?%|percent|per cent|pct)")
 _DELIMITER = re.compile(r"(?:\\[(\[]|\$|\s)+$")

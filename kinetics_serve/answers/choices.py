@@ -11,7 +11,7 @@ from kinetics_serve.answers.equivalence import normalised
 _MARK = re.compile(
     r"(?i:answers?|choice|option|antwort|réponse|respuesta|risposta|resposta|ответ|答案|正确答案|答え|정답)"
     r"(?:\s*+(?:\bis\b|\bist\b|\best\b|\bes\b|是|为|は|은))?+\s*+[:：=]?+\s*+[*_`$]*+\s*+(?:\\(?:text|textbf|mathrm|boxed)\s*+\{)*+"
-    r"\s*+[(\[（]?+\s*+([A-Z])(?![A-Za-z0-9'])"
+    r"\s*+(?:[(\[（]?+\s*+([A-Z])(?![A-Za-z0-9'])|[(\[（]\s*+([a-z])\s*+[)\]）]|([a-z])(?=\s*+[.)]?\s*+$))"
 )
 _BRACKETED = re.compile(r"[(\[（]\s*([A-Z])\s*[)\]）]|\*\*\s*([A-Z])[.:)]?\s*\*\*")
 _ALONE = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])")
@@ -23,6 +23,8 @@ _RULED_OUT_BEFORE = re.compile(
     r"(?i)\b(?:not|isn't|rule out|eliminate|neither|nor|than|except)\s+(?:option\s+)?[(\[]?$"
 )
 _VERB = re.compile(r"\s+(?:is|was|and|or|fits|best|seems)\b")
+_IN_A_SENTENCE = re.compile(r"[a-z,]\s$")
+"""Before a capital A that is no article."""
 _ARTICLE = re.compile(r"\s+[a-z]")
 _OPTION = re.compile(r"(?m)(?:^[ \t]*+[(\[（]?([A-Z])[)\].:：、）]\s*+|(?<=\s)[(\[（]?([A-Z])[)\].:：、）]\s++)(?=\S)")
 """Where an option begins. What it says ends with its line, or where the next one begins."""
@@ -76,20 +78,25 @@ def choice_of(options: tuple[Option, ...]) -> Callable[[str], str | None]:
 
 
 def _named(text: str, options: tuple[Option, ...]) -> str | None:
-    """The option whose text is the last to be mentioned whole, where only that one is."""
+    """The option whose text is mentioned, where only that one is, or where it holds those of the others."""
     said = normalised(text[-1000:])
-    mentioned = [option.letter for option in options if normalised(option.text) and normalised(option.text) in said]
-    return mentioned[0] if len(mentioned) == 1 else None
+    texts = {option.letter: normalised(option.text) for option in options}
+    mentioned = {letter: each for letter, each in texts.items() if each and each in said}
+    whole = [
+        letter for letter, each in mentioned.items() if not any(each in of for of in mentioned.values() if of != each)
+    ]
+    return whole[0] if len(whole) == 1 else None
 
 
 def _settled(text: str, letters: str) -> str | None:
     text = text[-SEARCHED_CHARACTERS:].translate(_NARROW)
     box = boxed(text)
-    if box is not None and (found := _ALONE.findall(box)) and found[0] in letters and len(found) == 1:
-        return str(found[0])
+    if box is not None and (alone := _ALONE.findall(box)) and alone[0] in letters and len(alone) == 1:
+        return str(alone[0])
     for found in reversed(list(_MARK.finditer(text))):
-        if found[1] in letters and not _is_word(text, found, found[1]):
-            return str(found[1])
+        letter = found[1] or (found[2] or found[3]).upper()
+        if letter in letters and not (found[1] and _is_word(text, found, letter)):
+            return str(letter)
     for found in reversed(list(_BRACKETED.finditer(text))):
         letter = found[1] or found[2]
         if letter in letters and not _ruled_out(text, found):
@@ -105,7 +112,9 @@ def _is_word(text: str, found: re.Match[str], letter: str) -> bool:
     end = found.end()
     if letter == "I":
         return bool(_ARTICLE.match(text, end))
-    return letter == "A" and bool(_ARTICLE.match(text, end)) and not _VERB.match(text, end)
+    if letter != "A" or not _ARTICLE.match(text, end) or _VERB.match(text, end):
+        return False
+    return not _IN_A_SENTENCE.search(text, max(0, found.start(1) - 20), found.start(1))
 
 
 def _ruled_out(text: str, found: re.Match[str]) -> bool:

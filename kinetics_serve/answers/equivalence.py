@@ -22,10 +22,15 @@ ROUNDED_PLACES = 10
 MAX_SIMPLE_DENOMINATOR = 1000
 """Below it, no two fractions have the same ten decimal places."""
 
+ROOT_PLACES = 14
+MAX_ROOT_DENOMINATOR = 100
+MAX_ROOT = 10_000
+"""Of decimals, and of the fractions whose roots they may be: so few that no other decimal is one of them by chance."""
+
 _EDGE = " \t\r\n.,;:!?\"'`*_$"
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?(?:\s*/\s*\d+)?", re.I)
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
-_LETTER = re.compile(r"\(\s*([A-Ja-j])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*[).:]?")
+_LETTER = re.compile(r"(?:(?i:option|choice|answer)\s+)?(?:\(\s*([A-Ja-j])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*[).:]?)")
 _OPTION = re.compile(r"\(\s*([A-J])\s*\)\s+\S.*|([A-J])\)\s+\S.*", re.S)
 _LOOSE_OPTION = re.compile(r"\(?\s*([A-Ja-j])\s*[).:]?(?:\s+\S.*)?", re.S)
 _CALCULABLE = re.compile(r"[\d\\^_=<>+/*|(){}\[\]%]")
@@ -57,7 +62,7 @@ def quick_key(answer: str, kind: EquivalenceKind) -> str | None:
         return f"choice:{letter}"
     if kind == "choice":
         return text_key(answer)
-    value = simple_number(bare)
+    value = simple_number(bare) if root_of(bare) is None else None
     if value is not None:
         return math_key(number(value.numerator, value.denominator))
     if not _CALCULABLE.search(bare):
@@ -121,6 +126,20 @@ def decimal(text: str) -> Fraction:
         return value
     simple = value.limit_denominator(MAX_SIMPLE_DENOMINATOR)
     return simple if 2 * abs(simple - value) <= Fraction(1, 10**places) else value
+
+
+def root_of(text: str) -> Fraction | None:
+    """The simple fraction whose square root a decimal of 14 or more places is, rounded: 1.4142135623730951 is √2, as a
+    program prints it. None for every other. It depends on the decimal alone, as in `decimal`.
+    """
+    places = len(text.partition(".")[2])
+    if places < ROOT_PLACES or not text.lstrip("-+").replace(".", "", 1).isdecimal():
+        return None
+    value = abs(Fraction(text))
+    simple = (value * value).limit_denominator(MAX_ROOT_DENOMINATOR)
+    near = abs(simple - value * value) <= value * Fraction(1, 10**places) and 0 < simple < MAX_ROOT
+    exact = value.denominator <= MAX_SIMPLE_DENOMINATOR or decimal(text.lstrip("-+")) != value
+    return simple if near and not exact else None
 
 
 def _letter(bare: str, kind: EquivalenceKind) -> str | None:

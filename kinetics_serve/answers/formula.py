@@ -16,7 +16,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from sympy.core.function import AppliedUndef
 from sympy.functions.elementary.trigonometric import TrigonometricFunction
 
-from kinetics_serve.answers.equivalence import decimal, number
+from kinetics_serve.answers.equivalence import decimal, number, root_of
 
 MAX_BITS = 1 << 20
 """Of a number that is worked out. What is larger stays as it is written."""
@@ -54,6 +54,7 @@ and dates.
 
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{\s*(\d+)\s*\}")
 _AND_SO_ON = re.compile(r"(\d*)\.(\d*?)(\d{1,6}?)\3{2,}\s*\\dots(?![a-zA-Z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})")
 _SCIENTIFIC = re.compile(r"(?<![\w.}])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,4})(?![\w.])")
 _DECIMAL = re.compile(r"(\^\s*)?(?<![\d.])(\d*)\.(\d+)(?![\d.])")
 _LOGARITHM = re.compile(r"\\log_\s*\{?(\d+)\}?\s*(\d+)(?![\d.])")
@@ -121,7 +122,7 @@ def up_to_factor(value: Any) -> Any:
 def _readable(text: str) -> str:
     text = _UPRIGHT.sub(r" \1 ", _ENDS.sub("", text))
     text = _AND_SO_ON.sub(_repeated, _REPEATING.sub(_repeated, text))
-    text = _PER_CENT.sub(r"\\frac{\1}{100}", text)
+    text = _DEGREES.sub(r"(\\frac{\1}{180}\\pi)", _PER_CENT.sub(r"\\frac{\1}{100}", text))
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _LOGARITHM.sub(r"\\log_{\1}{\2}", _DECIMAL.sub(_decimal, text))
@@ -147,7 +148,10 @@ def _repeated(found: re.Match[str]) -> str:
 
 
 def _decimal(found: re.Match[str]) -> str:
-    value = decimal(f"{found[2]}.{found[3]}")
+    text = f"{found[2]}.{found[3]}"
+    if (square := root_of(text)) is not None:
+        return rf"\sqrt{{\frac{{{square.numerator}}}{{{square.denominator}}}}}"
+    value = decimal(text)
     fraction = rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
     return f"{found[1]}{{{fraction}}}" if found[1] else fraction
 

@@ -31,6 +31,14 @@ MAX_NESTED = 3
 MIN_SENTENCE_WORDS = 3
 """Of a marked sentence that says its answer in the middle: "Final Answer: the largest one is 34"."""
 
+_NUMBER = r"[-−]?\d+(?:\.\d+)?(?:/\d+)?%?"
+_NUMBERS = re.compile(rf"({_NUMBER}(?:(?:,? and |,? or |, ){_NUMBER})+)[.!]?$")
+_FILLERS = re.compile(
+    r"(?i)^(?:(?:therefore|thus|hence|then|simply|just|exactly|indeed|actually|clearly|now|equal to|given by)\b[ ,:]*)+"
+    r"|^not\b[^.\n]{1,60}?,? but\b[ ,:]*"
+)
+"""What may stand before an answer and is no part of it."""
+
 _HOPE = re.compile(r"(?i)\s*\.?\s*I hope (?:it|this) is correct.*", re.S)
 
 
@@ -74,6 +82,7 @@ def _rest(text: str, start: int) -> str:
 
 def _answer(rest: str, nesting: int = 0) -> str | None:
     rest = _HOPE.sub("", rest).replace('\\"', "").strip().strip(_FRAME)
+    rest = _FILLERS.sub("", rest)
     if not rest:
         return None
     if rest.startswith(("\\boxed", "$\\boxed", "\\(\\boxed", "\\[\\boxed", "\\fbox")):
@@ -82,6 +91,8 @@ def _answer(rest: str, nesting: int = 0) -> str | None:
         return _answer(rest[nested.end() :], nesting + 1)
     if formulas := _formulas(rest):
         return formulas
+    if numbers := _NUMBERS.match(rest):
+        return numbers[1]
     if (number := leading_number(rest)) is not None:
         return number
     if letter := _LETTER.match(rest):

@@ -116,9 +116,13 @@ _FRAC = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9a-zA-Z]))\s*([0-9a-zA-Z])")
 _FRAC_FIRST = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*\{")
 _SQRT = re.compile(r"\\?sqrt\s*(?:\(([^()]*)\)|([0-9a-zA-Z]))")
 _BARE_SQRT = re.compile(r"(?<!\\)\bsqrt\b")
-_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?: ?\{ ?, ?\}|,\\!|\\,|\\!|[ \u00a0\u2009\u202f'’])[ ]?\d{3})+(?!\d)")
+_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?: ?\{ ?, ?\}|,\\!|\\[,!: ]|[ \u00a0\u2009\u202f'’])[ ]?\d{3})+(?!\d)")
 _NO_DIGIT = re.compile(r"\D")
+_POINTED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|\.\d{3},\d{1,2})(?![\d.,]*\d)")
+"""Thousands with points: 1.234.567 and 1.234,56, which nothing else can mean."""
+_DOLLAR_NAME = re.compile(r"(?<![A-Za-z])US\s*\\?\$")
 _BRACED_COMMA = re.compile(r"(\d)\s*\{\s*,\s*\}\s*(\d)")
+_LINE_BREAK = re.compile(r"(?:\s*\\\\)+\s*$")
 _POWER = re.compile(r"(?<=[\w)])\*\*(?=[\w(-])")
 
 MAX_STYLES = 8
@@ -127,7 +131,9 @@ MAX_STYLES = 8
 
 def plain(answer: str) -> str:
     """The answer in the one notation that `structure` and `formula` read: ASCII and TeX without styling."""
-    text = _GROUPS.sub(lambda number: _NO_DIGIT.sub("", number[0]), answer)
+    text = _DOLLAR_NAME.sub("$", answer)
+    text = _POINTED.sub(lambda number: number[0].replace(".", "").replace(",", "."), text)
+    text = _GROUPS.sub(lambda number: _NO_DIGIT.sub("", number[0]), text)
     text = _BRACED_COMMA.sub(r"\1.\2", text)
     text = _VULGAR.sub(_fraction, text)
     text = _SUPER.sub(lambda found: "^{" + "".join(map(_SUPERSCRIPTS.__getitem__, found[0])) + "}", text)
@@ -148,7 +154,7 @@ def plain(answer: str) -> str:
     text = _FRAC.sub(lambda found: rf"\frac{{{found[1] or found[2]}}}{{{found[3]}}}", text)
     text = _SQRT.sub(lambda found: r"\sqrt{" + (found[1] or found[2]) + "}", text)
     text = _BARE_SQRT.sub(r"\\sqrt", text)
-    return " ".join(text.split())
+    return _LINE_BREAK.sub("", " ".join(text.split()))
 
 
 def unstyled(text: str) -> str:

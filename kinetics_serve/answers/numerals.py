@@ -4,7 +4,9 @@ import re
 
 import re2
 
-_DIGITS = r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!|[\x{a0}\x{2009}\x{202f}'])\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?:\.\d+)?"
+_POINTED = r"\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|\.\d{3},\d{1,2})"
+_DIGITS = _POINTED + r"|"
+_DIGITS += r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!|[\x{a0}\x{2009}\x{202f}'])\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?:\.\d+)?"
 _PLAIN = r"\d{4,},\d+|0,\d+|\d+,\d{1,2}(?: ?[€£]| \$)|\d*\.\d+|\d+(?:\.\d+)?"
 _VULGAR = r"\d* ?[¼-¾⅐-⅞]"
 _FRACTION = r"(?:\d+ ?)?\\[dtc]?frac *(?:\{[^{}]{1,40}\}|\d) *(?:\{[^{}]{1,40}\}|\d)"
@@ -19,6 +21,7 @@ _CURRENCY = r"\\?[$€£¥₹]"
 NUMBER = re2.compile(rf"([-+−–]?)([ ]*)(?:{_CURRENCY})?(-?)({_BODY})")
 LEADING = re2.compile(rf"(?:≈|~|about |approximately )?([-+−–]?)([ ]*)(?:{_CURRENCY})?(-?)({_BODY})(.?.?)")
 
+_WITH_POINTS = re.compile(_POINTED + r"(?![\d.,]*\d)")
 _BREAKS = re.compile(r"\\[,!]|\{,\}|[\u00a0\u2009\u202f']")
 _SPACED = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _COMMAS = re.compile(r",(?=\d{3}(?!\d))")
@@ -45,7 +48,11 @@ def leading_number(text: str) -> str | None:
         after[1:2].isdigit() and after[:1] in ".,;"
     ):
         return _signed(found, "")
-    if after[:1].isspace() and re.match(r"\s+(?:[A-Za-z(]|$)", after) and not re.match(r"\s*(?:am|pm|[AP]M)\b", after):
+    if (
+        after[:1].isspace()
+        and re.match(r"\s+(?:[^\W\d_]|\(|$)", after)
+        and not re.match(r"\s*(?:am|pm|[AP]M)\b", after)
+    ):
         return _signed(found, "")
     return None
 
@@ -53,6 +60,8 @@ def leading_number(text: str) -> str | None:
 def plain_number(number: str) -> str:
     """A number as written, but without its currency and thousands separators, and with a decimal point."""
     number = _SPACED.sub("", _BREAKS.sub("", number)).replace("−", "-").replace("–", "-")
+    if pointed := _WITH_POINTS.match(number):
+        return pointed[0].replace(".", "").replace(",", ".") + number[pointed.end() :]
     if _DECIMAL_COMMA.match(number):
         return number.replace(",", ".").rstrip(" €£$")
     return _COMMAS.sub("", number)

@@ -29,6 +29,8 @@ _SYNONYMS = {
     "min": "minute",
     "h": "hr hour",
     "°": "degree deg",
+    "°C": "celsius",
+    "°F": "fahrenheit",
     "sq": "square",
     "cu": "cubic",
     "Hz": "hertz",
@@ -62,8 +64,9 @@ _PLAIN = re.compile(
     re.S,
 )
 _CIRCLE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
-_WORD = re.compile(r"[A-Za-z]+|[°€£¥₹¢%/]")
+_WORD = re.compile(r"°\s*[CF](?![A-Za-z])|[A-Za-z]+|[°€£¥₹¢%/]")
 _DIGIT_OR_CONSTANT = re.compile(r"\d|\\pi|\\sqrt")
+_TRIGONOMETRY = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _LONG_WORD = re.compile(r"(?<!\\)(?<![a-zA-Z])[a-zA-Z]{4,}")
 
 
@@ -78,6 +81,8 @@ def quantity(text: str) -> Quantity | None:
     """What a text in plain notation says, if it is a value with a unit after it or a currency sign before it."""
     if found := _SIGNS.match(text):
         return Quantity(found["sign"] + text[found.end() :].strip(), found["currency"])
+    if _TRIGONOMETRY.search(text):
+        return None  # degrees are of its argument
     found = _MARKED.match(text) or _PLAIN.match(text)
     if found is None or not _DIGIT_OR_CONSTANT.search(found["value"]) or _LONG_WORD.search(found["value"]):
         return None
@@ -96,6 +101,7 @@ def _is_unit(words: list[str]) -> bool:
 
 
 def _known(word: str) -> str | None:
+    word = "".join(word.split())
     for name in (word, word.removesuffix("s"), word.lower(), word.lower().removesuffix("s")):
         if name in _DOLLARS:
             return ""
@@ -114,4 +120,4 @@ def _canonical(words: list[str]) -> str:
     ]
     if units[:1] in (["sq"], ["cu"]) and len(units) > 1:  # square meters are m², cubic ones m³
         units = [*units[1:], "2" if units[0] == "sq" else "3"]
-    return "".join(units) if _is_unit(words) else " ".join(units)
+    return "".join(units).replace("°°", "°") if _is_unit(words) else " ".join(units)

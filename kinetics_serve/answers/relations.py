@@ -25,6 +25,7 @@ _COMPOSED = re.compile(
     r"|\(\s*[a-z](?:\s*,\s*[a-z])+\s*\)"  # (x, y)
     r"|\\(?:text|mathrm|mbox|operatorname)\s*\{[^{}]*[a-zA-Z]{2}[^{}]*\}|[a-zA-Z]{3,}(?: [a-zA-Z]+){0,5}"
 )
+ORDERS = frozenset({"<", "le", ">", "ge"})
 _UNKNOWNS = frozenset("xnkt")
 
 
@@ -95,16 +96,9 @@ def inequality(expressions: Sequence[Any], operators: Sequence[str]) -> Term:
         expressions, operators = expressions[::-1], [_flipped(operator) for operator in operators[::-1]]
     if not set(operators) <= {"<", "le"}:
         raise NotAFormula("inequalities in both directions")
-    unknowns = set().union(*[_unknowns(expression) for expression in expressions])
-    if len(unknowns) == 1:
-        (unknown,) = unknowns
-        real = sympy.Symbol("unknown", real=True)
-        sides = [expression.xreplace({unknown: real}) for expression in expressions]
-        solutions = sympy.S.Reals
-        for left, right, operator in zip(sides, sides[1:], operators, strict=False):
-            relation = left < right if operator == "<" else left <= right
-            solutions &= relation.as_set()
-        return regions.written(solutions)
+    unknown = the_unknown(expressions)
+    if unknown is not None:
+        return regions.written(solutions(expressions, operators, unknown))
     if len(expressions) == 2:
         form = formula.normal(expressions[1] - expressions[0])
         top, bottom = sympy.fraction(form)
@@ -112,6 +106,23 @@ def inequality(expressions: Sequence[Any], operators: Sequence[str]) -> Term:
             form = sympy.expand(top / abs(sympy.Poly(top).LC()))
         return "positive", operators[0], formula.written(form)
     return "ascending", *operators, *map(formula.written, expressions)
+
+
+def solutions(expressions: Sequence[Any], operators: Sequence[str], unknown: Any) -> Any:
+    """The set of what solves a chain of inequalities in one unknown, all of which look the same way."""
+    real = sympy.Symbol("unknown", real=True)
+    sides = [expression.xreplace({unknown: real}) for expression in expressions]
+    found = sympy.S.Reals
+    for left, right, operator in zip(sides, sides[1:], operators, strict=False):
+        relation = {"<": left < right, "le": left <= right, ">": left > right, "ge": left >= right}[operator]
+        found &= relation.as_set()
+    return found
+
+
+def the_unknown(expressions: Sequence[Any]) -> Any:
+    """The one unknown of expressions; None where there are none or several."""
+    unknowns = set().union(*[_unknowns(expression) for expression in expressions])
+    return next(iter(unknowns)) if len(unknowns) == 1 else None
 
 
 def _operators(text: str) -> list[re.Match[str]]:

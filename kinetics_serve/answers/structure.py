@@ -6,6 +6,8 @@ equal answers have equal terms.
 
 import re
 from collections.abc import Iterator
+from functools import reduce
+from operator import and_, or_
 from typing import Any
 
 import sympy
@@ -14,15 +16,30 @@ from kinetics_serve.answers import formula, regions
 from kinetics_serve.answers.brackets import depths, split, split_at
 from kinetics_serve.answers.formula import NotAFormula
 from kinetics_serve.answers.quantities import quantity
-from kinetics_serve.answers.relations import Names, Relation, equation, inequality, relation_of
+from kinetics_serve.answers.relations import (
+    ORDERS,
+    Names,
+    Relation,
+    equation,
+    inequality,
+    relation_of,
+    solutions,
+    the_unknown,
+)
 
 Term = str | tuple[Any, ...]
 
+_OR = re.compile(
+    r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*or\s*\}|\\(?:lor|vee)(?![a-zA-Z])|(?<![a-zA-Z\\{])or(?![a-zA-Z}])"
+)
+_AND_ALSO = re.compile(
+    r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*and\s*\}|\\(?:land|wedge)(?![a-zA-Z])|(?<![a-zA-Z\\{])and(?![a-zA-Z}])"
+)
 _AND = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|\\(?:land|lor|vee|wedge)(?![a-zA-Z])"
                   r"|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])")  # fmt: skip
 _DOUBLE_COMMA = re.compile(r",(?:\s*,)+")
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
-_DECIMAL_COMMA = re.compile(r"[-+]?\s*(?:0|\d{4,}),\d+")
+_DECIMAL_COMMA = re.compile(r"[-+]?\s*[€£¥₹]?\s*(?:0|\d{4,}),\d+\s*[€£¥₹%]?|[-+]?\s*\d+,\d+\s*%")
 _CURRENCY_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
 _BASE = re.compile(r"([-+]?[0-9a-zA-Z]+)_(?:\{\s*(\d+)\s*\}|(\d+))")
 _RATIO = re.compile(r"[\d.]+(?:\s*:\s*[\d.]+)+")
@@ -40,13 +57,29 @@ MAX_SIGNS = 4
 
 def term(text: str) -> Term:
     """The term of an answer. Raises NotAFormula for what is no mathematics."""
-    text = text.lstrip(_STARTS).rstrip(_ENDS)
+    text = text.lstrip(_STARTS).rstrip(_ENDS).removeprefix(r"\approx ")
     if _DECIMAL_COMMA.fullmatch(text):
         text = text.replace(",", ".")
+    if (joined := _joined_inequalities(text)) is not None:
+        return joined
     text = _DOUBLE_COMMA.sub(",", _AND.sub(",", _without_thousands(text)).strip(_ENDS))
     if len(groups := split(text, ";")) > 1:
         return _set([_list(split(group, ",")) for group in groups])
     return _list(split(text, ","))
+
+
+def _joined_inequalities(text: str) -> Term | None:
+    """The solutions of inequalities in one unknown that "or" or "and" join; None for anything else."""
+    for word, join in ((_OR, or_), (_AND_ALSO, and_)):
+        parts = split_at(text, word)
+        relations = [relation_of(part) for part in parts] if len(parts) > 1 else []
+        if not relations or not all(each is not None and set(each.operators) <= ORDERS for each in relations):
+            continue
+        chains = [([formula.expression(side) for side in each.sides], each.operators) for each in relations if each]
+        unknown = the_unknown([side for sides, _ in chains for side in sides])
+        if unknown is not None:
+            return regions.written(reduce(join, [solutions(sides, order, unknown) for sides, order in chains]))
+    return None
 
 
 def _without_thousands(text: str) -> str:
@@ -93,9 +126,11 @@ def _relation(relation: Relation) -> Term:
         if not any(expression.free_symbols for expression in expressions):
             return formula.written(expressions[-1])
         return equation(expressions)
-    if operators <= {"<", "le", ">", "ge"}:
+    if operators <= ORDERS:
         return inequality(expressions, relation.operators)
     if relation.operators == ("ne",):
+        if expressions[0].is_Symbol and expressions[1].is_real and not expressions[1].free_symbols:
+            return regions.written(sympy.S.Reals - sympy.FiniteSet(expressions[1]))
         return "ne", formula.written(formula.up_to_factor(expressions[0] - expressions[1]))
     raise NotAFormula(" ".join(relation.sides))
 
@@ -154,7 +189,7 @@ def _bracketed(text: str) -> Term | None:
     if opening in (r"\{", "{"):
         if opening == r"\{" and len(builder := split_at(inner, _BAR)) == 2:
             return _item(builder[1])
-        return _set(_elements(parts)) if opening == r"\{" or len(parts) > 1 else None
+        return _set(_elements(parts)) if opening == r"\{" or len(parts) > 1 else _value(inner)
     if len(parts) == 1:
         return _value(inner) if opening == "(" and closing == ")" and inner.strip() else None
     if opening + closing == "[]" and len(parts) > 2:

@@ -2,14 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from math import isinf
 from typing import Any, NoReturn
 
 Json = dict[str, Any]
 
 
 def loads(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError, RecursionError; NaN and infinities are no JSON (RFC 8259)."""
-    return json.loads(text, parse_constant=_no_constant)
+    """The value of a JSON text. Raises ValueError, RecursionError.
+
+    NaN and infinities are no JSON (RFC 8259), and numbers beyond what a double holds would be infinite.
+    """
+    return json.loads(text, parse_constant=_no_constant, parse_float=_number)
 
 
 def canonical(value: Any, ignored: frozenset[str] = frozenset()) -> str:
@@ -59,6 +64,14 @@ def _plain(value: Any, ignored: frozenset[str]) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _number(text: str) -> int | float:
+    """Whole numbers exactly: 9007199254740993.0 is no double."""
+    value = float(text)
+    if isinf(value):
+        raise ValueError(f"{text[:20]} is too large")
+    return int(Decimal(text)) if value.is_integer() and Decimal(text) == Decimal(text).to_integral_value() else value
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -52,7 +52,7 @@ async def test_a_hostile_answer_costs_its_time_limit_at_most(pool: MathPool, ans
     started = time.monotonic()
     assert await groups.label(answer) == answer
     assert await groups.label(f" {answer}") == answer
-    assert time.monotonic() - started < 2 * TIME_LIMIT_S
+    assert time.monotonic() - started < 2 * 2.0
 
 
 async def test_many_hostile_answers_cost_their_request_no_more_than_a_few(pool: MathPool) -> None:
