@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kinetics_serve.commands.options import ArchitectureName, TokenizerName, open_traces
+from kinetics_serve.commands.progress import Lines
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
@@ -29,14 +30,21 @@ def calibrate(
     from kinetics_serve.registry import BrokenPart
 
     recordings = [open_traces(path, architecture, tokenizer) for path in traces_files]
+    lines = Lines("replaying", errors.print)
     with Progress(console=errors) as progress:
         bar = progress.add_task("replaying", total=None)
+
+        def told(done: int, of: int) -> None:
+            progress.update(bar, completed=done, total=of)
+            if not errors.is_terminal:
+                lines(done, of)
+
         try:
             found = run(
                 recordings,
                 chosen_hardware(hardware_name),
                 repeats,
-                lambda done, of: progress.update(bar, completed=done, total=of),
+                told,
             )
         except (BrokenPart, ValueError) as error:
             raise fail(error) from None

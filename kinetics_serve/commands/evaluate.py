@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kinetics_serve.commands.progress import Lines
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ async def _record(
         with Progress(*columns, console=errors) as progress:
             total = trials * len(task.problems)
             bar = progress.add_task(path.stem, total=total, rate="")
+            lines = Lines(path.stem, errors.print)
             tokens = 0
 
             def count(more: int) -> None:
@@ -137,6 +139,8 @@ async def _record(
                 progress.advance(bar)
                 elapsed = progress.tasks[0].elapsed or 1.0
                 progress.update(bar, rate=f"{tokens / elapsed:.0f} tokens/s")
+                if not errors.is_terminal:
+                    lines(int(progress.tasks[0].completed), total, tokens)
 
             harness = Harness(task, server, name, sampling, kv, recorder, count)
             progress.update(bar, completed=total - len(harness.missing(trials)))

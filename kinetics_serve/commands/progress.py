@@ -1,6 +1,8 @@
 """What people see while a server starts, and when it has."""
 
 import shlex
+import time
+from collections.abc import Callable
 
 import orjson
 
@@ -9,6 +11,7 @@ from kinetics_serve.commands.terminal import errors
 from kinetics_serve.engine.embedded.phases import Progress
 
 LINE_EVERY_S = 15.0
+PROGRESS_EVERY_S = 30.0
 
 
 class StartProgress:
@@ -30,6 +33,33 @@ class StartProgress:
         self._phase, self._said_at = progress.phase, progress.seconds
         unfinished = live and progress.phase != "ready"
         errors.print(f"engine: {progress.phase} ({progress.seconds:.0f} s)", end="\r" if unfinished else "\n")
+
+
+class Lines:
+    """How far a long command is, where its output is no terminal: a line every half minute."""
+
+    def __init__(self, name: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._say = say
+        self._clock = clock
+        self._began = self._said = clock()
+        self._first: int | None = None
+
+    def __call__(self, done: int, of: int, tokens: int = 0) -> None:
+        """done: of `of` parts. tokens: generated since the command began."""
+        now = self._clock()
+        if self._first is None:  # what an earlier run had done says nothing of this one's speed
+            self._first = done
+        if now - self._said < PROGRESS_EVERY_S:
+            return
+        self._said = now
+        seconds = now - self._began
+        line = f"{self._name}: {done} of {of}"
+        if tokens:
+            line += f", {tokens / seconds:.0f} tokens/s"
+        if done > self._first:
+            line += f", {seconds / (done - self._first) * (of - done) / 60:.1f} minutes left"
+        self._say(line)
 
 
 def show_model_progress(phase: str, fraction: float | None) -> None:
