@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo calibrate-demo serve test lint wheel bench conformance clean
+.PHONY: install demo calibrate-demo serve test faults lint wheel bench conformance clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ test: install
 	    { mkdir -p /etc/postgresql-common && echo 'create_main_cluster = false' >> /etc/postgresql-common/createcluster.conf; \
 	      apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null; }; } || true
 	$(BIN)/python -m pytest
+
+faults: install
+	@# Everything that may go wrong outside, on SQLite and PostgreSQL; a selection is in `make test`.
+	$(BIN)/python -m tests.faults
 
 lint: install
 	$(BIN)/ruff check .

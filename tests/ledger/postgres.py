@@ -21,31 +21,60 @@ def _program(name: str) -> str | None:
     return shutil.which(name) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)), None)
 
 
-@contextmanager
-def running_postgres() -> Iterator[str]:
-    """The URL of a server that runs meanwhile. Skips the test where PostgreSQL is not installed."""
-    initdb, postgres = _program("initdb"), _program("postgres")
-    if initdb is None or postgres is None:
-        pytest.skip("no initdb here: install PostgreSQL (Debian: apt-get install postgresql)")
-    user = USER if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
-    folder = Path(tempfile.mkdtemp(prefix="kinetics-postgres-"))
-    try:
-        if user is not None:
-            shutil.chown(folder, user)
+class Postgres:
+    """A server in a folder of its own, which can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        initdb, postgres = _program("initdb"), _program("postgres")
+        if initdb is None or postgres is None:
+            pytest.skip("no initdb here: install PostgreSQL (Debian: apt-get install postgresql)")
+        self._user = USER if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+        self._folder = folder
+        if self._user is not None:
+            shutil.chown(folder, self._user)
         data = folder / "data"
         create = [initdb, "-D", str(data), "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        subprocess.run(create, check=True, capture_output=True, user=user, cwd=folder)
+        subprocess.run(create, check=True, capture_output=True, user=self._user, cwd=folder)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         where = ["-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
-        serve = [postgres, *where, "-c", "fsync=off"]
-        with (folder / "log").open("w") as log:
-            server = subprocess.Popen(serve, stdout=log, stderr=log, user=user, cwd=folder)
+        self._serve = [postgres, *where, "-c", "fsync=off"]
+        self.url = f"postgresql://{USER}@127.0.0.1:{port}/postgres"
+        self.start()
+
+    def start(self) -> None:
+        with (self._folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                self._serve, stdout=log, stderr=log, user=self._user, cwd=self._folder, start_new_session=True
+            )
+
+    def stop(self) -> None:
+        """Without waiting for clients."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+
+    def freeze(self, frozen: bool) -> None:
+        """All of its processes stand still, or go on."""
+        number = signal.SIGSTOP if frozen else signal.SIGCONT
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = status.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == self.process.pid or int(status.parent.name) == self.process.pid:
+                os.kill(int(status.parent.name), number)
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """The URL of a server that runs meanwhile. Skips the test where PostgreSQL is not installed."""
+    folder = Path(tempfile.mkdtemp(prefix="kinetics-postgres-"))
+    try:
+        server = Postgres(folder)
         try:
-            yield f"postgresql://{USER}@127.0.0.1:{port}/postgres"
+            yield server.url
         finally:
-            server.send_signal(signal.SIGINT)  # does not wait for clients, as SIGTERM would
-            server.wait(30)
+            server.stop()
     finally:
         shutil.rmtree(folder)

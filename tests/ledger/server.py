@@ -27,7 +27,9 @@ from tests.fake_vllm import MODEL, PROMPT_TOKENS, FakeVllm
 
 B200 = 562.5
 LEASE_S = 3
-QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+START_TIMEOUT_S = 180
+"""Three workers on a machine that does much else."""
+QUESTION: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
 VOTE = {"budget": {"samples": 4}, "strategy": "majority_vote", "answer": {"extractor": "last_line"}}
 
 
@@ -120,7 +122,7 @@ def front_end(fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more
         )
     running = FrontEnd(f"http://127.0.0.1:{port}", ledger or "", log, process, fake, folder)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -88,8 +88,8 @@ def test_a_metered_stream_is_the_engines_own(server: FrontEnd, options: dict[str
 
 def test_the_openai_sdk_streams_and_answers_with_a_key(server: FrontEnd) -> None:
     client = OpenAI(base_url=f"{server.url}/v1", api_key=server.key("sdk"), max_retries=0)
-    assert client.chat.completions.create(**QUESTION).choices[0].message.content == "word " * 8  # type: ignore[call-overload]
-    chunks = list(client.chat.completions.create(**QUESTION, stream=True))  # type: ignore[call-overload]
+    assert client.chat.completions.create(**QUESTION).choices[0].message.content == "word " * 8
+    chunks = list(client.chat.completions.create(**QUESTION, stream=True))
     assert "".join(chunk.choices[0].delta.content for chunk in chunks) == "word " * 8
 
 
