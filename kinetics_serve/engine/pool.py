@@ -30,6 +30,9 @@ CHECK_INTERVAL_S = 1.0
 REMINDER_S = 60.0
 """Seconds after which the log says again that a server is down."""
 
+LISTING_INTERVAL_S = 15.0
+"""Seconds after which a healthy server is asked again what it serves: it may have got a LoRA or another model."""
+
 
 AUTO_MODEL = "kinetics-auto"
 """Served by no engine: the model of a request that leaves the choice of one to the calibration."""
@@ -91,6 +94,9 @@ class Pool:
         self._models: dict[Upstream, dict[str, ServedModel]] = {}
         self._openings: dict[Upstream, int] = {}
         self._mentioned_at: dict[Upstream, float] = {}
+        self._listed_at: dict[Upstream, float] = {}
+        self._embedded = embedded
+        self._ever_up = False
         self._known: dict[str, tuple[Architecture | None, str | None]] = {}
 
     @property
@@ -115,7 +121,7 @@ class Pool:
         """
         served = self.models()
         if not served:
-            raise EngineUnavailable("no engine is up at the moment")
+            raise EngineUnavailable(self.why_not_ready())
         name = served[0].name if model is None else model
         holders = {each.url: each for each in self.upstreams if name in self._serving(each)}
         if not holders:
@@ -137,6 +143,16 @@ class Pool:
         checked = self._openings.get(upstream) == circuit.openings and not circuit.is_open(time.monotonic())
         return self._models.get(upstream, {}) if checked else {}
 
+    def why_not_ready(self) -> str:
+        """For clients: names no server."""
+        if self._embedded and not self._ever_up:
+            return "the engine is starting"
+        if not self._ever_up:
+            return "no engine has answered since this server started"
+        if any(upstream.circuit.is_open(time.monotonic()) for upstream in self.upstreams):
+            return "no engine is up at the moment: the last one failed requests, and rests before it is tried again"
+        return "no engine is up at the moment"
+
     async def watch(self) -> None:
         """Checks every upstream's health until cancelled."""
         await asyncio.gather(*(self._watch(upstream) for upstream in self.upstreams))
@@ -156,18 +172,20 @@ class Pool:
         resting = upstream.circuit.is_open(time.monotonic())
         problem = "it failed requests, and rests" if resting else await upstream.problem()
         up = problem is None
-        if up and not was_up:
+        if up and (not was_up or time.monotonic() >= self._listed_at[upstream] + LISTING_INTERVAL_S):
             try:
-                info, cards = await upstream.info(), await upstream.models()
-                served = [await asyncio.to_thread(self._served, card, info) for card in cards]
-                self._models[upstream] = {model.name: model for model in served}
+                info = await self._list(upstream)
                 self._openings[upstream] = openings
             except (EngineUnavailable, EngineRejected, KeyError, ValueError) as error:
                 problem = f"it answers, but not what it serves: {error}"
-                up = False
+                up = was_up  # it goes on with what it served, and is asked again
+                self._listed_at[upstream] = time.monotonic()
+                if was_up:
+                    logger.warning("%s: %s", upstream.url, problem)
         elif not up:
             self._models.pop(upstream, None)
         if up and not was_up:
+            self._ever_up = True
             self._mentioned_at.pop(upstream, None)
             logger.info("%s is up: %s", upstream.url, info)
             self._compare(upstream, info)
@@ -175,6 +193,20 @@ class Pool:
             self._mentioned_at[upstream] = time.monotonic()
             logger.log(self._down_level, "%s is down: %s", upstream.url, problem)
         self._on_health(upstream, up)
+
+    async def _list(self, upstream: Upstream) -> EngineInfo:
+        """Learns what an upstream serves, and how. Raises EngineUnavailable, EngineRejected, ValueError."""
+        info, cards = await upstream.info(), await upstream.models()
+        served = [await asyncio.to_thread(self._served, card, info) for card in cards]
+        found = {model.name: model for model in served}
+        if not found:
+            raise ValueError("it lists no model")
+        known = self._models.get(upstream)
+        if known is not None and known.keys() != found.keys():
+            logger.info("%s serves %s now", upstream.url, ", ".join(found))
+        self._models[upstream] = found
+        self._listed_at[upstream] = time.monotonic()
+        return info
 
     def _compare(self, upstream: Upstream, info: EngineInfo) -> None:
         """Says where an administrator has stated something else than an engine says."""

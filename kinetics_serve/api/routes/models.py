@@ -21,7 +21,7 @@ router = APIRouter()
 async def models(services: AppServices, tenant: Asker) -> dict[str, Any]:
     """The models that the upstreams serve now."""
     if not services.pool.ready:
-        raise EngineUnavailable("no engine is up at the moment")
+        raise EngineUnavailable(services.pool.why_not_ready())
     cards = [model.card.raw for model in services.pool.models() if may_use(tenant, model.name)]
     if _chooses(services, tenant):
         cards.append(AUTO_CARD)
