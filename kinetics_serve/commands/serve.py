@@ -37,6 +37,11 @@ def serve(settings: Settings) -> None:
 
     options = settings.options
     log.configure(options.log_level, options.log_format)
+    if options.upstream and options.hardware is None:
+        raise fail(
+            "--upstream uses servers whose hardware is not seen from here: state what eFLOPs are counted for with "
+            "--hardware, such as h100, or cpu where they run on CPUs like this one"
+        )
     profile = chosen_hardware(options.hardware)
     worker = Worker.from_environment()
     front_end = front_end_settings(options, profile)

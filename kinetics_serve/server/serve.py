@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -13,10 +14,13 @@ import uvloop
 from fastapi import FastAPI
 
 from kinetics_serve.engine.embedded.supervise import Supervisor
-from kinetics_serve.requests.drain import Drain
+from kinetics_serve.requests.drain import GRACE_S, Drain
 from kinetics_serve.requests.services import Services
+from kinetics_serve.server.accepting import PAUSE_S, Accepting
 from kinetics_serve.server.announce import announce
 from kinetics_serve.server.limited_http import LimitedHttp
+
+logger = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 30.0
 
@@ -31,6 +35,24 @@ YOUNG_OBJECTS = 10_000
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's, which takes its connections by `Accepting`."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, pause_s: float) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._pause_s = pause_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        self.servers = [Accepting(self._listener, self._new_protocol, self._pause_s)]  # type: ignore[list-item]
+
+    def stop_accepting(self) -> None:
+        for server in getattr(self, "servers", ()):
+            server.close()
+
+    def _new_protocol(self) -> LimitedHttp:
+        return LimitedHttp(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """uvicorn raises the signal again when it is done, which would end us before the engine is stopped."""
@@ -78,18 +100,18 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
     )
-    server = _Server(config)
+    server = _Server(config, listener, 0.0 if parent is None else PAUSE_S)
     gc.collect()
     gc.freeze()  # what is loaded by now stays: looking through it for garbage took a fifth of a request's CPU
     gc.set_threshold(YOUNG_OBJECTS)
     loop = asyncio.get_running_loop()
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    stop, hurry, orphaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
     if parent is not None:
-        loop.add_reader(parent, _stop_at_end, parent, stop)
-    draining = asyncio.create_task(_drain(app, drain_timeout_s, stop, hurry))
-    serving = asyncio.create_task(server.serve([listener]))
+        loop.add_reader(parent, _set_at_end, parent, orphaned)
+    draining = asyncio.create_task(_drain(app, server, drain_timeout_s, stop, hurry, orphaned))
+    serving = asyncio.create_task(server.serve())
     engine = asyncio.create_task(_keep_engine(app, supervisor)) if supervisor is not None else None
     announcing = asyncio.create_task(announce(listener, announced)) if announced is not None else None
     try:
@@ -109,14 +131,32 @@ async def serve(
             await supervisor.stop()
 
 
-def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
+def _set_at_end(descriptor: int, ended: asyncio.Event) -> None:
     if not os.read(descriptor, 4096):
         asyncio.get_running_loop().remove_reader(descriptor)
+        ended.set()
+
+
+async def _drain(
+    app: FastAPI,
+    server: _Server,
+    timeout_s: float,
+    stop: asyncio.Event,
+    hurry: asyncio.Event,
+    orphaned: asyncio.Event,
+) -> None:
+    """Returns when nothing runs any more. A process whose parent was killed leaves the port to who comes after it at
+    once, and is gone by timeout_s: nobody is left to kill it later.
+    """
+    told = [asyncio.create_task(event.wait()) for event in (stop, orphaned)]
+    await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+    for each in told:
+        each.cancel()
+    if orphaned.is_set():
+        logger.error("the parent of this worker is gone: it ends too")
+        server.stop_accepting()
         stop.set()
-
-
-async def _drain(app: FastAPI, timeout_s: float, stop: asyncio.Event, hurry: asyncio.Event) -> None:
-    await stop.wait()
+        timeout_s = max(0.0, timeout_s - GRACE_S - CLOSE_TIMEOUT_S)
     drain: Drain = app.state.drain
     await drain.run(timeout_s, hurry)
 

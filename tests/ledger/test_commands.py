@@ -58,7 +58,7 @@ def test_a_mistake_is_explained(ledger: str, arguments: list[str], words: str) -
     "url", ["mysql://host/name", "/nowhere/ledger.db", "postgresql://someone:secret@127.0.0.1:1/x"]
 )
 def test_a_ledger_that_can_not_be_opened_is_explained(url: str) -> None:
-    for command in (["keys", "list"], ["serve", "--upstream", "http://127.0.0.1:1"]):
+    for command in (["keys", "list"], ["serve", "--upstream", "http://127.0.0.1:1", "--hardware", "b200"]):
         message = run_command(*command, "--ledger", url, succeeds=False)
         assert "ledger" in message
         assert "secret" not in message

@@ -5,10 +5,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -108,10 +111,56 @@ async def test_a_stop_drains_all_workers_and_leaves_none(server: FrontEnd, fake:
     assert not any(lives(child) for child in children)
 
 
-def test_no_worker_outlives_its_parent(server: FrontEnd) -> None:
+async def test_no_worker_outlives_its_killed_parent_by_more_than_the_drain_and_the_port_is_free_at_once(
+    server: FrontEnd, fake: FakeVllm
+) -> None:
+    key = server.key("acme")
+    fake.tokens, fake.token_s = 4000, 0.05  # longer than any drain
     children = workers(server.process.pid)
-    server.process.kill()
-    until(lambda: not any(lives(child) for child in children), 15)
+    async with httpx.AsyncClient(timeout=60, headers={"authorization": f"Bearer {key}"}) as client:
+        tasks = [asyncio.create_task(client.post(server.url + CHAT, json=PLAIN)) for _ in range(6)]
+        async with asyncio.timeout(20):
+            while len(fake.sent(CHAT)) < 6:
+                await asyncio.sleep(0.02)
+        killed = time.monotonic()
+        server.process.kill()
+        port = int(server.url.rpartition(":")[2])
+        until(lambda: is_free(port), 5)
+        until(lambda: not any(lives(child) for child in children), 20)
+        assert time.monotonic() - killed < 10  # a drain of 5 s, whose last is the requests' own: and a busy machine
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {each.status_code for each in answers if isinstance(each, httpx.Response)} <= {200, 503}
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def test_a_burst_of_connections_is_spread_over_all_workers(server: FrontEnd) -> None:
+    children = workers(server.process.pid)
+    port = int(server.url.rpartition(":")[2])
+    before = {child: descriptors(child) for child in children}
+    with ExitStack() as stack:
+        for _ in range(240):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        until(lambda: sum(descriptors(child) - before[child] for child in children) >= 240)
+        counts = [descriptors(child) - before[child] for child in children]
+        assert max(counts) <= 2 * min(counts), counts
+
+
+def descriptors(pid: int) -> int:
+    """Open sockets of a process."""
+    found = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found += str(link.readlink()).startswith("socket:")
+    return found
 
 
 ENGINE = """
