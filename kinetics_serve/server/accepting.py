@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 
-PAUSE_S = 0.001
+PAUSE_S = 0.002
 """A worker that has siblings leaves them the next connection: else the first to wake up takes a whole burst."""
 
 NO_DESCRIPTORS_PAUSE_S = 1.0
