@@ -145,8 +145,17 @@ def is_free(port: int) -> bool:
 def test_a_burst_of_connections_is_spread_over_all_workers(server: FrontEnd) -> None:
     children = workers(server.process.pid)
     port = int(server.url.rpartition(":")[2])
-    before = {child: descriptors(child) for child in children}
+    taken: dict[int, int] = dict.fromkeys(children, 0)
     with ExitStack() as stack:
+        while not all(taken.values()):  # each is up
+            before = {child: descriptors(child) for child in children}
+            with ExitStack() as probes:
+                for _ in range(30):
+                    probes.enter_context(socket.create_connection(("127.0.0.1", port)))
+                time.sleep(0.5)
+                taken = {child: max(0, descriptors(child) - before[child]) for child in children}
+        time.sleep(1)  # the probes' connections are gone
+        before = {child: descriptors(child) for child in children}
         for _ in range(240):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         until(lambda: sum(descriptors(child) - before[child] for child in children) >= 240)
