@@ -210,7 +210,7 @@ async def compare(task: Task, line: Sequence[int], sizes: Sequence[int]) -> tupl
     from its_hub import OpenAICompatibleLanguageModel
 
     folder = str(bundled_model.bundled_model())
-    price = Price(load_architecture(folder), chosen_hardware(HARDWARE).intensity)
+    price = Price.on(load_architecture(folder), chosen_hardware(HARDWARE))
     engine = Supervisor(folder, served_name=bundled_model.NAME)
     await engine.start()
     try:

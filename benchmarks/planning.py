@@ -133,7 +133,7 @@ def compare(recordings: Sequence[Traces], hardware: HardwareProfile, splits: int
         held = {}
         for traces in recordings:
             architecture = calibration.architectures[traces.metadata.model]
-            recording = Recording.whole(part(traces, held_out), Price(architecture, hardware.intensity))
+            recording = Recording.whole(part(traces, held_out), Price.on(architecture, hardware))
             held[traces.metadata.model, traces.metadata.kv.budget] = recording
         fixed = {
             point.samples: point

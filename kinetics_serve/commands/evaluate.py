@@ -12,7 +12,7 @@ from kinetics_serve.commands.progress import Lines
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
 if TYPE_CHECKING:
-    from kinetics_serve.cost import KVPolicy
+    from kinetics_serve.cost import HardwareProfile, KVPolicy
     from kinetics_serve.evaluation.harness import Sampling
     from kinetics_serve.evaluation.tasks import Task
 
@@ -63,7 +63,7 @@ def evaluate(
                 chosen, upstream, model, architecture, kv, sampling, trials, concurrency, out, profile.name
             )
             traces = asyncio.run(recording)
-            _report(traces, profile.intensity)
+            _report(traces, profile)
     except (TaskError, TracesError, EngineRejected, EngineUnavailable, OSError) as error:
         raise fail(error) from None
     except KeyboardInterrupt:
@@ -151,13 +151,13 @@ async def _record(
     return path
 
 
-def _report(path: Path, intensity: float) -> None:
+def _report(path: Path, hardware: "HardwareProfile") -> None:
     from rich.table import Table
 
     from kinetics_serve.evaluation.report import report
     from kinetics_serve.traces.traces import read
 
-    found = report(read(path), intensity)
+    found = report(read(path), hardware)
     written = path.with_suffix(".report.json")
     written.write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
     table = Table(title=f"{found.task}, {found.model}: {found.questions} questions, 95 % intervals")

@@ -72,7 +72,7 @@ def load_calibration(path: Path, hardware: "HardwareProfile | None" = None) -> "
     try:
         calibration = Calibration.load(path)
         if hardware is not None:
-            calibration.check_hardware(hardware.name, hardware.intensity)
+            calibration.check_hardware(hardware)
         return calibration
     except (OSError, CalibrationError) as error:
         raise fail(error) from None

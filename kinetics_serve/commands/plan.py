@@ -85,7 +85,7 @@ def _guided(
         architecture = load_architecture(model)
     except (OSError, ValueError) as error:
         raise fail(error) from None
-    price = Price(architecture, chosen_hardware(hardware_name).intensity)
+    price = Price.on(architecture, chosen_hardware(hardware_name))
     arm = Arm(model, DENSE, price, prompt_tokens, max_tokens, 32)
     chosen = plan_without(AUTO, budget_of(budget), arm)
     return {

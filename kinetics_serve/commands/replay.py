@@ -56,7 +56,7 @@ def replay(
     assert traces.metadata.architecture is not None
     if max_tokens is not None and max_tokens > traces.longest:
         raise fail(f"samples were recorded with at most {traces.longest} tokens: --max-tokens {max_tokens} is more")
-    price = Price(traces.metadata.architecture, chosen_hardware(hardware_name).intensity)
+    price = Price.on(traces.metadata.architecture, chosen_hardware(hardware_name))
     started = time.process_time()
     try:
         outcome = replay_all(

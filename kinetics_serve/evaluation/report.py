@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kinetics_serve.cost import Price
+from kinetics_serve.cost import HardwareProfile, Price
 from kinetics_serve.planner.calibrate import fixed_point
 from kinetics_serve.planner.calibration import FixedPoint
 from kinetics_serve.runner.replays import Recording
@@ -34,10 +34,11 @@ class Report:
         return asdict(self)
 
 
-def report(traces: Traces, intensity: float, repeats: int = 50) -> Report:
-    """intensity: FLOPs per byte. repeats: random draws of k trials behind maj@k and eFLOPs, for each question."""
+def report(traces: Traces, hardware: HardwareProfile, repeats: int = 50) -> Report:
+    """repeats: random draws of k trials behind maj@k and eFLOPs, for each question."""
     assert traces.metadata.architecture is not None
-    recording = Recording.whole(traces, Price(traces.metadata.architecture, intensity))
+    price = Price.on(traces.metadata.architecture, hardware)
+    recording = Recording.whole(traces, price)
     trials = [trial for question in traces.questions for trial in question.trials]
     return Report(
         traces.metadata.task,
@@ -47,5 +48,5 @@ def report(traces: Traces, intensity: float, repeats: int = 50) -> Report:
         tuple(fixed_point(recording, repeats, samples=k, cap=traces.longest) for k in powers_of_two(traces.trials)),
         bootstrap([[float(trial.tokens) for trial in question.trials] for question in traces.questions]),
         sum(trial.status is Status.TRUNCATED for trial in trials) / len(trials),
-        intensity,
+        price.intensity,
     )

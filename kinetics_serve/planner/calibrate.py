@@ -58,7 +58,7 @@ def calibrate(
         if architecture is None:
             raise ValueError(f"the architecture of {traces.metadata.model} is not known")
         architectures[traces.metadata.model] = architecture
-        recording = Recording.whole(traces, Price(architecture, hardware.intensity))
+        recording = Recording.whole(traces, Price.on(architecture, hardware))
         whole.append(recording)
         measurements = [*_fixed(recording, repeats), *_served(recording, repeats)]
         for number, measure in enumerate(measurements):
@@ -75,8 +75,7 @@ def calibrate(
     questions = min(len(traces.questions) for traces in recordings)
     return Calibration(
         tasks[0],
-        hardware.name,
-        hardware.intensity,
+        hardware,
         questions,
         architectures,
         tuple(fixed),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from kinetics_serve.cost import Architecture, KVPolicy
+from kinetics_serve.cost import Architecture, HardwareProfile, KVPolicy
 from kinetics_serve.traces.intervals import Interval
 from kinetics_serve.traces.traces import architecture_of
 
@@ -111,11 +111,11 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Points of every model and KV policy that traces were given of, for hardware of `intensity` FLOPs per byte."""
+    """Points of every model and KV policy that traces were given of."""
 
     task: str
-    hardware: str
-    intensity: float
+    hardware: HardwareProfile
+    """What eFLOPs are counted for."""
     questions: int
     architectures: Mapping[str, Architecture]
     fixed: tuple[FixedPoint, ...]
@@ -127,14 +127,16 @@ class Calibration:
     def recorded_of(self, arm: CalibratedArm) -> Recorded | None:
         return next((each for each in self.recorded if (each.model, each.kv.budget) == arm.key), None)
 
-    def check_hardware(self, name: str, intensity: float) -> None:
+    def check_hardware(self, hardware: HardwareProfile) -> None:
         """Raises CalibrationError where requests are priced for other hardware, where other plans are the cheapest."""
-        if abs(intensity / self.intensity - 1) > SAME_INTENSITY:
-            raise CalibrationError(
-                f"the calibration of {self.task} is for {self.hardware} ({self.intensity:.4g} FLOPs a byte), and "
-                f"requests are priced for {name} ({intensity:.4g}): run `kinetics-serve calibrate --hardware {name}` "
-                "on its traces again, which takes no engine"
-            )
+        for dtype in {architecture.gemm_dtype for architecture in self.architectures.values()}:
+            calibrated, priced = self.hardware.intensity_in(dtype), hardware.intensity_in(dtype)
+            if abs(priced / calibrated - 1) > SAME_INTENSITY:
+                raise CalibrationError(
+                    f"the calibration of {self.task} is for {self.hardware.name} ({calibrated:.4g} FLOPs a byte), and "
+                    f"requests are priced for {hardware.name} ({priced:.4g}): run `kinetics-serve calibrate --hardware "
+                    f"{hardware.name}` on its traces again, which takes no engine"
+                )
 
     def save(self, path: Path) -> None:
         content = {"calibration": VERSION, **asdict(self)}
@@ -152,8 +154,7 @@ class Calibration:
                 )
             return cls(
                 content["task"],
-                content["hardware"],
-                content["intensity"],
+                HardwareProfile(**content["hardware"]),
                 content["questions"],
                 {name: architecture_of(fields) for name, fields in content["architectures"].items()},
                 tuple(FixedPoint(**_typed(point)) for point in content["fixed"]),

@@ -156,7 +156,7 @@ def at_recorded_lengths(
         name, longest = calibrated.model, calibrated.max_tokens
         if model not in (None, name) or (max_tokens is not None and longest > max_tokens):
             return None
-        price = Price(calibration.architectures[name], calibration.intensity)
+        price = Price.on(calibration.architectures[name], calibration.hardware)
         return Arm(name, calibrated.kv, price, prompt_tokens, longest, calibrated.max_samples)
 
     return arm_of

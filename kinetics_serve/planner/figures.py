@@ -150,7 +150,7 @@ def _figure(title: str, calibration: Calibration) -> tuple[Any, Any]:
     axes = figure.subplots()
     axes.set_title(f"{title} ({calibration.task}, {calibration.questions} questions)")
     axes.set_xscale("log")
-    axes.set_xlabel(f"eFLOPs of a question, {calibration.hardware}")
+    axes.set_xlabel(f"eFLOPs of a question, {calibration.hardware.name}")
     axes.set_ylabel("accuracy")
     axes.grid(alpha=0.3)
     return figure, axes

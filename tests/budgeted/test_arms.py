@@ -33,7 +33,7 @@ def point(
 
 def calibration(*points: ServedPoint) -> Calibration:
     models = {MODEL: ARCHITECTURE, OTHER_MODEL: ARCHITECTURE}
-    return Calibration("t", "b200", 562.5, 10, models, (), points, ())
+    return Calibration("t", PAPER_B200, 10, models, (), points, ())
 
 
 @pytest.fixture(scope="module")

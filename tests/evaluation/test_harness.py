@@ -25,6 +25,7 @@ from kinetics_serve.evaluation.tasks import Problem, Task
 from kinetics_serve.strategies.state import Status
 from kinetics_serve.traces.recorder import Recorder
 from kinetics_serve.traces.traces import Metadata, Traces, read
+from tests.arms import PAPER_B200
 from tests.synthetic import ARCHITECTURE
 
 
@@ -150,7 +151,7 @@ async def test_a_server_that_fails_for_a_moment_costs_no_trial(
 
 
 async def test_the_report_has_the_rates_that_were_put_in(server: FakeServer, tmp_path: Path) -> None:
-    found = report(await record(server, tmp_path / "t.jsonl", 8), intensity=300.0)
+    found = report(await record(server, tmp_path / "t.jsonl", 8), PAPER_B200)
     pass_at = {point.samples: point.coverage.mean for point in found.at}
     assert set(pass_at) == {1, 2, 4, 8}
     assert pass_at[1] == pytest.approx(0.5)

@@ -54,9 +54,9 @@ def test_a_larger_cache_block_makes_samples_dearer() -> None:
 
 
 def test_a_calibration_for_other_hardware_is_refused(calibration: Calibration) -> None:
-    calibration.check_hardware("b200", GPUS["b200"].intensity)
+    calibration.check_hardware(GPUS["b200"])
     with pytest.raises(CalibrationError, match="calibrate --hardware h100"):
-        calibration.check_hardware("h100", 2 * GPUS["b200"].intensity)
+        calibration.check_hardware(replace(GPUS["b200"], name="h100", flops=2 * GPUS["b200"].flops))
 
 
 def test_what_is_spent_stays_within_what_was_stated(calibration: Calibration) -> None:

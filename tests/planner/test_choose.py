@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinetics_serve.cost import DENSE
+from kinetics_serve.cost import DENSE, HardwareProfile
 from kinetics_serve.planner.calibration import CalibratedArm, Calibration, ServedPoint
 from kinetics_serve.planner.choose import AccuracyOutOfReach, choose_for_accuracy, choose_for_budget
 from kinetics_serve.strategies.arm import Arm
@@ -12,6 +12,7 @@ from kinetics_serve.traces.intervals import Interval
 from tests.arms import arm_of
 from tests.synthetic import ARCHITECTURE
 
+HARDWARE = HardwareProfile("test", 300.0, 1.0, "a test")
 VOTE = {"stop_confidence": 0.95}
 
 
@@ -22,7 +23,7 @@ def served(accuracy: float, worth: float, share: float = 0.5, max_tokens: int = 
 
 
 def calibration(*points: ServedPoint) -> Calibration:
-    return Calibration("t", "b200", 300.0, 10, {"tiny": ARCHITECTURE}, (), points, ())
+    return Calibration("t", HARDWARE, 10, {"tiny": ARCHITECTURE}, (), points, ())
 
 
 def fits(arm: CalibratedArm) -> Arm:
