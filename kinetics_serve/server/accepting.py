@@ -43,6 +43,10 @@ class Accepting:
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
 
+    async def wait_closed(self) -> None:
+        """As an asyncio server has it: returns when what was accepted is connected or gone."""
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+
     def _resume(self) -> None:
         self._timer = None
         self._loop.add_reader(self._listener.fileno(), self._accept)

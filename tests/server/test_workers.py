@@ -132,6 +132,17 @@ async def test_no_worker_outlives_its_killed_parent_by_more_than_the_drain_and_t
     assert {each.status_code for each in answers if isinstance(each, httpx.Response)} <= {200, 503}
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_stopped_server_ends_without_a_word_of_failure(
+    fake: FakeVllm, folder: Path, tmp_path: Path, count: str
+) -> None:
+    log = tmp_path / "log"
+    with front_end(fake, str(tmp_path / "ledger.db"), folder, log, "--workers", count) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    assert "Traceback" not in log.read_text()
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
