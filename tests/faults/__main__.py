@@ -23,7 +23,13 @@ async def tried(kinds: list[str], only: str = "") -> list[Tally]:
         async with scene(kind) as made:
             for fault in FAULTS:
                 if only in f"{fault.__module__}.{fault.__name__}":
-                    tallies.append(await fault(made))
+                    try:
+                        tallies.append(await fault(made))
+                    except Exception as error:  # the others are tried all the same
+                        broken = Tally(f"{fault.__module__}.{fault.__name__}", made.kind)
+                        broken.expect(False, f"broke off: {error!r:.200}")
+                        tallies.append(broken)
+                        made.upstream.well()
                     print("  ".join(tallies[-1].cells), file=sys.stderr, flush=True)
     return tallies
 

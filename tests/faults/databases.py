@@ -23,7 +23,7 @@ async def away(scene: Scene) -> Tally:
     refused: list[int] = []
 
     async def outage() -> None:
-        await scene.until_running(10)
+        await scene.until_running(name, 10)
         kept = _file(scene).with_suffix(".kept")
         if scene.postgres is not None:
             await asyncio.to_thread(scene.postgres.stop)
@@ -53,7 +53,7 @@ async def stands_still(scene: Scene) -> Tally:
     scene.upstream.token_s = 0.3  # so that all run when it happens: what has not begun yet has to wait
 
     async def freeze() -> None:
-        await scene.until_running(16)
+        await scene.until_running(name, 16)
         holder = None
         if scene.postgres is not None:
             scene.postgres.freeze(True)
@@ -83,7 +83,7 @@ async def disk_full(scene: Scene) -> Tally:
     filler = scene.folder / "disk" / "filler"
 
     async def fill() -> None:
-        await scene.until_running(10)
+        await scene.until_running(name, 10)
         with filler.open("wb", buffering=0) as file:
             try:
                 while True:

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
+from kinetics_serve.ledger.errors import LedgerUnavailable
 from tests.faults.scene import Scene
 from tests.faults.tally import Tally
 from tests.ledger.server import LEASE_S
@@ -30,11 +32,14 @@ async def stands_still(scene: Scene) -> Tally:
     server = scene.front_ends[1]
 
     async def stop() -> None:
-        await scene.until_running(10)
+        await scene.until_running(name, 10)
         server.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(LEASE_S + 2)
-        await scene.standing(name)  # which expires what is overdue
+        expiring = asyncio.create_task(scene.standing(name))  # which expires what is overdue
+        await asyncio.sleep(2)
         server.process.send_signal(signal.SIGCONT)
+        with suppress(LedgerUnavailable):  # it may have stood still with the tenant's lock in its hand
+            await expiring
 
     await scene.load(tally, key, 16, stop, servers=[server])
     tally.expect(tally.answered == 16, "not all were answered")
@@ -47,7 +52,7 @@ async def a_worker_is_killed(scene: Scene) -> Tally:
     server = scene.front_ends[0]
 
     async def kill() -> None:
-        await scene.until_running(10)
+        await scene.until_running(name, 10)
         os.kill(_workers(server.process.pid)[0], signal.SIGKILL)
 
     await scene.load(tally, key, 30, kill, servers=[server])
@@ -66,7 +71,7 @@ async def a_front_end_is_killed(scene: Scene) -> Tally:
     server = scene.front_ends[1]
 
     async def kill() -> None:
-        await scene.until_running(10)
+        await scene.until_running(name, 10)
         server.process.kill()
 
     await scene.load(tally, key, 20, kill, servers=[server])
@@ -81,7 +86,7 @@ async def a_front_end_is_stopped(scene: Scene) -> Tally:
     server = scene.front_ends[1]
 
     async def stop() -> None:
-        await scene.until_running(10)
+        await scene.until_running(name, 10)
         server.process.send_signal(signal.SIGTERM)
 
     await scene.load(tally, key, 20, stop, servers=[server])

@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+from contextlib import suppress
 
 import httpx
 
+from kinetics_serve.ledger.errors import LedgerUnavailable
 from tests.faults.scene import KINDS, Scene
 from tests.faults.tally import Tally
 from tests.ledger.server import QUESTION, bearer
@@ -26,8 +28,9 @@ async def quota(scene: Scene) -> Tally:
 
     async def watch() -> None:
         for _ in range(20):
-            _, standing = await scene.standing(name)
-            tally.over_quota += standing.window_spent + standing.reserved > limit
+            with suppress(LedgerUnavailable):
+                _, standing = await scene.standing(name)
+                tally.over_quota += standing.window_spent + standing.reserved > limit
             await asyncio.sleep(0.1)
 
     await scene.load(tally, key, 60, watch)
