@@ -21,7 +21,6 @@ if find_spec("triton"):
         import sparse_backend.kernels.triton  # noqa: F401
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups then
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests file by file (pytest-xdist); what uses the one real server stays together."""
     for item in items:
