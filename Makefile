@@ -40,7 +40,7 @@ test: install
 	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	    { mkdir -p /etc/postgresql-common && echo 'create_main_cluster = false' >> /etc/postgresql-common/createcluster.conf; \
 	      apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null; }; } || true
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 faults: install
 	@# Everything that may go wrong outside, on SQLite and PostgreSQL; a selection is in `make test`.

@@ -21,12 +21,6 @@ if find_spec("triton"):
         import sparse_backend.kernels.triton  # noqa: F401
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests file by file (pytest-xdist); what uses the one real server stays together."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("e2e" if "e2e" in item.path.parts else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
     with running_fake_vllm(tmp_path_factory.mktemp("stand-in")) as fake:
