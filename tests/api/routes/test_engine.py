@@ -27,7 +27,7 @@ CLOSED = (
 )
 
 
-OWN_ROUTES = ("/tokenize", "/v1/messages/count_tokens", "/pooling", "/classify", "/score")
+OWN_ROUTES = ("/tokenize", "/v1/messages/count_tokens", "/v1/embeddings", "/pooling", "/classify", "/score")
 """The stand-in answers these itself; it echoes the others."""
 
 
