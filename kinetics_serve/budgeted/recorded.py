@@ -8,11 +8,8 @@ from typing import Any
 
 from kinetics_serve.budgeted.arms import LiveArm
 from kinetics_serve.engine.upstream import Json
-from kinetics_serve.planner.calibration import Calibration, Recorded
+from kinetics_serve.planner.calibration import SAMPLING_FIELDS, Calibration, Recorded
 from kinetics_serve.planner.plan import Plan
-
-APPLIED = ("temperature", "top_p", "stop", "repetition_detection")
-"""Fields of a request that decide how its samples are drawn."""
 
 QUESTION = "{query}"
 """Where the question stands in a prompt template."""
@@ -26,7 +23,7 @@ def sampled_as_recorded(plan: Plan[LiveArm], calibration: Calibration) -> Plan[L
         recorded = calibration.recorded_of(calibrated)
         if recorded is not None:
             notes += [note for note in differences(arm, recorded) if note not in notes]
-            arm = replace(arm, prompt=replace(arm.prompt, body=_filled(arm.prompt.body, recorded.sampling)))
+            arm = replace(arm, prompt=replace(arm.prompt, body=_filled(arm.prompt.body, recorded.request_fields)))
         arms.append(arm)
     return replace(plan, arms=tuple(arms), notes=tuple(notes))
 
@@ -34,7 +31,7 @@ def sampled_as_recorded(plan: Plan[LiveArm], calibration: Calibration) -> Plan[L
 def differences(arm: LiveArm, recorded: Recorded) -> list[str]:
     """What of a request and its engine is not as it was recorded."""
     body, found = arm.prompt.body, []
-    for field in APPLIED:
+    for field in SAMPLING_FIELDS:
         stated, was = body.get(field), recorded.sampling.get(field)
         if stated is not None and stated != was and not (field == "stop" and not was and not stated):
             found.append(f"{field} is {stated!r:.60}, and the calibration was recorded with {was!r:.60}")
@@ -53,8 +50,7 @@ def differences(arm: LiveArm, recorded: Recorded) -> list[str]:
 
 
 def _filled(body: Json, sampling: Mapping[str, Any]) -> Json:
-    open_fields = {field: sampling[field] for field in APPLIED if sampling.get(field) is not None}
-    return body | {field: value for field, value in open_fields.items() if body.get(field) is None}
+    return body | {field: value for field, value in sampling.items() if body.get(field) is None}
 
 
 def _written_by(template: str, body: Json) -> bool:

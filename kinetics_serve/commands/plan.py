@@ -10,6 +10,8 @@ from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, fail
 
 if TYPE_CHECKING:
     from kinetics_serve.planner.calibration import Calibration
+    from kinetics_serve.planner.choose import ArmOf, Choice
+    from kinetics_serve.strategies.arm import Arm
 
 
 def plan(
@@ -22,16 +24,33 @@ def plan(
     prompt_tokens: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of the prompt.")] = 256,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest sample.")] = None,
     hardware_name: HardwareName = None,
+    verify: Annotated[
+        int | None,
+        typer.Option(min=10, help="Ask so many of the task's questions, and say whether the plan holds. With --url."),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="URL of a running kinetics-serve, to verify the plan on.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="What that server knows you by, where it wants a key.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Where the calibration's questions are, if not by its name: FILE.jsonl.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions in flight while verifying.")] = 8,
 ) -> None:
-    """What a budget buys, or what an accuracy costs, as JSON. Generates nothing."""
+    """What a budget buys, or what an accuracy costs, as JSON. Generates nothing, unless it is to be verified."""
     from kinetics_serve.planner.budget import BudgetTooSmall
-    from kinetics_serve.planner.choose import AccuracyOutOfReach
+    from kinetics_serve.planner.choose import AccuracyOutOfReach, at_recorded_lengths
+    from kinetics_serve.planner.report import choice_report, prospects
 
+    if verify is not None and (url is None or calibration_file is None):
+        raise fail("--verify asks a running server whether a calibration's plan holds: state --url and --calibration")
     try:
         if calibration_file is not None:
             stated = chosen_hardware(hardware_name) if hardware_name is not None else None
             calibration = load_calibration(calibration_file, stated)
-            answer = _calibrated(calibration, budget, accuracy, model, prompt_tokens, max_tokens)
+            arm_of = at_recorded_lengths(calibration, prompt_tokens, model, max_tokens)
+            choice, eflops = _chosen(calibration, budget, accuracy, arm_of)
+            answer = {**choice_report(calibration, choice), **prospects(calibration, eflops, arm_of)}
         else:
             if accuracy is not None:
                 raise fail("--accuracy needs a --calibration: nothing is known of the task without one")
@@ -39,35 +58,31 @@ def plan(
     except (AccuracyOutOfReach, BudgetTooSmall) as error:
         raise fail(error) from None
     output.print_json(json.dumps(answer))
+    if verify is not None and url is not None:
+        from kinetics_serve.commands.verify import verify as put_to_the_test
+
+        put_to_the_test(calibration, choice.point, verify, task, url, api_key, concurrency)
 
 
-def _calibrated(
-    calibration: "Calibration",
-    budget: str | None,
-    accuracy: float | None,
-    model: str | None,
-    prompt_tokens: int,
-    max_tokens: int | None,
-) -> dict[str, Any]:
-    from kinetics_serve.planner.choose import at_recorded_lengths, choose_for_accuracy, choose_for_budget
-    from kinetics_serve.planner.report import choice_report, prospects
+def _chosen(
+    calibration: "Calibration", budget: str | None, accuracy: float | None, arm_of: "ArmOf[Arm]"
+) -> "tuple[Choice[Arm], int]":
+    """The plan, and the budget that it is for."""
+    from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget
 
-    arm_of = at_recorded_lengths(calibration, prompt_tokens, model, max_tokens)
     if (budget is None) == (accuracy is None):
         raise fail("state --budget or --accuracy, one of them")
     if accuracy is not None:
         choice = choose_for_accuracy(calibration, accuracy, arm_of)
-        eflops = choice.budget
-    else:
-        stated = budget_of(budget or "")
-        if stated.unit != "eflops":
-            raise fail("with a calibration, state the budget in eFLOPs: models and lengths are yet to be chosen")
-        eflops = int(stated.amount)
-        found = choose_for_budget(calibration, eflops, arm_of)
-        if found is None:
-            raise fail(f"{eflops:.4g} eFLOPs buy nothing that was calibrated: the cheapest plan needs more")
-        choice = found
-    return {**choice_report(calibration, choice), **prospects(calibration, eflops, arm_of)}
+        return choice, choice.budget
+    stated = budget_of(budget or "")
+    if stated.unit != "eflops":
+        raise fail("with a calibration, state the budget in eFLOPs: models and lengths are yet to be chosen")
+    eflops = int(stated.amount)
+    found = choose_for_budget(calibration, eflops, arm_of)
+    if found is None:
+        raise fail(f"{eflops:.4g} eFLOPs buy nothing that was calibrated: the cheapest plan needs more")
+    return found, eflops
 
 
 def _guided(

@@ -16,7 +16,10 @@ VERSION = 2
 SAME_INTENSITY = 0.1
 """By so much may two measurements of one CPU differ."""
 
-INTERVALS = ("eflops", "coverage", "majority", "spent", "accuracy")
+SAMPLING_FIELDS = ("temperature", "top_p", "stop", "repetition_detection")
+"""Fields of a request that decide how its samples are drawn."""
+
+INTERVALS = ("eflops", "coverage", "majority", "spent", "accuracy", "agreement")
 
 
 class CalibrationError(ValueError):
@@ -75,6 +78,8 @@ class ServedPoint:
     samples: float
     by_question: tuple[float, ...] = ()
     """Accuracy of each question, in the order of their texts, so that two points can be compared in pairs."""
+    agreement: Interval | None = None
+    """Of the votes with the answer, which is seen while serving too; None in files from before it was kept."""
 
     @property
     def arm(self) -> CalibratedArm:
@@ -107,6 +112,11 @@ class Recorded:
     """Temperature, top_p, stop, prompt template and the like, as traces have them."""
     engine: Mapping[str, Any]
     """See traces.Metadata."""
+
+    @property
+    def request_fields(self) -> dict[str, Any]:
+        """Of a request whose samples are to be drawn the same."""
+        return {field: self.sampling[field] for field in SAMPLING_FIELDS if self.sampling.get(field) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +181,7 @@ class Calibration:
 
 
 def _typed(point: Mapping[str, Any]) -> dict[str, Any]:
-    typed = {name: Interval(**value) if name in INTERVALS else value for name, value in point.items()}
+    typed = {name: Interval(**value) if name in INTERVALS and value else value for name, value in point.items()}
     if "kv" in point:
         typed["kv"] = KVPolicy(**point["kv"])
     if "arms" in point:

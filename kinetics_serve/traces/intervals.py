@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 RESAMPLES = 1000
 LEVEL = 0.95
+QUANTILE = 1.96
+"""Standard deviations of a normal distribution to each side that LEVEL of it lies within."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,15 @@ def bootstrap(results: Sequence[Sequence[float]], seed: int = 0) -> Interval:
     drawn = np.random.default_rng(seed).integers(0, len(means), (RESAMPLES, len(means)))
     low, high = np.quantile(means[drawn].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(means.mean()), float(low), float(high))
+
+
+def wilson(mean: float, questions: int) -> Interval:
+    """The score interval of a mean of so many values between 0 and 1 (Wilson 1927).
+
+    Unlike the bootstrap's, it has a width where all values are the same. Where values lie between the two, it is wider
+    than it had to be.
+    """
+    weight = QUANTILE**2 / questions
+    centre = (mean + weight / 2) / (1 + weight)
+    reach = QUANTILE / (1 + weight) * sqrt(mean * (1 - mean) / questions + weight / questions / 4)
+    return Interval(mean, centre - reach, centre + reach)
