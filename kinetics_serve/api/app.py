@@ -27,6 +27,7 @@ from kinetics_serve.requests import errors
 from kinetics_serve.requests.admission import Admission
 from kinetics_serve.requests.drain import Drain, DrainMiddleware
 from kinetics_serve.requests.plain_http import PlainHttp
+from kinetics_serve.requests.plan_watch import PlanWatch
 from kinetics_serve.requests.services import Services, Settings
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def create_app(
             )
             admission = Admission(chosen.capacity, metrics.queued)
             delivery = _delivery(ledger, outbox, metrics)
+            watch = PlanWatch(chosen.calibration.task, metrics) if chosen.calibration is not None else None
             app.state.services = Services(
-                chosen, pool, metrics, math_pool, programs, client, admission, drain, ledger, delivery
+                chosen, pool, metrics, math_pool, programs, client, admission, drain, ledger, delivery, watch
             )
             working = [asyncio.create_task(pool.watch())]
             if delivery is not None:

@@ -10,6 +10,7 @@ from kinetics_serve.budgeted.prepare import Prepared
 from kinetics_serve.budgeted.reading import reader_of
 from kinetics_serve.cost import Cost
 from kinetics_serve.observability.metrics import labels_of
+from kinetics_serve.planner.drift import Promise
 from kinetics_serve.requests import load
 from kinetics_serve.requests.admission import Load
 from kinetics_serve.requests.deadline import Deadline
@@ -34,6 +35,7 @@ class Execution:
         plan = prepared.plan()
         self.run = Run(plan.policy, plan.arms, plan.budget)
         self.prompt = plan.arms[0].prompt
+        self._promise = Promise.of(plan)
         self.options = prepared.options
         self.notes = notes_of(plan)
         self.deadline = deadline
@@ -112,6 +114,8 @@ class Execution:
     def _book(self, outcome: str) -> None:
         metrics, labels = self._services.metrics, labels_of(self.run)
         metrics.settled(self.run)
+        if outcome == "completed" and self._promise is not None and self._services.plan_watch is not None:
+            self._services.plan_watch.ended(self._promise, self.run)
         metrics.requests.labels(**labels, outcome=outcome).inc()
         metrics.duration.labels(**labels).observe(time.monotonic() - self.deadline.arrived)
         if self._first_token_s is not None:

@@ -18,7 +18,7 @@ from prometheus_client import (
 
 from kinetics_serve.observability.folder import collector, unchanging
 from kinetics_serve.runner.run import Run
-from kinetics_serve.strategies.state import Sample, Status, Vote
+from kinetics_serve.strategies.state import Sample, Status
 
 _RATIOS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 _COUNTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256]
@@ -122,6 +122,23 @@ class Metrics:
             "kinetics_tenant_eflops", "eFLOPs charged to a tenant", ["tenant", *_LABELS], registry=self.registry
         )
 
+        self.plan_requests = self._of_task("kinetics_plan_requests", "Requests that a calibration's plan decided")
+        self.plan_expected = self._of_task("kinetics_plan_expected_eflops", "eFLOPs that their plans expect")
+        self.plan_spent = self._of_task("kinetics_plan_spent_eflops", "eFLOPs that they spent")
+        self.plan_expected_agreement = self._of_task(
+            "kinetics_plan_expected_agreement",
+            "Sum of the shares of votes that plans expect to say what the answer says",
+        )
+        self.plan_agreement = self._of_task(
+            "kinetics_plan_agreement", "Sum of the shares of votes that did, of the same requests"
+        )
+        self.plan_drifted = self._gauge(
+            "kinetics_plan_drifted",
+            "1 where recent requests are not as calibrated, by figure: spend, agreement",
+            "livemax",
+            ["task", "figure"],
+        )
+
     def exposition(self) -> bytes:
         """What Prometheus reads: of this process, or of all workers."""
         if METRICS_FOLDER not in os.environ:
@@ -182,10 +199,20 @@ class Metrics:
         self.utilization.labels(**labels).observe(run.account.spent / run.account.budget)
         if run.finish is not None and run.finish.confidence is not None:
             self.confidence.labels(**labels).observe(run.finish.confidence)
-        votes = run.state.votes
-        if votes:
-            self.agreement.labels(**labels).observe(_agreement(run, votes))
+        if (agreement := run.agreement) is not None:
+            self.agreement.labels(**labels).observe(agreement)
         self.samples_per_answer.labels(**labels).observe(len(_ended(run)))
+
+    def planned(
+        self, task: str, expected: float, spent: float, expected_agreement: float | None, agreement: float
+    ) -> None:
+        """Notes what the plan of a calibration let a request expect, in eFLOPs and of its votes, and what came."""
+        self.plan_requests.labels(task=task).inc()
+        self.plan_expected.labels(task=task).inc(expected)
+        self.plan_spent.labels(task=task).inc(spent)
+        if expected_agreement is not None:
+            self.plan_expected_agreement.labels(task=task).inc(expected_agreement)
+            self.plan_agreement.labels(task=task).inc(agreement)
 
     def passed_through(self, model: str) -> "PassedThrough":
         """To be entered while a request without a budget is with vLLM."""
@@ -196,6 +223,9 @@ class Metrics:
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, [*_LABELS, *labels], registry=self.registry)
+
+    def _of_task(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ["task"], registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(name, text, _LABELS, buckets=buckets, registry=self.registry)
@@ -208,13 +238,6 @@ def labels_of(run: Run) -> dict[str, str]:
 
 def _ended(run: Run) -> list[Sample]:
     return [sample for sample in run.samples if sample.status not in (Status.CANCELLED, Status.FAILED)]
-
-
-def _agreement(run: Run, votes: Sequence[Vote]) -> float:
-    """The share of the votes that say what the winner says; 0 where that has no vote."""
-    winner = run.finish.winner if run.finish is not None else None
-    answer = run.samples[winner].answer if winner is not None else None
-    return sum(vote.count for vote in votes if vote.answer == answer) / sum(vote.count for vote in votes)
 
 
 def _early_stop_eflops(run: Run) -> float:

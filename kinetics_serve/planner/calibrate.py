@@ -214,4 +214,5 @@ def _point(
         outcome.accuracy,
         outcome.samples,
         tuple([round(accuracy, 3) for _, accuracy in sorted(outcome.by_question.items())]),
+        outcome.agreement,
     )

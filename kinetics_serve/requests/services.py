@@ -15,6 +15,7 @@ from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.requests.admission import Admission, Capacity, Load, Overloaded
 from kinetics_serve.requests.deadline import Deadline
 from kinetics_serve.requests.drain import Drain
+from kinetics_serve.requests.plan_watch import PlanWatch
 
 if TYPE_CHECKING:  # a front-end without a ledger loads no SQL
     from kinetics_serve.ledger.delivery import Delivery
@@ -99,6 +100,9 @@ class Services:
 
     delivery: "Delivery | None" = None
     """Brings bills to the ledger."""
+
+    plan_watch: PlanWatch | None = None
+    """None where there is no calibration."""
 
     @asynccontextmanager
     async def admitted(self, tenant: "Tenant | None", load: Load, deadline: Deadline) -> AsyncIterator[None]:

@@ -33,6 +33,8 @@ class Outcome:
     """eFLOPs by query."""
     lost_by_question: dict[str, float]
     """By query: how often one of the trials that a request could draw was right, and the answer was not."""
+    agreement: Interval
+    """Of the votes with the answer, from 0 to 1: see `Run.agreement`; 0 where nobody voted."""
 
 
 def cached_tokens(prompt_tokens: int, block: int = CACHE_BLOCK) -> int:
@@ -81,7 +83,7 @@ def replay_all(
     import numpy as np
 
     chance = np.random.default_rng(seed)
-    results: list[list[tuple[float, float]]] = []
+    results: list[list[tuple[float, float, float]]] = []
     by_question: dict[str, float] = {}
     spent_by_question: dict[str, float] = {}
     lost_by_question: dict[str, float] = {}
@@ -105,20 +107,20 @@ def replay_all(
             finish = replay(run, trials, cached)
             correct = _correct(run, finish.winner, trials)
             lost += not correct and _covered(arms, trials)
-            outcomes.append((float(correct), float(run.account.spent)))
+            outcomes.append((float(correct), float(run.account.spent), run.agreement or 0.0))
             reasons[finish.reason] += 1
             samples += len(run.samples)
             tokens += sum([sample.tokens for sample in run.samples])
         budgets += eflops
         results.append(outcomes)
         query = questions[0].query
-        by_question[query] = sum([correct for correct, _ in outcomes]) / repeats
+        by_question[query] = sum([correct for correct, _, _ in outcomes]) / repeats
         lost_by_question[query] = lost / repeats
-        spent_by_question[query] = sum([spent for _, spent in outcomes]) / repeats
+        spent_by_question[query] = sum([spent for _, spent, _ in outcomes]) / repeats
     requests = len(results) * repeats
     return Outcome(
-        bootstrap([[correct for correct, _ in outcomes] for outcomes in results]),
-        bootstrap([[spent for _, spent in outcomes] for outcomes in results]),
+        bootstrap([[correct for correct, _, _ in outcomes] for outcomes in results]),
+        bootstrap([[spent for _, spent, _ in outcomes] for outcomes in results]),
         budgets / len(results),
         samples / requests,
         tokens / requests,
@@ -127,6 +129,7 @@ def replay_all(
         by_question,
         spent_by_question,
         lost_by_question,
+        bootstrap([[agreement for _, _, agreement in outcomes] for outcomes in results]),
     )
 
 

@@ -93,6 +93,15 @@ class Run:
         return spent
 
     @property
+    def agreement(self) -> float | None:
+        """The share of the votes that say what the winner says, 0 where that has no vote; None where nobody voted."""
+        votes = self._tally.votes
+        winner = self.finish.winner if self.finish is not None else None
+        answer = self.samples[winner].answer if winner is not None else None
+        agreeing = sum([vote.count for vote in votes if vote.answer == answer])
+        return agreeing / sum([vote.count for vote in votes]) if votes else None
+
+    @property
     def state(self) -> State:
         return State(
             tuple(self.samples),

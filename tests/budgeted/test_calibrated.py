@@ -1,6 +1,7 @@
 """A server that follows a calibration, in front of an upstream that speaks vLLM's API over a real socket."""
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from kinetics_serve.cost.hardware import GPUS
 from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.requests.services import Settings
+from tests.front_ends import listening
 from tests.openapi_document import document_of, undescribed
 from tests.synthetic import synthetic
 
@@ -182,3 +184,29 @@ def test_a_named_strategy_is_sampled_as_the_request_says(url: str) -> None:
     SENT.clear()
     ask(url, CHAT, budget={"eflops": 3e12}, strategy="majority_vote")
     assert all("temperature" not in sent for sent in SENT)
+
+
+def test_the_metrics_set_what_plans_expect_beside_what_came_and_the_log_warns_once_of_a_drift(
+    tmp_path: Path, calibration: Calibration, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Samples of five tokens spend far less than the calibration's, of up to 400."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    engine_url, engine = start(upstream(tmp_path))
+    with listening(create_app([engine_url], GPUS["b200"], settings=Settings(calibration=calibration))) as front_url:
+        expected = ask(front_url, PLAN, budget={"accuracy": 0.5}).json()["expected_eflops"]
+        with caplog.at_level(logging.WARNING, "kinetics_serve.requests.plan_watch"):
+            bills = [ask(front_url, CHAT, budget={"accuracy": 0.5}).json()["kinetics"] for _ in range(70)]
+            ask(front_url, CHAT, budget={"eflops": 3e12}, strategy="majority_vote")
+        lines = httpx.get(f"{front_url}/metrics").text.splitlines()
+    engine.should_exit = True
+    pairs = [line.rsplit(" ", 1) for line in lines if line.startswith("kinetics_plan_")]
+    found = {name: float(value) for name, value in pairs}
+    task = '{task="synthetic"}'
+    assert found[f"kinetics_plan_requests_total{task}"] == 70
+    assert found[f"kinetics_plan_expected_eflops_total{task}"] == pytest.approx(70 * expected)
+    assert found[f"kinetics_plan_spent_eflops_total{task}"] == sum(bill["spent_eflops"] for bill in bills)
+    assert found[f"kinetics_plan_agreement_total{task}"] == 70
+    assert found['kinetics_plan_drifted{figure="spend",task="synthetic"}'] == 1
+    (warning,) = [each.getMessage() for each in caplog.records if each.name == "kinetics_serve.requests.plan_watch"]
+    assert "of the last 50 that it planned" in warning
+    assert "kinetics-serve eval" in warning

@@ -1,4 +1,5 @@
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,3 +135,21 @@ def test_a_cascade_of_two_models_is_measured_where_the_dearer_one_is_better() ->
 
 def calibration_of(found: Calibration, points: list[ServedPoint]) -> Calibration:
     return replace(found, served=tuple(points))
+
+
+def test_how_far_votes_agree_is_kept_and_lost_by_no_file(calibration: Calibration, tmp_path: Path) -> None:
+    assert all(point.agreement is not None and 0 < point.agreement.mean <= 1 for point in calibration.served)
+    single = [point for point in calibration.served if point.strategy == "majority_vote" and point.agreement]
+    assert any(point.agreement.mean < 1 for point in single if point.agreement)
+    calibration.save(tmp_path / "calibration.json")
+    assert Calibration.load(tmp_path / "calibration.json") == calibration
+
+
+def test_a_file_from_before_agreement_was_kept_can_still_be_read(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    calibration.save(path)
+    content = json.loads(path.read_text())
+    for point in content["served"]:
+        del point["agreement"]
+    path.write_text(json.dumps(content))
+    assert all(point.agreement is None for point in Calibration.load(path).served)
