@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,11 @@ SAMPLING = {"temperature": 0.6, "template": "{query} Think."}
 
 
 def says(right: float) -> Callable[[int], str]:
-    chance = random.Random(1)
-    return lambda seed: "Answer: 42\n" if chance.random() < right else "Answer: 7\n"
+    """Of every 40 answers so many are right, in an order that looks like chance."""
+    deck = ["Answer: 42\n"] * round(40 * right) + ["Answer: 7\n"] * round(40 * (1 - right))
+    random.Random(1).shuffle(deck)
+    drawn = cycle(deck)
+    return lambda seed: next(drawn)
 
 
 @pytest.fixture(scope="module")
