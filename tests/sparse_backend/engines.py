@@ -31,8 +31,6 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
@@ -82,12 +80,6 @@ def llama4() -> PreTrainedModel:
     experts: dict[str, Any] = {"num_local_experts": 2, "intermediate_size_mlp": 256}
     shape = CONFIG | {"num_hidden_layers": 4}
     return Llama4ForCausalLM(Llama4TextConfig(**shape, **experts, attention_chunk_size=256, pad_token_id=0))
-
-
-def qwen3_moe() -> PreTrainedModel:
-    """Every expert works on every token: near ties of a router at random would turn small differences into large."""
-    experts: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 4, "moe_intermediate_size": 64}
-    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**CONFIG, **experts))
 
 
 def glm4() -> PreTrainedModel:
