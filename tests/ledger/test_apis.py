@@ -105,6 +105,7 @@ def test_embeddings_pass_and_cost_nothing(server: FrontEnd, fake: FakeVllm) -> N
     key = server.key("embeddings")
     answer = server.ask(key, {"model": MODEL, "input": "a"}, "/v1/embeddings")
     assert answer.status_code == 200
-    assert set(answer.json()) == {"model", "input", "cache_salt"}
+    assert len(answer.json()["data"]) == 1
+    assert set(fake.sent("/v1/embeddings")[-1]) == {"path", "model", "input", "cache_salt"}
     assert set(server.ask(key, {"model": MODEL, "tokens": [1]}, "/detokenize").json()) == {"model", "tokens"}
     assert server.spent(key) == {}
