@@ -1,6 +1,5 @@
 """Runs the trials of a task on a vLLM server, as many side by side as it may batch, and records them."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from kinetics_serve.cost import KVPolicy
 from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.engine.upstream import Json, Upstream
 from kinetics_serve.evaluation.grading import Grading
+from kinetics_serve.evaluation.side_by_side import side_by_side
 from kinetics_serve.evaluation.tasks import Problem, Task
 from kinetics_serve.sources.completion import ChatCompletion
 from kinetics_serve.sources.live import SEED_RANGE, WHOLE
@@ -85,13 +85,7 @@ class Harness:
                 for number, trial in todo:
                     await self._try(number, trial, pool, grading)
 
-            workers = [asyncio.create_task(work()) for _ in range(concurrency)]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+            await side_by_side(work, concurrency)
 
     async def _try(self, number: int, trial: int, pool: MathPool, grading: Grading) -> None:
         problem = self.task.problems[number]

@@ -1,6 +1,5 @@
 """A plan put to the test: its task's questions, asked live as it says, and what came against what it promised."""
 
-import asyncio
 import random
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,6 +16,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.cost import Price
 from kinetics_serve.evaluation.grading import Grading
+from kinetics_serve.evaluation.side_by_side import side_by_side
 from kinetics_serve.evaluation.tasks import Problem, Task
 from kinetics_serve.planner.calibration import SAME_INTENSITY, Calibration, ServedPoint
 from kinetics_serve.traces.intervals import Interval, bootstrap, wilson
@@ -123,13 +123,7 @@ class Verification:
                         found.append(await self._ask(client, problem, grading))
                         on_answer()
 
-                workers = [asyncio.create_task(work()) for _ in range(concurrency)]
-                try:
-                    await asyncio.gather(*workers)
-                finally:
-                    for worker in workers:
-                        worker.cancel()
-                    await asyncio.gather(*workers, return_exceptions=True)
+                await side_by_side(work, concurrency)
         return found
 
     async def _ask(self, client: aiohttp.ClientSession, problem: Problem, grading: Grading) -> Asked:
