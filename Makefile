@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo calibrate-demo serve test faults lint wheel bench conformance clean
+.PHONY: install demo calibrate-demo serve test faults lint wheel bench conformance docs clean
 
 install: $(VENV)/.installed
 
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	@$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) '$(TORCH)' || \
 	  { echo "No $(TORCH) in the configured index: set TORCH_INDEX_URL to PyTorch's index of CPU wheels"; exit 1; }
-	$(PIP) -e '.[cpu,dev]'
+	$(PIP) -e '.[cpu,dev,docs]'
 	@# Beside CPU torch, a CUDA build of these breaks `import transformers`; text models need none of them.
 	@for package in torchvision torchaudio torchcodec; do \
 	  $(BIN)/python -c "import $$package" >/dev/null 2>&1 || $(BIN)/pip uninstall --quiet --yes $$package; done
@@ -60,6 +60,10 @@ bench: install
 	$(BIN)/python -m benchmarks.selection_quality
 	$(BIN)/python -m benchmarks.cost_model
 	$(BIN)/python -m benchmarks.gateway
+
+# The site, into build/site; open build/site/index.html.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 TOOLS := .venv-tools
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_architecture import LAYERS, ROOT
 
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 PACKAGES = (ROOT / "kinetics_serve", ROOT / "sparse_backend")
 FOLDERS = (ROOT, *PACKAGES, *(ROOT / "kinetics_serve").iterdir(), ROOT / "sparse_backend" / "kernels" / "triton")
 """What a path in a document may be in."""
