@@ -42,7 +42,9 @@ class RequestBudgets(LogitsProcessor, SlotLogitsProcessor):
     def __init__(self, vllm_config: VllmConfig, *_: Any) -> None:
         engine = engine_of(vllm_config)
         self.config = engine.config if engine else None
-        self.budgets = engine.budgets if engine else {}
+        self.budgets: dict[int, int] = {}
+        if engine:  # of several, as where two installations have the entry point, each follows the batch by itself
+            engine.budgets = self.budgets
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:

@@ -154,34 +154,28 @@ def run_engines(
     engines: dict[str, Any],
     runs: dict[str, Any],
     new_model: Callable[[], PreTrainedModel] = llama,
-    together: bool = False,
+    apart: bool = False,
     counted: tuple[int, int] | None = None,
     **variables: str,
 ) -> dict[str, Any]:
-    """Each engine answers every run, in a process of its own or, `together`, beside the others in one.
+    """Each engine answers every run: all in one process, which starts fast, or `apart`, in processes as a server's.
 
     counted: tokens of a prompt and of a sample whose reads the engine "sparse" counts, see `counting.counted`.
     """
     model = save(new_model, folder)
-    plugin = folder / "site" / "sparse_test-0.0.dist-info"  # the entry points, whether or not the project is installed
-    plugin.mkdir(parents=True, exist_ok=True)
-    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: sparse-test\nVersion: 0.0\n")
-    (plugin / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nsparse_backend_test = sparse_backend.plugin:register\n"
-        "[vllm.logits_processors]\nkv_budget_test = sparse_backend.request_budgets:RequestBudgets\n"
-    )
     script = folder / "engines.py"
     script.write_text(SCRIPT)
     root = str(Path(__file__).resolve().parents[2])
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([root, str(plugin.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if apart else "0",
         "VLLM_LOGGING_LEVEL": "ERROR",
         **variables,
     }
     results: dict[str, Any] = {}
-    for part in [engines] if together else [{name: settings} for name, settings in engines.items()]:
+    for part in [{name: settings} for name, settings in engines.items()] if apart else [engines]:
         job = json.dumps({"model": str(model), "engines": part, "runs": runs, "counted": counted})
         done = subprocess.run(
             [sys.executable, str(script), job],

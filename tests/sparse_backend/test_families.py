@@ -83,7 +83,7 @@ def run(
     counted: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     engines = {"stock": settings, "sparse": {**settings, **sparse(kv_budget=KV_BUDGET, page_size=32)}}
-    return run_engines(folder, engines, RUNS, model, together=True, counted=counted, VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    return run_engines(folder, engines, RUNS, model, counted=counted)
 
 
 def check(results: dict[str, Any]) -> None:

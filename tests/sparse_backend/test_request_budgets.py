@@ -29,6 +29,22 @@ def engine() -> tuple[Any, RequestBudgets]:
     return engine_of(vllm_config).budgets, processor  # type: ignore[union-attr]
 
 
+def test_budgets_are_followed_where_the_processor_is_installed_twice() -> None:
+    vllm_config: Any = SimpleNamespace(
+        additional_config={"sparse_attention": {"kv_budget": 1024}}, compilation_config=SimpleNamespace()
+    )
+    processors = [RequestBudgets(vllm_config, torch.device("cpu"), False) for _ in range(2)]
+    added: list[Any] = [(0, params(512), None, []), (1, params(0), None, [])]
+    moved = [(1, 0, MoveDirectionality.UNIDIRECTIONAL)]  # the first has left
+    for update in (
+        BatchUpdate(batch_size=2, removed=[], added=added, moved=[]),
+        BatchUpdate(batch_size=1, removed=[], added=[], moved=moved),
+    ):
+        for processor in processors:
+            processor.update_state(update)
+    assert batch_budgets(engine_of(vllm_config).budgets, CONFIG, 1).tolist() == [0]  # type: ignore[union-attr]
+
+
 def params(budget: object = None) -> SamplingParams:
     return SamplingParams(extra_args=None if budget is None else {"kv_budget": budget})
 
