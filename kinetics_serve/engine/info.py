@@ -88,8 +88,9 @@ class EngineInfo:
             return DENSE
         vectors = 0.0
         if known is not None:
-            sizes = [group.head_size for group in known.layers if isinstance(group, AttentionLayers)]
-            vectors = self.sparse.summary_bytes / (max(sizes, default=1) * known.kv_bytes)
+            attention = (group for group in known.layers if isinstance(group, AttentionLayers))
+            head_size = max((group.head_size for group in attention if group.selectable), default=1)
+            vectors = self.sparse.summary_bytes / (head_size * known.kv_bytes)
         return KVPolicy(self.sparse.kv_budget, self.sparse.page_size, vectors, self.sparse.min_context)
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ from kinetics_serve.cost import (
     UnsupportedArchitecture,
     load_architecture,
 )
-from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
+from kinetics_serve.engine.errors import EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.engine.info import EngineInfo
 from kinetics_serve.engine.routing import choose, prefix_of
 from kinetics_serve.engine.upstream import ModelCard, Upstream
@@ -29,6 +29,9 @@ CHECK_INTERVAL_S = 1.0
 
 REMINDER_S = 60.0
 """Seconds after which the log says again that a server is down."""
+
+SILENCES_TO_LOSE = 3
+"""Checks in a row without an answer after which a server is down. Fewer may be a want of CPU time, its or ours."""
 
 LISTING_INTERVAL_S = 15.0
 """Seconds after which a healthy server is asked again what it serves: it may have got a LoRA or another model."""
@@ -95,9 +98,10 @@ class Pool:
         self._openings: dict[Upstream, int] = {}
         self._mentioned_at: dict[Upstream, float] = {}
         self._listed_at: dict[Upstream, float] = {}
+        self._silences: dict[Upstream, int] = {}
         self._embedded = embedded
         self._ever_up = False
-        self._known: dict[str, tuple[Architecture | None, str | None]] = {}
+        self._known: dict[str, Architecture | UnsupportedArchitecture] = {}
 
     @property
     def ready(self) -> bool:
@@ -169,8 +173,7 @@ class Pool:
         """Brings what is known of an upstream up to date."""
         openings = upstream.circuit.openings
         was_up = bool(self._serving(upstream))
-        resting = upstream.circuit.is_open(time.monotonic())
-        problem = "it failed requests, and rests" if resting else await upstream.problem()
+        problem = await self._problem(upstream, was_up)
         up = problem is None
         if up and (not was_up or time.monotonic() >= self._listed_at[upstream] + LISTING_INTERVAL_S):
             try:
@@ -188,11 +191,24 @@ class Pool:
             self._ever_up = True
             self._mentioned_at.pop(upstream, None)
             logger.info("%s is up: %s", upstream.url, info)
-            self._compare(upstream, info)
         elif not up and (was_up or time.monotonic() >= self._mentioned_at.get(upstream, float("-inf")) + REMINDER_S):
             self._mentioned_at[upstream] = time.monotonic()
             logger.log(self._down_level, "%s is down: %s", upstream.url, problem)
         self._on_health(upstream, up)
+
+    async def _problem(self, upstream: Upstream, was_up: bool) -> str | None:
+        """Why a server should get no requests; None where it may."""
+        if upstream.circuit.is_open(time.monotonic()):
+            return "it failed requests, and rests"
+        try:
+            await upstream.check_health()
+        except EngineSilent as silent:
+            self._silences[upstream] = self._silences.get(upstream, 0) + 1
+            return None if was_up and self._silences[upstream] < SILENCES_TO_LOSE else str(silent)
+        except EngineUnavailable as error:
+            return str(error)
+        self._silences[upstream] = 0
+        return None
 
     async def _list(self, upstream: Upstream) -> EngineInfo:
         """Learns what an upstream serves, and how. Raises EngineUnavailable, EngineRejected, ValueError."""
@@ -201,9 +217,15 @@ class Pool:
         found = {model.name: model for model in served}
         if not found:
             raise ValueError("it lists no model")
-        known = self._models.get(upstream)
-        if known is not None and known.keys() != found.keys():
+        known = self._models.get(upstream, {})
+        if known and known.keys() != found.keys():
             logger.info("%s serves %s now", upstream.url, ", ".join(found))
+        for model in served:
+            before = known.get(model.name)
+            if model.problem is not None and (before is None or before.problem != model.problem):
+                logger.warning("no price for %s: %s", model.name, model.problem)
+        if info not in {model.info for model in known.values()}:
+            self._compare(upstream, info)
         self._models[upstream] = found
         self._listed_at[upstream] = time.monotonic()
         return info
@@ -216,27 +238,28 @@ class Pool:
             logger.warning(message, upstream.url, _attended(said), _attended(self._kv_budget))
 
     def _served(self, card: ModelCard, info: EngineInfo) -> ServedModel:
-        """The model with its price. Reads its config.json: from disk, or from the Hugging Face hub."""
+        """The model with its price, or with the reason why it has none."""
+        try:
+            architecture = info.architecture(self._checkpoint(card))
+        except (UnsupportedArchitecture, OSError, ValueError) as error:
+            return ServedModel(card, None, info.kv_policy(None), info, str(error))
+        return ServedModel(card, Price.on(architecture, self.hardware), info.kv_policy(architecture), info)
+
+    def _checkpoint(self, card: ModelCard) -> Architecture:
+        """By the model's config.json: from disk, or from the Hugging Face hub.
+
+        Raises UnsupportedArchitecture, OSError, ValueError.
+        """
         root = self._architectures.get(card.name) or self._architectures.get(None) or card.root
         if root not in self._known:
             try:
-                self._known[root] = (load_architecture(root), None)
-            except (UnsupportedArchitecture, OSError, ValueError) as error:
-                if isinstance(error, UnsupportedArchitecture):
-                    self._known[root] = (None, str(error))
-                logger.warning("no price for %s: %s", card.name, error)
-                return ServedModel(card, None, info.kv_policy(None), info, str(error))
-        checkpoint, problem = self._known[root]
-        if checkpoint is None:
-            return ServedModel(card, None, info.kv_policy(None), info, problem)
-        if self._kv_element_bytes is not None:
-            checkpoint = replace(checkpoint, kv_bytes=self._kv_element_bytes)
-        try:
-            architecture = info.architecture(checkpoint)
-        except ValueError as error:
-            logger.warning("no price for %s: %s", card.name, error)
-            return ServedModel(card, None, info.kv_policy(None), info, str(error))
-        return ServedModel(card, Price.on(architecture, self.hardware), info.kv_policy(architecture), info)
+                self._known[root] = load_architecture(root)
+            except UnsupportedArchitecture as error:
+                self._known[root] = error
+        known = self._known[root]
+        if isinstance(known, UnsupportedArchitecture):
+            raise known.with_traceback(None)
+        return known if self._kv_element_bytes is None else replace(known, kv_bytes=self._kv_element_bytes)
 
 
 def _attended(kv_budget: int | str | None) -> str:

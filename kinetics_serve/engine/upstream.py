@@ -70,16 +70,19 @@ class Upstream:
         self.outstanding = 0
         self.circuit = Circuit()
 
-    async def problem(self) -> str | None:
-        """Why it is not healthy; None where it is."""
+    async def check_health(self) -> None:
+        """Raises EngineUnavailable where it is not healthy, EngineSilent where it doesn't say."""
         opening = self.client.get(
             f"{self.url}/health", headers=self._authorization, allow_redirects=False, timeout=HEALTH_TIMEOUT
         )
         try:
             async with opening as response:
-                return None if response.status == 200 else f"/health answered {response.status}"
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return str(error) or type(error).__name__
+                if response.status != 200:
+                    raise EngineUnavailable(f"/health answered {response.status}")
+        except TimeoutError:
+            raise EngineSilent("/health did not answer in time") from None
+        except aiohttp.ClientError as error:
+            raise EngineUnavailable(str(error) or type(error).__name__) from error
 
     async def models(self) -> list[ModelCard]:
         """Raises EngineRejected, EngineUnavailable."""

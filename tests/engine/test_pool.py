@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from kinetics_serve.engine import pool as module
@@ -86,6 +87,28 @@ async def test_a_healthy_server_whose_list_fails_once_goes_on(
     for names in (["a"], ["a"], ["a", "b"]):
         await pool.check(pool.upstreams[0])
         assert [model.name for model in pool.models()] == names
+
+
+async def test_a_server_that_is_up_may_leave_two_checks_unanswered(
+    upstream: Scripted, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kinetics_serve.engine.upstream.HEALTH_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    silent: list[Piece] = [0.5, whole({})]
+    upstream.says([whole({})], silent, silent, [whole({})], silent, silent, silent, [whole({})], path="/health")
+    was_up = []
+    for _ in range(8):
+        await pool.check(pool.upstreams[0])
+        was_up.append(pool.ready)
+    assert was_up == [True, True, True, True, True, True, False, True]
+
+
+async def test_a_server_that_is_silent_from_the_start_is_not_up(
+    upstream: Scripted, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kinetics_serve.engine.upstream.HEALTH_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    upstream.says([0.5, whole({})], path="/health")
+    await pool.check(pool.upstreams[0])
+    assert not pool.ready
 
 
 async def test_what_starts_is_told_from_what_is_down(upstream: Scripted, tmp_path: Path) -> None:

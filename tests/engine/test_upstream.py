@@ -36,7 +36,7 @@ async def generate(upstream: Upstream, chunks: list[object]) -> None:
 
 async def test_the_servers_key_is_sent_with_everything(fake: FakeVllm, upstream: Upstream) -> None:
     fake.api_key = "secret"
-    assert await upstream.problem() is None
+    await upstream.check_health()
     assert (await upstream.models())[0].name == MODEL
     chunks: list[object] = []
     await generate(upstream, chunks)

@@ -109,13 +109,15 @@ class Scene:
         worst = server.eflops(body["max_tokens"]) * (3 if "kinetics" in body else 1)
         try:
             answer = await client.post(f"{server.url}/v1/chat/completions", json=body, headers=bearer(key))
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
             tally.slack += worst
+            tally.refused.append(repr(error))
             return
         finally:
             tally.slowest = max(tally.slowest, time.monotonic() - began)
         tally.failures += answer.status_code == 500
         if answer.status_code != 200:
+            tally.refused.append(f"{answer.status_code} {answer.json()['error']['message']}")
             failed = answer.status_code > 500 and answer.json()["error"]["code"] != "ledger_unavailable"
             tally.slack += worst * failed  # it may have run, and what was generated costs
             return
@@ -123,6 +125,7 @@ class Scene:
         bill = bill_of(server, documents)
         if bill is None:
             tally.slack += worst
+            tally.refused.append(f"200, without a bill: {documents[-1:]}")
         else:
             tally.answered += 1
             tally.bills += bill

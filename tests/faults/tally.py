@@ -24,7 +24,7 @@ class Tally:
 
     slack: eFLOPs that may be booked beyond the bills, for requests that ran and whose answer nobody got. over_quota:
     how often more than the quota was spent and reserved. orphans: requests that the upstream was left with.
-    slowest: seconds that a request took.
+    slowest: seconds that a request took. refused: what was answered instead of 200, or how a connection ended.
     """
 
     fault: str
@@ -39,6 +39,7 @@ class Tally:
     failures: int = 0
     slack: int = 0
     slowest: float = 0.0
+    refused: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def expect(self, holds: bool, what: str) -> None:
