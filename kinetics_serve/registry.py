@@ -67,6 +67,10 @@ class Registry(Generic[Spec]):
         if not isinstance(part, self._spec):
             given = f"{point.value} is a {type(part).__name__}, not a {self._spec.__name__}"
             raise BrokenPart(f"the {self.noun} {name!r} of {_package(point)} can't be used: {given}")
+        called = getattr(part, "name", name)
+        if called != name:
+            advice = f"it calls itself {called!r}: its entry point has to have the same name"
+            raise BrokenPart(f"the {self.noun} {name!r} of {_package(point)} can't be used: {advice}")
         return part
 
 

@@ -9,12 +9,13 @@ from kinetics_serve.registry import BrokenPart, Registry, UnknownPart
 
 @dataclass(frozen=True)
 class Fruit:
-    colour: str
+    name: str
+    colour: str = "red"
 
 
 MODULE = """
 from tests_fruit_spec import Fruit
-apple, stone = Fruit("red"), "no fruit"
+apple, stone = Fruit("apple"), "no fruit"
 """
 
 
@@ -43,7 +44,7 @@ def test_names_are_listed_without_importing_anything(fruits: Registry[Fruit]) ->
 
 
 def test_a_part_is_loaded_once(fruits: Registry[Fruit]) -> None:
-    assert fruits.get("apple") == Fruit("red")
+    assert fruits.get("apple") == Fruit("apple")
     assert fruits.get("apple") is fruits.get("apple")
 
 
@@ -67,3 +68,8 @@ def test_a_name_that_two_packages_announce_is_nobodys(fruits: Registry[Fruit], t
     announce(tmp_path, "third", "apple = orchard:apple\n")
     with pytest.raises(BrokenPart, match="orchard and third"):
         fruits.get("apple")
+
+
+def test_a_part_that_calls_itself_something_else_is_refused(fruits: Registry[Fruit]) -> None:
+    with pytest.raises(BrokenPart, match="'pear' of rival can't be used: it calls itself 'apple'"):
+        fruits.get("pear")
