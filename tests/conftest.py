@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
+from fastapi import FastAPI
 
 from kinetics_serve.api.app import create_app
+from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
 from tests.fake_vllm import FakeVllm, running_fake_vllm
@@ -28,16 +30,20 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 
 
 @pytest.fixture(scope="session")
-def front_end(stand_in: FakeVllm) -> Iterator[str]:
-    with listening(create_app([stand_in.url], PAPER_B200, settings=Settings(keep_alive_s=0.2))) as url:
-        yield url
+def front_end(stand_in: FakeVllm) -> Iterator[tuple[FastAPI, str]]:
+    app = create_app([stand_in.url], PAPER_B200, settings=Settings(keep_alive_s=0.2))
+    with listening(app) as url:
+        yield app, url
 
 
 @pytest.fixture
-def url(front_end: str) -> str:
-    """Of the front-end, which an earlier test may have seen its engine fail."""
-    wait_until_ready(front_end)
-    return front_end
+def url(front_end: tuple[FastAPI, str]) -> str:
+    """Of the front-end, which has forgotten how its engine failed an earlier test."""
+    app, url = front_end
+    for upstream in app.state.services.pool.upstreams:
+        upstream.circuit = Circuit()
+    wait_until_ready(url)
+    return url
 
 
 @pytest.fixture
