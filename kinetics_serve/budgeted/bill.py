@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kinetics_serve.answers.no_vote import NoVote
+from kinetics_serve.budgeted.money import in_dollars
 from kinetics_serve.errors import KineticsError
-from kinetics_serve.observability.numbers import for_people
+from kinetics_serve.observability.numbers import dollars_for_people, for_people
 from kinetics_serve.runner.run import Run
 from kinetics_serve.scorers.spec import CONFIDENCE
 from kinetics_serve.strategies.state import Sample, Status
@@ -67,6 +68,9 @@ def bill(
         "notes": list(notes),
     }
     found["rounded"] = {name: for_people(found[name]) for name in _ROUNDED}
+    money = in_dollars({name: found[name] for name in _ROUNDED}, run.arms[0].price)
+    found["rounded"] |= {name: dollars_for_people(amount) for name, amount in money.items()}
+    found |= money
     if len(run.arms) > 1:
         found["stages"] = [_stage(run, number) for number in range(len(run.arms))]
     eflops = run.arms[0].eflops

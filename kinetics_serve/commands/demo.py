@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from kinetics_serve.commands.terminal import DollarsPerHour
 
-def demo() -> None:
+
+def demo(dollars_per_hour: DollarsPerHour = None) -> None:
     """Ask the bundled model questions at several budgets, and show what each bought."""
     from kinetics_serve.commands.demos.budgets import main
 
-    raise typer.Exit(main())
+    raise typer.Exit(main(dollars_per_hour))
 
 
 def calibrate_demo(

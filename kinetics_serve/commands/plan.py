@@ -1,12 +1,13 @@
 """`kinetics-serve plan`: what a budget buys, or what an accuracy costs."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kinetics_serve.commands.options import CalibrationOption, budget_of, load_calibration
-from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, fail, output
+from kinetics_serve.commands.terminal import DollarsPerHour, HardwareName, chosen_hardware, fail, output
 
 if TYPE_CHECKING:
     from kinetics_serve.planner.calibration import Calibration
@@ -24,6 +25,7 @@ def plan(
     prompt_tokens: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of the prompt.")] = 256,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest sample.")] = None,
     hardware_name: HardwareName = None,
+    dollars_per_hour: DollarsPerHour = None,
     verify: Annotated[
         int | None,
         typer.Option(min=10, help="Ask so many of the task's questions, and say whether the plan holds. With --url."),
@@ -38,6 +40,8 @@ def plan(
     concurrency: Annotated[int, typer.Option(min=1, help="Questions in flight while verifying.")] = 8,
 ) -> None:
     """What a budget buys, or what an accuracy costs, as JSON. Generates nothing, unless it is to be verified."""
+    from kinetics_serve.budgeted.money import in_dollars
+    from kinetics_serve.cost import Price
     from kinetics_serve.planner.budget import BudgetTooSmall
     from kinetics_serve.planner.choose import AccuracyOutOfReach, at_recorded_lengths
     from kinetics_serve.planner.report import choice_report, prospects
@@ -51,10 +55,12 @@ def plan(
             arm_of = at_recorded_lengths(calibration, prompt_tokens, model, max_tokens)
             choice, eflops = _chosen(calibration, budget, accuracy, arm_of)
             answer = {**choice_report(calibration, choice), **prospects(calibration, eflops, arm_of)}
+            hardware = replace(calibration.hardware, dollars_per_hour=dollars_per_hour)
+            answer |= in_dollars(answer, Price.on(calibration.architectures[choice.point.arm.model], hardware))
         else:
             if accuracy is not None:
                 raise fail("--accuracy needs a --calibration: nothing is known of the task without one")
-            answer = _guided(budget, model, prompt_tokens, max_tokens or 4096, hardware_name)
+            answer = _guided(budget, model, prompt_tokens, max_tokens or 4096, hardware_name, dollars_per_hour)
     except (AccuracyOutOfReach, BudgetTooSmall) as error:
         raise fail(error) from None
     output.print_json(json.dumps(answer))
@@ -86,8 +92,14 @@ def _chosen(
 
 
 def _guided(
-    budget: str | None, model: str | None, prompt_tokens: int, max_tokens: int, hardware_name: str | None
+    budget: str | None,
+    model: str | None,
+    prompt_tokens: int,
+    max_tokens: int,
+    hardware_name: str | None,
+    dollars_per_hour: float | None,
 ) -> dict[str, Any]:
+    from kinetics_serve.budgeted.money import in_dollars
     from kinetics_serve.cost import DENSE, Price, load_architecture
     from kinetics_serve.planner.plan import plan as plan_without
     from kinetics_serve.planner.report import GUIDANCE
@@ -100,7 +112,7 @@ def _guided(
         architecture = load_architecture(model)
     except (OSError, ValueError) as error:
         raise fail(error) from None
-    price = Price.on(architecture, chosen_hardware(hardware_name))
+    price = Price.on(architecture, replace(chosen_hardware(hardware_name), dollars_per_hour=dollars_per_hour))
     arm = Arm(model, DENSE, price, prompt_tokens, max_tokens, 32)
     chosen = plan_without(AUTO, budget_of(budget), arm)
     return {
@@ -111,4 +123,5 @@ def _guided(
         "max_tokens": max_tokens,
         "budget_eflops": chosen.budget,
         "full_length_samples": chosen.full_length_samples,
+        **in_dollars({"budget_eflops": chosen.budget}, price),
     }

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
             "--upstream uses servers whose hardware is not seen from here: state what eFLOPs are counted for with "
             "--hardware, such as h100, or cpu where they run on CPUs like this one"
         )
-    profile = chosen_hardware(options.hardware)
+    profile = replace(chosen_hardware(options.hardware), dollars_per_hour=options.price_per_gpu_hour)
     worker = Worker.from_environment()
     front_end = front_end_settings(options, profile)
     ledger = opened_ledger(options, told=worker is not None)

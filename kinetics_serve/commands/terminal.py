@@ -19,6 +19,11 @@ HardwareName = Annotated[
     ),
 ]
 
+DollarsPerHour = Annotated[
+    float | None,
+    typer.Option("--price-per-gpu-hour", min=0, help="Dollars that an hour of one device costs: shows money too."),
+]
+
 
 def fail(message: object) -> typer.Exit:
     errors.print(f"error: {message}", soft_wrap=True, markup=False)

@@ -26,6 +26,8 @@ class Price:
 
     architecture: Architecture
     intensity: float
+    dollars_per_eflop: float | None = None
+    """None where nobody said what an hour of the hardware costs."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.intensity < float("inf"):
@@ -34,7 +36,8 @@ class Price:
     @classmethod
     def on(cls, architecture: Architecture, hardware: HardwareProfile) -> Price:
         """On ``hardware``, at the intensity of the dtype that the checkpoint is multiplied in."""
-        return cls(architecture, hardware.intensity_in(architecture.gemm_dtype))
+        dtype = architecture.gemm_dtype
+        return cls(architecture, hardware.intensity_in(dtype), hardware.dollars_per_eflop(dtype))
 
     def eflops(self, cost: Cost) -> float:
         """``cost`` in eFLOPs at this hardware's intensity."""

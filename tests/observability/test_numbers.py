@@ -1,6 +1,6 @@
 import pytest
 
-from kinetics_serve.observability.numbers import for_people
+from kinetics_serve.observability.numbers import dollars_for_people, for_people
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,19 @@ from kinetics_serve.observability.numbers import for_people
 )
 def test_a_number_has_three_digits_and_a_prefix(number: float, shown: str) -> None:
     assert for_people(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0.00412, "$0.0041"),
+        (0.004, "$0.004"),
+        (12.345, "$12.35"),
+        (0.000019, "$0.000019"),
+        (0.5, "$0.50"),
+        (0, "$0"),
+        (1234, "$1234.00"),
+    ],
+)
+def test_an_amount_of_money_has_no_exponent(amount: float, shown: str) -> None:
+    assert dollars_for_people(amount) == shown

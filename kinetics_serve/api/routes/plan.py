@@ -5,10 +5,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from kinetics_serve.api.dependencies import JsonCall
+from kinetics_serve.budgeted.money import in_dollars
 from kinetics_serve.budgeted.notes import notes_of
 from kinetics_serve.budgeted.options import options_of
 from kinetics_serve.budgeted.prepare import prepare
-from kinetics_serve.observability.numbers import for_people
+from kinetics_serve.observability.numbers import dollars_for_people, for_people
 from kinetics_serve.planner.budget import minimum
 from kinetics_serve.planner.report import GUIDANCE, choice_report, prospects
 from kinetics_serve.requests.errors import invalid
@@ -42,7 +43,7 @@ async def plan(call: JsonCall) -> dict[str, Any]:
         "arithmetic_intensity": arm.price.intensity,
     }
     if options.budget is None:
-        return answer
+        return answer | in_dollars(answer, arm.price)
     chosen = prepared.plan()
     answer |= {
         "strategy": chosen.policy.name,
@@ -50,9 +51,13 @@ async def plan(call: JsonCall) -> dict[str, Any]:
         "full_length_samples": chosen.full_length_samples,
         "notes": notes_of(chosen),
     }
-    answer["rounded"] = {name: for_people(value) for name, value in answer.items() if name.endswith("_eflops")}
+    rounded = {name: for_people(value) for name, value in answer.items() if name.endswith("_eflops")}
+    money = in_dollars(answer, arm.price)
+    answer["rounded"] = rounded | {name: dollars_for_people(amount) for name, amount in money.items()}
+    answer |= money
     calibration = services.settings.calibration
     if calibration is None or chosen.choice is None:
         return answer | GUIDANCE
     answer |= choice_report(calibration, chosen.choice) | {"budget_eflops": chosen.budget}
+    answer |= in_dollars({"expected_eflops": answer["expected_eflops"]}, arm.price)
     return answer | prospects(calibration, chosen.budget, prepared.arm_of)

@@ -68,6 +68,10 @@ class Rounded(Open):
     minimum_eflops: str | None = field("123 k")
     compute_flops: str | None = field("420 M")
     memory_bytes: str | None = field("1 M")
+    budget_dollars: str | None = field("$0.0051", "This and below: with --price-per-gpu-hour.")
+    spent_dollars: str | None = field("$0.0041")
+    sample_dollars: str | None = field("$0.00064")
+    minimum_dollars: str | None = field("$0.000051")
 
 
 class Bill(Open):
@@ -96,6 +100,8 @@ class Bill(Open):
         examples=[["auto runs one sample: a vote needs 3, and max_samples is 1"]], description="What to know besides."
     )
     rounded: Rounded
+    budget_dollars: float | None = field(0.0051, "This and the next with --price-per-gpu-hour.")
+    spent_dollars: float | None = field(0.0041, "At the hardware's full rates, so the least.")
     stages: list[Stage] | None = Field(None, description="Of a cascade.")
     forced: ForcedAnswers | None = Field(None, description="With force_tokens.")
     meaning: ScorerBill | None = Field(None, description="Where a model compared what free answers mean.")
@@ -170,11 +176,15 @@ class PlanAnswer(Open):
     full_length_samples: int | None = field(8)
     notes: list[str] | None = field(["auto runs one sample: a vote needs 3, and max_samples is 1"])
     rounded: Rounded | None = Field(None)
+    sample_dollars: float | None = field(0.00064, "This and the next two with --price-per-gpu-hour.")
+    minimum_dollars: float | None = field(0.000051)
+    budget_dollars: float | None = field(0.0051)
     basis: Literal["calibration", "guidance"] | None = field("guidance", "What the plan is made of.")
     assumptions: list[str] | None = field(["no calibration: nothing is known of this task"])
     stop_confidence: float | None = field(0.95, "This and all below: with a calibration.")
     deciding_votes: int | None = field(2, "So many votes end a race; null leaves it to agreement.")
     expected_eflops: float | None = field(7.5e9)
+    expected_dollars: float | None = field(0.0041, "With --price-per-gpu-hour.")
     expected_accuracy: Interval | None = Field(None)
     half_budget_accuracy: Interval | None = Field(None, description="Null where half would buy nothing calibrated.")
     twice_budget_accuracy: Interval | None = Field(None)

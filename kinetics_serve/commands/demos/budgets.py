@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kinetics_serve.commands.demos.serving import NotStarted, console, serving
 from kinetics_serve.engine.embedded import bundled_model
-from kinetics_serve.observability.numbers import for_people
+from kinetics_serve.observability.numbers import dollars_for_people, for_people
 
 CONCURRENT_REQUESTS = 6
 SAMPLES_WORTH = (1, 4, 16)
@@ -83,6 +83,7 @@ class Row:
     attended: int | str = ""
     budget: int = 0
     spent: int = 0
+    spent_dollars: float | None = None
     memory_bytes: float = 0
     samples: int = 0
     correct: int = 0
@@ -96,14 +97,17 @@ class Row:
         self.attended = bill["kv_budget"] if bill["kv_budget"] != "dense" else "all"
         self.budget += bill["budget_eflops"]
         self.spent += bill["spent_eflops"]
+        if "spent_dollars" in bill:
+            self.spent_dollars = (self.spent_dollars or 0) + bill["spent_dollars"]
         self.memory_bytes += bill["memory_bytes"]
         self.samples += bill["samples_started"]
         self.correct += (bill["answer"] or "").casefold() == expected.casefold()
         self.within_budget &= bill["spent_eflops"] <= bill["budget_eflops"]
 
 
-def main() -> int:
+def main(dollars_per_hour: float | None = None) -> int:
     """Runs the demo and returns the exit status: 0 only if every part of it worked."""
+    options = [] if dollars_per_hour is None else ["--price-per-gpu-hour", str(dollars_per_hour)]
     try:
         import openai  # noqa: F401
     except ImportError:
@@ -112,7 +116,7 @@ def main() -> int:
     started = time.monotonic()
     console.print("Starting kinetics-serve with the bundled model and an embedded vLLM …")
     try:
-        with serving() as url:
+        with serving(*options) as url:
             rows = asyncio.run(_ask_everything(url))
     except NotStarted as error:
         console.print(str(error), markup=False)
@@ -194,12 +198,18 @@ def _table(rows: list[Row]) -> Table:
             str(row.attended),
             str(row.samples_worth),
             for_people(row.budget),
-            for_people(row.spent),
+            _with_money(row),
             for_people(row.memory_bytes),
             str(row.samples),
             f"{row.correct}/{len(row.task.questions)}",
         )
     return table
+
+
+def _with_money(row: Row) -> str:
+    """What was spent: "17.2 G", and "$0.004, 17.2 G" where the price of an hour was stated."""
+    spent = for_people(row.spent)
+    return spent if row.spent_dollars is None else f"{dollars_for_people(row.spent_dollars)}, {spent}"
 
 
 def _bottom_line(rows: list[Row]) -> str:

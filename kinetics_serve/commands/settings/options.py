@@ -95,6 +95,8 @@ class Options(BaseSettings):
     Upstreams say themselves how they attend; the log warns of one that says something else than is stated here."""
     hardware: str | None = None
     """What eFLOPs are counted for: a GPU such as b200, or cpu. Default: what is here."""
+    price_per_gpu_hour: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    """Dollars that an hour of one device costs: bills and plans then state money beside eFLOPs."""
     effort: Annotated[dict[str, float], NoDecode, BeforeValidator(_efforts)] = EFFORTS
     """Samples' worth that a reasoning_effort buys, such as high=16; repeat for several."""
     calibration: Path | None = None
