@@ -147,3 +147,23 @@ def test_a_wrong_command_is_found() -> None:
     assert [mistake(words) is not None for words in commands(text)] == [True, True, True]
     assert mistake(["python", "-m", "benchmarks.cost_model", "--jsn"]) == "benchmarks.cost_model has no --jsn"
     assert mistake(["kinetics-serve", "serve", "--model", "m", "--", "--max-model-len", "1"]) is None
+
+
+def test_the_readme_fits_one_and_a_half_screens_and_its_picture_says_what_its_words_say() -> None:
+    """The numbers under the picture are those that the notebook prints, which tests/test_notebooks.py runs."""
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 80
+    caption = " ".join(readme[readme.index("*GSM8K") : readme.index("The notebook")].split())
+    printed = (ROOT / "examples" / "notebooks" / "savings.ipynb").read_text()
+    plain_words = r"with 16 samples is right on ([\d.]+) .* for ([\d.]+ T)"
+    words = plain_words + r" .* needs ([\d.]+ T) .* budget ([\d.]+ T) for ([\d.]+)\."
+    told = re.search(words, caption)
+    assert told is not None
+    accuracy, plain, same, half, half_accuracy = told.groups()
+    row = r"(\d+) (\w+) +accuracy ([\d.]+) \[.*?\]  spent +([\d.]+ T) of"
+    rows = {
+        (int(number), name): (f"{float(right):.2f}", spent) for number, name, right, spent in re.findall(row, printed)
+    }
+    assert rows[16, "self_consistency"] == (accuracy, plain)
+    assert rows[16, "majority_vote"] == (accuracy, same)
+    assert rows[8, "majority_vote"] == (half_accuracy, half)
