@@ -13,7 +13,18 @@ from fastapi_offline import FastAPIOffline
 from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.answers.behaviour import ProgramRunner
 from kinetics_serve.api.dependencies import authenticated
-from kinetics_serve.api.routes import completions, engine, messages, models, plan, probes, responses, usage
+from kinetics_serve.api.routes import (
+    completions,
+    engine,
+    frontier,
+    messages,
+    models,
+    plan,
+    playground,
+    probes,
+    responses,
+    usage,
+)
 from kinetics_serve.api.schemas import openapi
 from kinetics_serve.cost import HardwareProfile
 from kinetics_serve.engine.client import new_client
@@ -107,9 +118,10 @@ def create_app(
     app.state.drain = drain
     app.add_middleware(DrainMiddleware, drain=drain)
     app.add_middleware(PlainHttp)
-    for family in (completions, responses, messages, engine, models, plan, usage):
+    for family in (completions, responses, messages, engine, models, plan, frontier, usage):
         app.include_router(family.router, dependencies=[Depends(authenticated)])
     app.include_router(probes.router)
+    app.include_router(playground.router)
     errors.install(app)
     openapi.install(app)
     traces = tracing.install(app)

@@ -17,6 +17,10 @@ _MESSAGE: Json = {"refusal": None, "annotations": []}
 """What OpenAI's clients may look for in every answer, and in its message."""
 
 
+TAIL_CHARACTERS = 80
+"""Of what a sample says, in progress: it is sent again and again, so it is no more than a line."""
+
+
 class Answer:
     """What an execution has to say, in OpenAI's words."""
 
@@ -50,7 +54,8 @@ class Answer:
 
     def progress(self) -> Json:
         """A chunk that says how far the request is. It has no choices: clients take every choice for text that came."""
-        return self._chunk([], kinetics=bill.progress(self._run))
+        tail_of = self._tail_of if self._execution.options.include_samples else None
+        return self._chunk([], kinetics=bill.progress(self._run, tail_of))
 
     def chunks(self) -> list[Json]:
         """The winner as a stream's chunks, the bill on the last that has a choice."""
@@ -72,6 +77,10 @@ class Answer:
     def _text_of(self, sample: Sample) -> str:
         completion = self._execution.completion_of(sample)
         return completion.text if completion is not None else ""
+
+    def _tail_of(self, sample: Sample) -> str:
+        completion = self._execution.completion_of(sample)
+        return completion.tail(TAIL_CHARACTERS) if completion is not None else ""
 
     def _winner(self) -> Completion:
         assert self._run.finish is not None

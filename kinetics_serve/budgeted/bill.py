@@ -67,6 +67,11 @@ def bill(
         "no_votes": dict(Counter(filter(None, map(no_vote, run.samples)))),
         "notes": list(notes),
     }
+    found["saved"] = {
+        "early_stop_eflops": round(run.early_stop_eflops),
+        "sparse_attention_eflops": run.sparse_eflops,
+        "shared_prefix_eflops": run.shared_prefix_eflops,
+    }
     found["rounded"] = {name: for_people(found[name]) for name in _ROUNDED}
     money = in_dollars({name: found[name] for name in _ROUNDED}, run.arms[0].price)
     found["rounded"] |= {name: dollars_for_people(amount) for name, amount in money.items()}
@@ -85,9 +90,12 @@ def bill(
     return found
 
 
-def progress(run: Run) -> Json:
-    """The `kinetics` object of a run that goes on."""
-    return {
+def progress(run: Run, tail_of: Callable[[Sample], str] | None = None) -> Json:
+    """The `kinetics` object of a run that goes on.
+
+    tail_of: what a sample says last, where the client wants to see every one.
+    """
+    found: Json = {
         "spent_eflops": run.account.spent,
         "reserved_eflops": run.account.reserved,
         "budget_eflops": run.account.budget,
@@ -97,6 +105,16 @@ def progress(run: Run) -> Json:
         "completion_tokens": run.completion_tokens,
         "votes": votes(run),
     }
+    if tail_of is not None:
+        cost = run.cost_so_far()
+        found["so_far"] = {
+            "eflops": run.spent_so_far(),
+            "compute_flops": cost.compute_flops,
+            "memory_bytes": cost.memory_bytes,
+            "arithmetic_intensity": run.arms[0].price.intensity,
+        }
+        found["samples"] = [_running_sample(sample, tail_of(sample)) for sample in run.samples]
+    return found
 
 
 def usage(run: Run) -> Json:
@@ -151,6 +169,18 @@ def _error(failure: Exception) -> Json:
     if isinstance(failure, KineticsError):
         return {"code": failure.code, "message": str(failure)}
     return {"code": "internal_error", "message": "the server's log has the details"}
+
+
+def _running_sample(sample: Sample, tail: str) -> Json:
+    return {
+        "index": sample.index,
+        "status": sample.status.value,
+        "tokens": sample.tokens,
+        "max_tokens": sample.max_tokens,
+        "answer": sample.answer,
+        "no_vote": no_vote(sample),
+        "tail": tail,
+    }
 
 
 def _sample(run: Run, sample: Sample, text: str) -> Json:

@@ -190,7 +190,7 @@ class Metrics:
         self.eflops.labels(**labels, component="memory").inc(run.cost.memory_bytes * run.arms[0].price.intensity)
         self.saved.labels(**labels, reason="sparse_attention").inc(run.sparse_eflops)
         self.saved.labels(**labels, reason="shared_prefix").inc(run.shared_prefix_eflops)
-        self.saved.labels(**labels, reason="early_stop").inc(_early_stop_eflops(run))
+        self.saved.labels(**labels, reason="early_stop").inc(run.early_stop_eflops)
         for sample in run.samples:
             self.samples.labels(**labels, outcome=sample.status.value).inc()
         self.tokens.labels(**labels, kind="prompt").inc(run.arms[0].prompt_tokens)
@@ -238,18 +238,6 @@ def labels_of(run: Run) -> dict[str, str]:
 
 def _ended(run: Run) -> list[Sample]:
     return [sample for sample in run.samples if sample.status not in (Status.CANCELLED, Status.FAILED)]
-
-
-def _early_stop_eflops(run: Run) -> float:
-    """What a vote that went on after the consensus would have cost more: further samples like those it had,
-    as far as budget and max_samples went.
-    """
-    if run.finish is None or run.finish.reason != "consensus":
-        return 0.0
-    ended = _ended(run)
-    mean = run.account.spent / len(ended)
-    further = sum(arm.max_samples for arm in run.arms) - len(ended)
-    return min(run.account.available, further * mean)
 
 
 class PassedThrough:

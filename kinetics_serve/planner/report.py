@@ -1,10 +1,12 @@
 """Plans as JSON, for the command line and for HTTP."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.planner.choose import ArmOf, ArmT, Choice, choose_for_budget
+from kinetics_serve.planner.figures import served_frontier
 from kinetics_serve.planner.law import PAPER_KV_GROWTH, PAPER_TOKENS_GROWTH
 
 GUIDANCE: dict[str, Any] = {
@@ -54,4 +56,33 @@ def prospects(calibration: Calibration, eflops: int, arm_of: ArmOf[ArmT]) -> dic
     return {
         "half_budget_accuracy": asdict(half.point.accuracy) if half is not None else None,
         "twice_budget_accuracy": asdict(twice.point.accuracy) if twice is not None else None,
+    }
+
+
+def frontier_report(calibration: Calibration, may_use: Callable[[str], bool]) -> dict[str, Any]:
+    """Every served way of spending on models that `may_use` allows, with its intervals, the cheapest first.
+
+    eFLOPs are those of a question on the calibration's own prompts.
+    """
+    points = [point for point in calibration.served if all(may_use(arm.model) for arm in point.arms)]
+    best = {id(point) for _, _, point in served_frontier(points)}
+    return {
+        "object": "list",
+        "task": calibration.task,
+        "questions": calibration.questions,
+        "hardware": calibration.hardware.name,
+        "data": [
+            {
+                "model": point.arm.model,
+                "kv_budget": point.arm.kv.budget or "dense",
+                "strategy": point.strategy,
+                "max_tokens": point.arm.max_tokens,
+                "samples": point.samples,
+                "samples_worth": point.samples_worth,
+                "spent_eflops": asdict(point.spent),
+                "accuracy": asdict(point.accuracy),
+                "on_frontier": id(point) in best,
+            }
+            for point in sorted(points, key=lambda point: point.spent.mean)
+        ],
     }

@@ -4,7 +4,7 @@ Synchronous and without I/O, so that what is served is what is simulated.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import NamedTuple
 
@@ -59,6 +59,8 @@ class Run:
         """Of the samples that failed, what was said."""
         self._running = 0
         self._launched = [0] * len(self.arms)
+        self._first: dict[int, int] = {}
+        """The index of each arm's first sample."""
         self._tally = Tally()
         self._prompts = [SharedPrompt(arm.kv.dense_steps(arm.prompt_tokens)) for arm in self.arms]
         self._costs: list[Cost] = []
@@ -77,20 +79,40 @@ class Run:
 
     def spent_so_far(self) -> int:
         """eFLOPs that the request would be charged if it were cancelled now; never more than the budget."""
+        return self.account.spent + sum([eflops for _, eflops in self._running_costs()])
+
+    def cost_so_far(self) -> Cost:
+        """What `spent_so_far` consists of."""
+        return sum([cost for cost, _ in self._running_costs()], self.cost)
+
+    def _running_costs(self) -> Iterator[tuple[Cost, int]]:
+        """What each sample that runs would be charged now, also in eFLOPs."""
         prompts = [copy(prompt) for prompt in self._prompts]
-        spent = self.account.spent
+        cached = [self._cached_for_siblings(arm) for arm in range(len(self.arms))]
         for sample in self.samples:
             start = self._starts.get(sample.index)
             if sample.status is not Status.RUNNING or start is None:
                 continue
             arm = self.arms[sample.arm]
-            cached_tokens = max(0, min(self._cached_for_siblings(sample), arm.prompt_tokens))
+            cached_tokens = 0 if self._first[sample.arm] == sample.index else cached[sample.arm]
+            cached_tokens = max(0, min(cached_tokens, arm.prompt_tokens))
             steps = prompts[sample.arm].settle(start, sample.tokens)
             cost, eflops = arm.settled(sample.tokens, cached_tokens, steps)
             if (extra := self._extra.get(sample.index)) is not None:
-                eflops = arm.eflops(cost + extra)
-            spent += min(eflops, self.account.reservation(sample.index))
-        return spent
+                cost += extra
+                eflops = arm.eflops(cost)
+            yield cost, min(eflops, self.account.reservation(sample.index))
+
+    @property
+    def early_stop_eflops(self) -> float:
+        """What a vote that went on after the consensus would have cost more: further samples like those it had, as far
+        as budget and max_samples went.
+        """
+        if self.finish is None or self.finish.reason != "consensus":
+            return 0.0
+        ended = len([each for each in self.samples if each.status not in (Status.CANCELLED, Status.FAILED)])
+        further = sum(arm.max_samples for arm in self.arms) - ended
+        return min(self.account.available, further * self.account.spent / ended)
 
     @property
     def agreement(self) -> float | None:
@@ -155,7 +177,7 @@ class Run:
             self.forced_tokens += end.forced_tokens
         sample = self.samples[index]
         reported = end.status is not Status.STOPPED
-        self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for_siblings(sample))
+        self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for(sample))
         answer = end.answer if end.status is Status.FINISHED else None
         _, max_tokens, _, _, _, _, _, _, floor, arm, _ = sample
         status, tokens, score, empty, lowest = end.status, end.tokens, end.score, end.empty, end.lowest
@@ -172,7 +194,7 @@ class Run:
         sample = self.samples[index]
         if sample.tokens == 0:
             self._starts.pop(index, None)
-        self._settle(index, sample.tokens, self._cached_for_siblings(sample))
+        self._settle(index, sample.tokens, self._cached_for(sample))
         self.samples[index] = sample._replace(status=Status.FAILED, answer=None)
         self._running -= 1
         self.failures[index] = error
@@ -186,7 +208,7 @@ class Run:
         """Settles what still runs for the tokens seen."""
         for sample in self.samples:
             if sample.status is Status.RUNNING:
-                self._settle(sample.index, sample.tokens, self._cached_for_siblings(sample))
+                self._settle(sample.index, sample.tokens, self._cached_for(sample))
                 self.samples[sample.index] = sample._replace(status=Status.CANCELLED)
                 self._running -= 1
 
@@ -201,21 +223,28 @@ class Run:
             sample = Sample(len(self.samples), launch.max_tokens, floor=launch.floor, arm=launch.arm)
             self.account.reserve(sample.index, arm.worst_case(launch.max_tokens))
             self.samples.append(sample)
+            self._first.setdefault(launch.arm, sample.index)
             launched.append(sample)
         self._running += launch.count
         self._launched[launch.arm] += launch.count
         return launched
 
-    def _cached_for_siblings(self, sample: Sample) -> int:
+    def _cached_for(self, sample: Sample) -> int:
         """Cached tokens of a sample that was cut short, for servers report them at a sample's end only.
 
-        It found the blocks of the prompt that its siblings found, which stay while any of them runs: the least that one
-        of them reported. The arm's first sample put them there, and found none that we know of.
+        The arm's first sample put the prompt's blocks there, and found none that we know of.
         """
-        siblings = [each for each in self.samples if each.arm == sample.arm]
-        if sample.index == siblings[0].index:
-            return 0
-        ended = [each.index for each in siblings[1:] if each.status in (Status.FINISHED, Status.TRUNCATED)]
+        return 0 if self._first[sample.arm] == sample.index else self._cached_for_siblings(sample.arm)
+
+    def _cached_for_siblings(self, arm: int) -> int:
+        """Of an arm's other samples: they found the blocks that their siblings found, which stay while any of them
+        runs, so the least that one of them reported.
+        """
+        ended = [
+            each.index
+            for each in self.samples
+            if each.arm == arm and each.index != self._first[arm] and each.status in (Status.FINISHED, Status.TRUNCATED)
+        ]
         return min([self.cached_tokens[index] for index in ended], default=0)
 
     def _settle(self, index: int, tokens: int, cached_tokens: int) -> None:

@@ -78,6 +78,10 @@ class Completion:
         text = self.text
         return f"{text}\n</think>" if "<think>" in text and "</think>" not in text else text
 
+    def tail(self, characters: int) -> str:
+        """The last characters of what it says, or while it thinks, of what it thinks. As cheap as they are few."""
+        raise NotImplementedError
+
     def extend(self, text: str) -> None:
         """Adds to its text what was generated elsewhere."""
         raise NotImplementedError
@@ -136,6 +140,9 @@ class ChatCompletion(Completion):
     @property
     def silent(self) -> bool:
         return super().silent and not (self._reasoning or self._refusal)
+
+    def tail(self, characters: int) -> str:
+        return _tail(self._content or self._reasoning, characters)
 
     def extend(self, text: str) -> None:
         self._content.append(text)
@@ -228,6 +235,9 @@ class TextCompletion(Completion):
     def text(self) -> str:
         return "".join(self._text)
 
+    def tail(self, characters: int) -> str:
+        return _tail(self._text, characters)
+
     def extend(self, text: str) -> None:
         self._text.append(text)
 
@@ -259,3 +269,8 @@ class TextCompletion(Completion):
             return value
         best = sorted(value.items(), key=lambda item: -item[1])[: self.top_logprobs]
         return dict(best)
+
+
+def _tail(pieces: list[str], characters: int) -> str:
+    """None of the pieces is empty."""
+    return "".join(pieces[-characters:])[-characters:]

@@ -1,12 +1,14 @@
 """What a client of a budgeted stream sees while samples run."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
+from kinetics_serve.budgeted.answer import TAIL_CHARACTERS
 from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm
@@ -49,6 +51,36 @@ def test_progress_says_who_leads_what_is_spent_and_how_many_run(
     assert states[0]["samples_running"] > 0
     spent = [state["spent_eflops"] for state in states]
     assert spent == sorted(spent)
+
+
+@pytest.mark.parametrize(("path", "body"), ASKS)
+def test_progress_tells_of_every_sample_where_the_request_wants_to_see_them(
+    url: str, vllm: FakeVllm, path: str, body: dict[str, Any]
+) -> None:
+    vllm.token_s, vllm.word = 0.05, lambda seed: "twelve chars"
+    states = progress(stream(url, path, body, include_samples=True))
+    tokens = [[sample["tokens"] for sample in state["samples"]] for state in states]
+    assert len(tokens) >= 3
+    for before, after in pairwise(tokens):
+        assert all(later >= earlier for earlier, later in zip(before, after, strict=False))
+    assert max(tokens[-1]) > 0
+    for state in states:
+        assert len(state["samples"]) == state["samples_started"]
+        running = [sample for sample in state["samples"] if sample["status"] == "running"]
+        assert len(running) == state["samples_running"]
+        for sample in state["samples"]:
+            assert sample["tail"] == ("twelve chars" * sample["tokens"])[-TAIL_CHARACTERS:]
+            assert sample["max_tokens"] == 20
+        now = state["so_far"]
+        assert state["spent_eflops"] <= now["eflops"] <= state["spent_eflops"] + state["reserved_eflops"]
+        parts = now["compute_flops"] + now["memory_bytes"] * now["arithmetic_intensity"]
+        assert 0 <= now["eflops"] - parts <= len(state["samples"]) + 1e-9 * parts
+
+
+def test_progress_is_short_where_the_request_does_not(url: str, vllm: FakeVllm) -> None:
+    vllm.token_s = 0.05
+    for state in progress(stream(url, *ASKS[0])):
+        assert not {"samples", "so_far"} & state.keys()
 
 
 @pytest.mark.parametrize(("path", "body"), ASKS[:2])

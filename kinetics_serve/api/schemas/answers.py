@@ -74,6 +74,14 @@ class Rounded(Open):
     minimum_dollars: str | None = field("$0.000051")
 
 
+class Saved(Open):
+    """What the same votes would have cost more as plain, dense self-consistency."""
+
+    early_stop_eflops: int = Field(examples=[246913578], description="Had the vote used up its budget.")
+    sparse_attention_eflops: int = Field(examples=[0], description="Had every sample attended to all of its context.")
+    shared_prefix_eflops: int = Field(examples=[1234567], description="Had nothing been cached or read together.")
+
+
 class Bill(Open):
     """What a budget bought."""
 
@@ -99,6 +107,7 @@ class Bill(Open):
     notes: list[str] = Field(
         examples=[["auto runs one sample: a vote needs 3, and max_samples is 1"]], description="What to know besides."
     )
+    saved: Saved
     rounded: Rounded
     budget_dollars: float | None = field(0.0051, "This and the next with --price-per-gpu-hour.")
     spent_dollars: float | None = field(0.0041, "At the hardware's full rates, so the least.")
@@ -193,6 +202,30 @@ class PlanAnswer(Open):
     second_kv_budget: int | Literal["dense"] | None = field("dense")
     second_max_tokens: int | None = field(256)
     second_max_samples: int | None = field(4)
+
+
+class WayOfSpending(Open):
+    """A strategy with a budget, as it was measured."""
+
+    model: str = Field(examples=[MODEL], description="Of a cascade: the first.")
+    kv_budget: int | Literal["dense"] = Field(examples=["dense"])
+    strategy: str = Field(examples=["majority_vote"])
+    max_tokens: int = Field(examples=[256])
+    samples: float = Field(examples=[4.2], description="On average.")
+    samples_worth: float = Field(examples=[8], description="The budget, in samples of full length.")
+    spent_eflops: Interval
+    accuracy: Interval
+    on_frontier: bool = Field(examples=[True], description="No cheaper one is as accurate.")
+
+
+class FrontierAnswer(Open):
+    """What the calibration measured, the cheapest first."""
+
+    object: Literal["list"]
+    task: str = Field(examples=["times-tables"])
+    questions: int = Field(examples=[64])
+    hardware: str = Field(examples=["b200"], description="What eFLOPs are counted for.")
+    data: list[WayOfSpending]
 
 
 class TenantLimits(Open):

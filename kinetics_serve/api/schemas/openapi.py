@@ -25,6 +25,7 @@ BODIES: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
 ANSWERS: dict[str, type[BaseModel]] = {
     "/v1/models": answers.ModelList,
     "/v1/models/{name}": answers.ModelCard,
+    "/v1/kinetics/frontier": answers.FrontierAnswer,
     "/v1/kinetics/usage": answers.UsageAnswer,
     "/ready": answers.ReadyAnswer,
 }

@@ -1,0 +1,20 @@
+// Numbers as people read them.
+
+const PREFIXES = ["", "k", "M", "G", "T", "P", "E", "Z", "Y", "R", "Q"];
+
+/** Three digits and an SI prefix: 17234356333 is "17.2 G". The server's bill rounds the same way. */
+export function forPeople(number) {
+  let power = 0;
+  while (Math.abs(number) >= 999.5 && power < PREFIXES.length - 1) {
+    number /= 1000;
+    power += 1;
+  }
+  return `${Number(number.toPrecision(3))} ${PREFIXES[power]}`.trim();
+}
+
+export const eflops = (number) => `${forPeople(number)} eFLOPs`;
+
+/** Of 0 to 1. */
+export const percent = (share) => `${Number((100 * share).toPrecision(share >= 0.995 ? 3 : 2))} %`;
+
+export const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;

@@ -1,0 +1,62 @@
+"""What the server serves of the playground, without a browser."""
+
+import re
+
+import httpx
+import pytest
+
+from kinetics_serve.answers.no_vote import NoVote
+from kinetics_serve.api.routes.playground import FOLDER, MEDIA_TYPES
+from tests.fake_vllm import FakeVllm
+
+FILES = sorted(FOLDER.iterdir())
+
+
+def test_the_page_allows_nothing_but_its_own_files(url: str, vllm: FakeVllm) -> None:
+    answer = httpx.get(url)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = dict(rule.strip().split(" ", 1) for rule in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert {policy[f"{kind}-src"] for kind in ("script", "style", "connect")} == {"'self'"}
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_file_is_served_as_what_it_is(url: str, vllm: FakeVllm, file: str) -> None:
+    path = FOLDER / file
+    answer = httpx.get(f"{url}/playground/{path.name}" if path.name != "index.html" else url)
+    assert answer.content == path.read_bytes()
+    assert answer.headers["content-type"].startswith(MEDIA_TYPES[path.suffix])
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "index.html", "..%2fapp.py", "%2e%2e/app.py"])
+def test_nothing_else_is_served(url: str, vllm: FakeVllm, name: str) -> None:
+    answer = httpx.get(f"{url}/playground/{name}")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_file_names_another_server(file: str) -> None:
+    text = (FOLDER / file).read_text(encoding="utf-8")
+    assert set(re.findall(r"https?://[^\s\"']*", text)) <= {"http://www.w3.org/2000/svg"}  # the name of a vocabulary
+
+
+def test_the_page_has_no_script_or_style_in_its_markup() -> None:
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<script[^>]*>", page) == ['<script type="module" src="playground/main.js">']
+    assert "<style" not in page
+    assert not re.findall(r"\s(style|on\w+)=", page)
+
+
+def test_models_words_never_become_markup() -> None:
+    for file in FOLDER.glob("*.js"):
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", file.read_text()), file
+
+
+def test_every_reason_for_having_no_vote_has_its_words() -> None:
+    words = re.search(r"NO_VOTE = \{(.*?)\};", (FOLDER / "lanes.js").read_text(), re.S)
+    assert words is not None
+    assert set(re.findall(r"^\s+(\w+):", words[1], re.M)) == {reason.value for reason in NoVote}
