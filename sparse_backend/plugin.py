@@ -13,11 +13,9 @@ def register() -> None:
     from vllm.v1.attention import selector
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
-    # vLLM keeps a backend by what it asks of one, additional_config not included: another engine in this process, with
-    # other settings or none, would get the first one's.
-    selector._cached_get_attn_backend = getattr(
-        selector._cached_get_attn_backend, "__wrapped__", selector._cached_get_attn_backend
-    )
+    from sparse_backend.backends.choice import watched
+
+    selector._cached_get_attn_backend = watched(selector._cached_get_attn_backend)  # type: ignore[assignment]
     if current_platform.is_cpu():
         register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
     elif current_platform.is_cuda():

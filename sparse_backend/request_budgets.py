@@ -83,12 +83,17 @@ class RequestBudgets(LogitsProcessor, SlotLogitsProcessor):
 
 
 def batch_budgets(
-    given: Mapping[int, int], config: SparseAttentionConfig, batch: int, slots: Iterable[Any] | None = None
+    given: Mapping[int, int],
+    config: SparseAttentionConfig,
+    batch: int,
+    slots: Iterable[Any] | None = None,
+    prefilling: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """KV budget of every request of this step's batch, int32 [batch]; 0 is dense.
 
     given: budgets of those that ask for one, `Engine.budgets`; slots: the request slot of each place in the batch, with
-    the second model runner; places beyond are padding.
+    the second model runner; places beyond are padding; prefilling: bool [up to batch], which requests are in their
+    prompt: prefill is dense, chunks of a single token too.
     """
     budgets = torch.full((batch,), config.kv_budget, dtype=torch.int32)
     if given and slots is not None:
@@ -96,4 +101,6 @@ def batch_budgets(
     for place, budget in given.items():
         if place < batch:
             budgets[place] = budget
+    if prefilling is not None:
+        budgets[: len(prefilling)].masked_fill_(prefilling[:batch], 0)
     return budgets

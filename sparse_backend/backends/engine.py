@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +43,7 @@ class Engine:
         self.scratch: dict[Heads, Any] = {}
         """Scratch memory of CUDA kernels, for layers of one shape."""
         self.published = False
+        self.layer_budgets = cache(self._layer_budgets)  # asked for every request in every step
         self._heads: dict[tuple[Any, ...], Heads] = {}
         self._backends: dict[type[Any], type[Any]] = {}
 
@@ -109,7 +110,7 @@ class Engine:
         }
         publish(self.vllm_config, stage, facts)
 
-    def layer_budgets(self, budget: int) -> tuple[int, int]:
+    def _layer_budgets(self, budget: int) -> tuple[int, int]:
         """A KV budget in tokens as it is for the model's first layer, and for each other one."""
         sparse = [name for name, reason in self.dense_reasons.items() if reason is None]
         return self.selector.layer_budgets(budget, len(sparse), any(map(is_first, sparse)))
@@ -134,23 +135,35 @@ def engine_of(vllm_config: VllmConfig) -> Engine | None:
     return engine
 
 
+def own_cache_dtype(dtype: Any) -> str:
+    """What to add for a KV cache in the model's own type: vLLM's option knows 16-bit types only."""
+    if dtype in (torch.bfloat16, torch.float16):
+        return f"add --kv-cache-dtype {str(dtype).removeprefix('torch.')}"
+    return "add --dtype bfloat16 --kv-cache-dtype bfloat16"
+
+
 def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ()) -> None:
     """Refuses engines whose KV cache sparse attention cannot follow. Raises ConfigError.
 
     more: further (refused, reason) of one platform.
     """
     model, cache, parallel = vllm_config.model_config, vllm_config.cache_config, vllm_config.parallel_config
+    cache_dtypes = ("auto", str(model.dtype).removeprefix("torch."))
     refusals = [
         (model.use_mla, "does not support MLA models"),
         (model.is_encoder_decoder, "does not support encoder-decoder models"),
         (
-            cache.cache_dtype not in ("auto", "bfloat16", "float16"),
-            f"does not read a KV cache of {cache.cache_dtype}, which the command line or the checkpoint asks for: add "
-            "--kv-cache-dtype bfloat16",
+            cache.cache_dtype not in cache_dtypes,
+            f"reads a KV cache of the model's own {cache_dtypes[1]} only, not of {cache.cache_dtype}, as "
+            f"--kv-cache-dtype or the checkpoint says: {own_cache_dtype(model.dtype)}",
         ),
         (
             cache.user_specified_block_size and cache.block_size % BLOCK != 0,
             f"needs KV blocks of a multiple of {BLOCK} tokens: remove --block-size or set it to {BLOCK}",
+        ),
+        (
+            cache.kv_offloading_size is not None,
+            "does not see what is loaded back into the cache: remove --kv-offloading-size",
         ),
         (
             vllm_config.kv_transfer_config is not None,
@@ -159,6 +172,11 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
         (
             parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
             "does not support context parallelism: use tensor, pipeline or data parallelism",
+        ),
+        (
+            parallel.pipeline_parallel_size > 1 and vllm_config.use_v2_model_runner,
+            "with pipeline parallelism needs vLLM's first model runner, since its second one tells the last stage "
+            "alone what a request asks for: set VLLM_USE_V2_MODEL_RUNNER=0",
         ),
         *more,
     ]

@@ -15,11 +15,13 @@ def dense_reason(layer: Attention) -> str | None:
     A layer with a window or with chunks reads little, and the kernels know no biases.
     """
     impl: Any = layer.impl
+    impl_sizes = getattr(impl, "head_sizes", None)
     reasons = [
         (layer.attn_type != AttentionType.DECODER, "no decoder"),
         (layer.sliding_window is not None, "sliding window"),
         (isinstance(layer, ChunkedLocalAttention) or getattr(impl, "chunk_lookback", -1) >= 0, "chunked attention"),
-        (impl.alibi_slopes is not None, "ALiBi"),
-        (impl.head_sizes is not None and layer.head_size not in impl.head_sizes, "head size"),
+        (getattr(impl, "alibi_slopes", None) is not None, "ALiBi"),
+        (not hasattr(impl, "head_sizes"), "another attention backend"),
+        (impl_sizes is not None and layer.head_size not in impl_sizes, "head size"),
     ]
     return next((reason for applies, reason in reasons if applies), None)

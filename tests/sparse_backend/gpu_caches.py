@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from sparse_backend.kernels import Heads, Softmax
 from sparse_backend.kernels.triton import DecodeStep, Workspace, split_blocks, tile_bytes_per_token
 from sparse_backend.kernels.triton.layout import LowRankOffsets
 from sparse_backend.selection.low_rank import LowRank, both_nibbles, means_of_block, nibbles, quantise, unpack
+
+DEVICE = torch.device(os.environ.get("SPARSE_BACKEND_TEST_DEVICE", "cpu"))
+"""Where the kernels are tested: the CPU, in Triton's interpreter, or `cuda`."""
 
 
 @dataclass
@@ -47,12 +51,18 @@ class Paged:
 
     def workspace(self, max_budget: int) -> Workspace:
         requests, most = len(self.seq_lens), max(self.seq_lens)
-        return Workspace.allocate(self.heads, requests, most, max_budget, torch.device("cpu"))
+        return Workspace.allocate(self.heads, requests, most, max_budget, DEVICE)
 
     def tokens(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a request in order, float64 [kv_heads, tokens, head_size]."""
         both = self.cache[self.block_table[row].long()].double().transpose(0, 1).flatten(1, 2)[:, : self.seq_lens[row]]
         return both.split(self.heads.head_size, -1)
+
+    def logical(self, row: int, places: torch.Tensor) -> list[int]:
+        """Pages of a request, from where they lie in the cache."""
+        pages = self.heads.pages_of_tile
+        of_block = {block: i for i, block in enumerate(self.block_table[row].tolist())}
+        return [of_block[place // pages] * pages + place % pages for place in places.tolist()]
 
     def block_tiles(self, row: int) -> torch.Tensor:
         """int8 [kv_heads, blocks, bytes], in the order of the request."""

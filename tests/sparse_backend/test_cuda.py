@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ import torch
 pytest.importorskip("vllm")
 pytest.importorskip("triton")
 
-from vllm.config import CUDAGraphMode
 from vllm.v1.attention.backend import AttentionCGSupport, AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.flash_attn import FlashAttentionBackend
 from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl
@@ -24,51 +24,8 @@ from sparse_backend.constants import BLOCK, pages
 from sparse_backend.kernels.batch import Softmax
 from sparse_backend.kernels.triton import layout, split_blocks
 from sparse_backend.request_budgets import RequestBudgets
+from tests.sparse_backend.cuda_engines import BUDGET, HEAD_SIZE, KV_HEADS, QUERIES_PER_KV, engine
 from tests.sparse_backend.gpu_caches import Paged
-
-KV_HEADS, QUERIES_PER_KV, HEAD_SIZE = 2, 2, 32
-BUDGET = 96
-SPARSE = {"sparse_attention": {"kv_budget": BUDGET, "sink_tokens": 16, "local_tokens": 32}}
-
-
-def engine(additional_config: Any = SPARSE, **changes: Any) -> Any:
-    """What the backend reads of a VllmConfig; `changes` by dotted name, dots written as two underscores."""
-    config = SimpleNamespace(
-        additional_config=additional_config,
-        model_config=SimpleNamespace(
-            use_mla=False,
-            is_encoder_decoder=False,
-            is_hybrid=False,
-            rswa_window=None,
-            dtype=torch.float32,
-            max_model_len=512,
-            hf_text_config=SimpleNamespace(num_hidden_layers=4),
-            get_num_attention_heads=lambda _: KV_HEADS * QUERIES_PER_KV,
-            get_num_kv_heads=lambda _: KV_HEADS,
-            get_head_size=lambda: HEAD_SIZE,
-        ),
-        cache_config=SimpleNamespace(
-            cache_dtype="auto", user_specified_block_size=False, block_size=16, kv_sharing_fast_prefill=False
-        ),
-        instance_id="test",
-        parallel_config=SimpleNamespace(
-            rank=0, tensor_parallel_size=1, decode_context_parallel_size=1, prefill_context_parallel_size=1
-        ),
-        scheduler_config=SimpleNamespace(max_num_seqs=4),
-        compilation_config=SimpleNamespace(
-            cudagraph_mode=CUDAGraphMode.NONE, max_cudagraph_capture_size=None, static_forward_context={}
-        ),
-        device_config=SimpleNamespace(device_type="cpu"),
-        speculative_config=None,
-        kv_transfer_config=None,
-    )
-    for name, value in changes.items():
-        *parents, last = name.split("__")
-        target = config
-        for parent in parents:
-            target = getattr(target, parent)
-        setattr(target, last, value)
-    return config
 
 
 @pytest.fixture
@@ -80,7 +37,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(cuda_layer, "get_current_vllm_config", lambda: vllm_config)
         return getattr(cuda, name)
 
-    monkeypatch.setattr(layout, "PROGRAMS", 8)  # the interpreter is slow
+    monkeypatch.setattr(layout, "SMS", 4)  # the interpreter is slow
     return resolved
 
 
@@ -106,7 +63,14 @@ def test_engines_that_ask_for_it_get_a_sparse_one_whatever_vllm_would_choose(res
         ({"model_config__is_encoder_decoder": True}, "does not support encoder-decoder"),
         ({"model_config__is_hybrid": True}, "Mamba"),
         ({"model_config__rswa_window": 512}, "reference sliding windows"),
-        ({"cache_config__cache_dtype": "fp8"}, "add --kv-cache-dtype bfloat16"),
+        ({"cache_config__cache_dtype": "fp8", "model_config__dtype": torch.float16}, "add --kv-cache-dtype float16"),
+        ({"cache_config__cache_dtype": "fp8"}, "add --dtype bfloat16 --kv-cache-dtype bfloat16"),
+        (
+            {"cache_config__cache_dtype": "bfloat16", "model_config__dtype": torch.float16},
+            "the model's own float16 only, not of bfloat16",
+        ),
+        ({"cache_config__kv_offloading_size": 4.0, "kv_transfer_config": object()}, "remove --kv-offloading-size"),
+        ({"parallel_config__pipeline_parallel_size": 2}, "set VLLM_USE_V2_MODEL_RUNNER=0"),
         ({"cache_config__user_specified_block_size": True}, "set it to 128"),
         ({"cache_config__kv_sharing_fast_prefill": True}, "remove --kv-sharing-fast-prefill"),
         ({"kv_transfer_config": object()}, "remove --kv-transfer-config"),
@@ -222,13 +186,15 @@ class Run:
         self.builder = backend.get_builder_cls()(spec, [name], self.config, torch.device("cpu"))
         self.kv_cache = torch.zeros(12, KV_HEADS, BLOCK, spec.state_content_size_bytes // 4)
 
-    def step(self, seq_lens: list[int], new: list[int], tables: list[list[int]], slots: Any = None) -> Any:
-        """Runs a step on random tokens; returns queries, output and, for each row, the cache as it stands."""
+    def common(
+        self, seq_lens: list[int], new: list[int], tables: list[list[int]], slots: Any = None, prefilling: Any = None
+    ) -> CommonAttentionMetadata:
+        """What vLLM tells metadata builders of a step."""
         start = torch.tensor([0, *new]).cumsum(0).int()
         lens, table = torch.tensor(seq_lens).int(), torch.tensor(tables).int()
         positions = [torch.arange(n - m, n) for n, m in zip(seq_lens, new, strict=True)]
         slot = torch.cat([table[row][p // BLOCK] * BLOCK + p % BLOCK for row, p in enumerate(positions)])
-        common = CommonAttentionMetadata(
+        return CommonAttentionMetadata(
             query_start_loc=start,
             query_start_loc_cpu=start,
             seq_lens=lens,
@@ -239,8 +205,16 @@ class Run:
             block_table_tensor=table,
             slot_mapping=slot,
             req_idx=slots,
+            is_prefilling=None if prefilling is None else torch.tensor(prefilling),
         )
-        metadata = self.builder.build(0, common)
+
+    def step(
+        self, seq_lens: list[int], new: list[int], tables: list[list[int]], slots: Any = None, prefilling: Any = None
+    ) -> Any:
+        """Runs a step on random tokens; returns queries, output and, for each row, the cache as it stands."""
+        common = self.common(seq_lens, new, tables, slots, prefilling)
+        slot, table = common.slot_mapping, common.block_table_tensor
+        self.metadata = metadata = self.builder.build(0, common)
         query = torch.randn(sum(new), KV_HEADS * QUERIES_PER_KV, HEAD_SIZE)
         # Neighbouring tokens share something, as real ones do, which makes some pages heavier than others.
         key = (
@@ -293,6 +267,41 @@ def test_prefill_is_dense_and_decode_is_sparse_beyond_the_budget(running: Run) -
             blocks = paged.seq_lens[row] // BLOCK
             got = got.unflatten(0, (KV_HEADS, -1))[:, :blocks].flatten(0, 1)
             assert (got - summary).norm() < 0.02 * summary.norm()
+
+
+def test_a_prefill_s_last_token_alone_is_dense(running: Run) -> None:
+    tables = [[3, 7], [5, 2]]
+    running.step([200, 200], [200, 200], tables)
+    # Two steps of one token: the end of a prompt, and a decode step.
+    query, output, paged = running.step([201, 201], [1, 1], tables, prefilling=[True, False])
+    assert close(output[0], dense(paged, 0, query[0]))
+    assert not close(output[1], dense(paged, 1, query[1]))
+
+
+def test_steps_in_which_no_request_can_be_sparse_launch_no_decode_kernels(
+    running: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Mock()
+    monkeypatch.setattr("sparse_backend.kernels.triton.decode", decode)
+    running.step([BUDGET - 1], [BUDGET - 1], [[3]])
+    query, output, paged = running.step([BUDGET], [1], [[3]])
+    assert close(output[0], dense(paged, 0, query[0]))
+    assert not decode.called
+    # A CUDA graph that is captured on short requests is replayed with long ones.
+    common = running.common([BUDGET], [1], [[3]])
+    assert running.builder.build_for_cudagraph_capture(common).sparse.any_rows
+    running.step([BUDGET + 1], [1], [[3]])
+    assert decode.called
+
+
+def test_budgets_go_to_the_gpu_when_they_change(running: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.step([160, 160], [160, 160], [[3, 7], [5, 2]])
+    staged = running.builder.staged
+    running.step([161, 161], [1, 1], [[3, 7], [5, 2]])
+    assert running.builder.staged is staged
+    running.step([162, 162], [1, 1], [[3, 7], [5, 2]], prefilling=[True, False])
+    assert running.builder.staged == [0, BUDGET]
+    assert (running.metadata.sparse.step.page_budget > 0).tolist() == [False, True]
 
 
 def test_requests_forked_from_one_prompt_share_its_summaries(running: Run) -> None:

@@ -105,3 +105,15 @@ def test_budgets_follow_their_requests_through_the_batch(data: st.DataObject) ->
         )
         processor.update_state(update)
         assert batch_budgets(given_budgets, CONFIG, len(rows)).tolist() == rows
+
+
+def test_requests_in_their_prompt_have_no_budget_whatever_they_ask_for() -> None:
+    """vLLM's first model runner tells it of padding too, its second one of real requests alone."""
+    given = {0: 512, 1: 512}
+    for prefilling in ([True, False, True], [True, False, True, False, False]):
+        budgets = batch_budgets(given, CONFIG, 4, prefilling=torch.tensor(prefilling))
+        assert budgets.tolist() == [0, 512, 0, 1024]
+    assert batch_budgets(given, CONFIG, 4, slots=[1, 0], prefilling=torch.tensor([False, True])).tolist()[:2] == [
+        512,
+        0,
+    ]

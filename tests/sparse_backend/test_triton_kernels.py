@@ -5,10 +5,11 @@ pytest.importorskip("triton")
 
 from sparse_backend.kernels import Heads, Softmax
 from sparse_backend.kernels.triton import decode, layout, update_summaries
-from sparse_backend.selection import get_selector
+from sparse_backend.selection import BlockMean, LowRank, Quest
 from sparse_backend.selection.low_rank import quantise
-from tests.sparse_backend.gpu_caches import Paged
+from tests.sparse_backend.gpu_caches import DEVICE, Paged
 
+SELECTORS = {kind.name: kind for kind in (BlockMean, LowRank, Quest)}  # found without an installed package
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 # head size, query heads per KV head, page size
 SHAPES = [(64, 3, 16), (128, 2, 16), (128, 8, 32), (96, 1, 32), (256, 16, 64), (64, 4, 8)]
@@ -17,13 +18,15 @@ SHAPES = [(64, 3, 16), (128, 2, 16), (128, 8, 32), (96, 1, 32), (256, 16, 64), (
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(layout, "PROGRAMS", 12)  # two splits for three requests: the interpreter is slow
+    if DEVICE.type == "cuda":
+        torch.set_default_device(DEVICE)
+    monkeypatch.setattr(layout, "SMS", 6)  # two splits for three requests: the interpreter is slow
 
 
 def make_heads(
     selector: str, dtype: torch.dtype, head_size: int, queries: int, page_size: int, kv_heads: int = 2
 ) -> Heads:
-    return Heads(kv_heads, queries, head_size, page_size, dtype, get_selector(selector), 16, 40)
+    return Heads(kv_heads, queries, head_size, page_size, dtype, SELECTORS[selector](), 16, 40)
 
 
 def summarised(heads: Heads, seq_lens: list[int]) -> Paged:
@@ -52,7 +55,7 @@ def run(
     for row, tokens in enumerate(paged.seq_lens):
         read = torch.zeros(heads.kv_heads, -(-tokens // heads.page_size), dtype=torch.bool)
         for head in range(heads.kv_heads) if budgets[row] else ():
-            chosen = work.table[row, head, : work.counts[row, head]].tolist()
+            chosen = paged.logical(row, work.table[row, head, : work.counts[row, head]])
             assert chosen == sorted(set(chosen))
             read[head, chosen] = True
         reads.append(read)
@@ -123,7 +126,7 @@ def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.Monke
     query = torch.randn(3, 4, 64)
     output, _ = run(paged, [8, 7, 9], query, 0.125)
     monkeypatch.setattr(layout, "MAX_WAVE", 2)
-    monkeypatch.setattr(layout, "PROGRAMS", 48)
+    monkeypatch.setattr(layout, "SMS", 24)
     assert len(paged.workspace(144).waves(3)) == 2
     heads, again = paged.heads, torch.zeros_like(query)
     decode(heads, paged.step([8, 7, 9]), query, paged.cache, paged.tiles, again, Softmax(0.125), paged.workspace(144))
@@ -198,3 +201,13 @@ def test_a_request_that_completes_no_page_writes_nothing() -> None:
     paged = Paged.random(make_heads("low_rank", torch.float32, 64, 1, 16), [47, 130])
     update_summaries(paged.heads, paged.step([0, 0], [15, 1]), paged.cache, paged.tiles, 15)
     assert not paged.tiles.any()
+
+
+def test_pages_whose_logits_spread_beyond_float32_have_masses_all_the_same() -> None:
+    heads = make_heads("low_rank", torch.float32, 64, 1, 16)
+    paged = Paged.random(heads, [300])
+    paged.cache[..., :64] *= 100
+    update_summaries(heads, paged.step([0], [300]), paged.cache, paged.tiles, 300)
+    output, (read,) = run(paged, [8], torch.randn(1, 2, 64), 1.0)
+    assert output.isfinite().all()
+    assert read.sum(1).tolist() == [8, 8]

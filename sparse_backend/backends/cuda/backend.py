@@ -45,7 +45,22 @@ class SparseBackend:
         return (KVCacheLayout.LBHNC, KVCacheLayout.BLHNC)
 
     @classmethod
+    def supports_block_size(cls, block_size: int | None) -> bool:
+        return block_size is None or block_size % BLOCK == 0
+
+    @classmethod
     def supports_kv_connector(cls) -> bool:
+        """A connector writes blocks whose summaries nobody would write."""
+        return False
+
+    @classmethod
+    def supports_batch_invariance(cls) -> bool:
+        """How a request's pages are split, and so in which order they are summed, depends on the batch."""
+        return False
+
+    @classmethod
+    def supports_kv_cache_update_bypass(cls) -> bool:
+        """From vLLM 0.33 on, a backend's own update may be left out: ours finds the regions of the cache."""
         return False
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -43,16 +44,36 @@ class SparseBuilder:
         requests = max(
             vllm_config.scheduler_config.max_num_seqs, vllm_config.compilation_config.max_cudagraph_capture_size or 0
         )
+        requests = -(-requests // 16) * 16  # so that every row is aligned, for which Triton compiles apart
         # CUDA graphs remember these addresses: budgets in tokens, in pages, and in pages of the first layer.
         self.budgets = torch.zeros(3, requests, dtype=torch.int32, device=device)
         self.page_budgets = torch.zeros(2, requests, dtype=torch.int32, device=device)
         self.dense_lens = torch.zeros(requests, dtype=torch.int32, device=device)
+        self.staged: list[int] = []
+        self.warm_up([impl for impl in impls.values() if isinstance(impl, SparseImpl) and impl.sparse])
+        self.page_counts = cache(self._page_counts)
+
+    def warm_up(self, layers: list[SparseImpl]) -> None:
+        """Compiles all kernels before requests come: none of them is compiled differently for another batch."""
+        lens = self.dense_lens[:1]
+        kernels.plan_step(torch.zeros(2).to(lens), lens.clone(), self.budgets, self.page_budgets, self.dense_lens, 0)
+        variants = {(impl.heads, impl.softmax.soft_cap, impl.softmax.sinks is None): impl for impl in layers}
+        for impl in variants.values():
+            if impl.work is not None:
+                kernels.warm_up(impl.heads, impl.softmax, impl.work)
 
     @classmethod
     def get_cudagraph_support(cls, vllm_config: VllmConfig, kv_cache_spec: Any) -> AttentionCGSupport:
         """At most batches of equal query lengths: the summary update's launch depends on the longest query."""
         support: AttentionCGSupport = super().get_cudagraph_support(vllm_config, kv_cache_spec)  # type: ignore[misc]
         return min(support, AttentionCGSupport.UNIFORM_BATCH, key=lambda s: s.value)
+
+    def build_for_cudagraph_capture(self, common_attn_metadata: CommonAttentionMetadata) -> Any:
+        """A graph has the sparse launches, whatever the lengths it is captured with."""
+        metadata: Any = super().build_for_cudagraph_capture(common_attn_metadata)  # type: ignore[misc]
+        if hasattr(metadata, "sparse"):
+            metadata.sparse = replace(metadata.sparse, any_rows=True)
+        return metadata
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
@@ -62,26 +83,34 @@ class SparseBuilder:
         if not self.any_sparse or common.causal is not True:
             return super().build(common_prefix_len, common, fast_build)  # type: ignore[misc]
         config = self.engine.config
-        device = self.budgets.device
-        budgets = self.budgets[:, :requests]
-        wanted = batch_budgets(self.engine.budgets, config, requests, common.req_idx).tolist()
-        staged = torch.tensor(list(zip(*map(self.page_counts, wanted), strict=True)), dtype=torch.int32)
-        budgets.copy_(staged.pin_memory() if device.type == "cuda" else staged, non_blocking=True)
+        wanted = batch_budgets(self.engine.budgets, config, requests, common.req_idx, common.is_prefilling).tolist()
+        self.stage(wanted)
         seq_lens = common.seq_lens[:requests]
         start = common.query_start_loc[: requests + 1]
-        sparse = (start.diff() == 1) & (budgets[0] > 0) & (seq_lens > budgets[0].clamp(min=config.min_context))
-        dense_lens = self.dense_lens[:requests].copy_(seq_lens).masked_fill_(sparse, 1)
-        torch.mul(budgets[1:], sparse, out=self.page_budgets[:, :requests])
-        metadata = super().build(common_prefix_len, replace(common, seq_lens=dense_lens), fast_build)  # type: ignore[misc]
+        kernels.plan_step(start, seq_lens, self.budgets, self.page_budgets, self.dense_lens, config.min_context)
+        shortened = replace(common, seq_lens=self.dense_lens[:requests])
+        metadata = super().build(common_prefix_len, shortened, fast_build)  # type: ignore[misc]
         steps = [
             kernels.DecodeStep(start, seq_lens, common.block_table_tensor, self.page_budgets[i, :requests])
             for i in (0, 1)
         ]
         dense = self.dense_builder and self.dense_builder.build(common_prefix_len, common, fast_build)
-        metadata.sparse = SparseStep(steps[0], steps[1], common.max_query_len, dense)
+        # No request is longer than max_seq_len, so without a budget below it the launches would find nothing to do.
+        smallest = min(filter(None, wanted), default=0)
+        any_rows = bool(smallest) and common.max_seq_len > max(smallest, config.min_context)
+        metadata.sparse = SparseStep(steps[0], steps[1], common.max_query_len, any_rows, dense)
         return metadata
 
-    def page_counts(self, budget: int) -> tuple[int, int, int]:
+    def stage(self, wanted: list[int]) -> None:
+        """Brings the budgets of a batch to the GPU, where they differ from those of the step before."""
+        if wanted == self.staged:
+            return
+        rows = torch.tensor(list(zip(*map(self.page_counts, wanted), strict=True)), dtype=torch.int32)
+        pinned = rows.pin_memory() if self.budgets.is_cuda else rows
+        self.budgets[:, : len(wanted)].copy_(pinned, non_blocking=True)
+        self.staged = wanted
+
+    def _page_counts(self, budget: int) -> tuple[int, int, int]:
         """A budget in tokens, what it is in pages of most layers, and in pages of the first layer."""
         first, rest = self.engine.layer_budgets(budget)
         page_size = self.engine.config.page_size

@@ -94,7 +94,8 @@ class SparseImpl:
         step = sparse.first_step if self.first else sparse.step
         if self.writes_cache:
             kernels.update_summaries(self.heads, step, cache, tiles, sparse.max_query_len)
-        kernels.decode(self.heads, step, query, cache, tiles, output.view(query.shape), self.softmax, self.work)
+        if sparse.any_rows:
+            kernels.decode(self.heads, step, query, cache, tiles, output.view(query.shape), self.softmax, self.work)
         return output
 
     def fused_output_quant_supported(self, quant_key: Any) -> bool:

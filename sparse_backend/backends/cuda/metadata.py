@@ -19,5 +19,8 @@ class SparseStep:
 
     max_query_len: int
 
+    any_rows: bool
+    """Whether a request may be sparse in this step: if not, decode kernels are not launched."""
+
     dense: Any
     """Stock metadata for layers of the same KV cache group that stay dense; None where there are none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from sparse_backend.constants import BLOCK
 from sparse_backend.kernels.batch import Heads, Softmax
 from sparse_backend.kernels.triton.attention import attend
 from sparse_backend.kernels.triton.layout import (
@@ -18,7 +19,9 @@ from sparse_backend.kernels.triton.layout import (
     tile_bytes,
     tile_bytes_per_token,
 )
-from sparse_backend.kernels.triton.selection import select_pages
+from sparse_backend.kernels.triton.plan import plan_step
+from sparse_backend.kernels.triton.scoring import score_pages
+from sparse_backend.kernels.triton.selection import choose_pages
 from sparse_backend.kernels.triton.summaries import update_summaries
 
 
@@ -32,10 +35,23 @@ def decode(
     softmax: Softmax,
     work: Workspace,
 ) -> None:
-    """Selection and attention of one layer. See `select_pages` and `attend`."""
+    """Selection and attention of one layer. See `score_pages`, `choose_pages` and `attend`."""
     for first, requests in work.waves(step.seq_lens.shape[0]):
-        select_pages(heads, step, query, tiles, softmax, work, first, requests)
+        score_pages(heads, step, query, tiles, softmax, work, first, requests)
+        choose_pages(heads, step, softmax, work, first, requests)
         attend(heads, step, query, cache, tiles, output, softmax, work, first, requests)
+
+
+def warm_up(heads: Heads, softmax: Softmax, work: Workspace) -> None:
+    """Compiles whatever later steps launch, by one in which there is nothing to do."""
+    device = work.counts.device
+    width = 2 * heads.head_size + tile_bytes_per_token(heads) // heads.dtype.itemsize
+    cache, tiles = split_blocks(torch.zeros(1, heads.kv_heads, BLOCK, width, dtype=heads.dtype, device=device), heads)
+    start, one, table = (torch.zeros(shape, dtype=torch.int32, device=device) for shape in ((2,), (1,), (1, 1)))
+    step = DecodeStep(start, one, table, one)
+    query = torch.zeros(1, heads.kv_heads * heads.num_queries_per_kv, heads.head_size, dtype=heads.dtype, device=device)
+    update_summaries(heads, step, cache, tiles, 1)
+    decode(heads, step, query, cache, tiles, torch.zeros_like(query), softmax, work)
 
 
 __all__ = [
@@ -43,10 +59,13 @@ __all__ = [
     "DecodeStep",
     "Workspace",
     "attend",
+    "choose_pages",
     "decode",
-    "select_pages",
+    "plan_step",
+    "score_pages",
     "split_blocks",
     "tile_bytes",
     "tile_bytes_per_token",
     "update_summaries",
+    "warm_up",
 ]

@@ -9,11 +9,20 @@ import triton.language as tl
 from sparse_backend.constants import pages
 from sparse_backend.kernels.batch import Heads, Softmax
 from sparse_backend.kernels.triton.dot import capped, dot
-from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, Workspace, power_of_2, splits
+from sparse_backend.kernels.triton.layout import (
+    MAX_SPLITS,
+    OF_A_STEP,
+    DecodeStep,
+    LowRankOffsets,
+    Workspace,
+    parts,
+    power_of_2,
+)
 from sparse_backend.kernels.triton.nibbles import neighbours
 from sparse_backend.selection.low_rank import means_of_block
 
-TOKENS = 64  # read at a time
+TOKENS = 32  # read at a time
+STAGES = 5  # reads under way: page numbers, and the keys and values of two steps
 MEANS = 32  # mean values that stand in for pages at a time
 
 
@@ -37,8 +46,8 @@ def attend(
     """
     queries, head_size = heads.num_queries_per_kv, heads.head_size
     offsets = LowRankOffsets.of(head_size, heads.page_size)
-    parts = splits(requests, heads.kv_heads)
-    _attend[(requests, heads.kv_heads, parts)](
+    of_pages, of_means = parts(work.programs, requests, heads)
+    _attend[(requests, heads.kv_heads, of_pages + of_means)](
         query,
         cache,
         tiles,
@@ -54,6 +63,7 @@ def attend(
         work.top,
         work.total,
         first,
+        of_pages,
         softmax.scale,
         step.block_table.stride(0),
         *query.stride()[:2],
@@ -78,9 +88,8 @@ def attend(
         VALUE_SCALES=offsets.value_scales // 4,
         RESIDUAL=heads.selector.residual,
         SOFT_CAP=float(softmax.soft_cap),
-        SPLITS=parts,
         num_warps=4,
-        num_stages=2,
+        num_stages=STAGES,
     )
     _combine[(requests, heads.kv_heads * queries)](
         step.query_start,
@@ -91,19 +100,22 @@ def attend(
         output,
         work.top if softmax.sinks is None else softmax.sinks,
         first,
+        of_pages + of_means,
         *output.stride()[:2],
         H=heads.kv_heads,
         G=queries,
         D=head_size,
         D_PADDED=power_of_2(head_size),
-        SPLITS=parts,
-        SPLITS_PADDED=power_of_2(parts),
+        PARTS_PADDED=(2 if heads.selector.residual else 1) * MAX_SPLITS,
         SINKS=softmax.sinks is not None,
-        num_warps=2,
+        num_warps=4,
     )
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["first", "of_pages", "table_stride", "query_token", "query_head"],
+    do_not_specialize_on_alignment=["query", *OF_A_STEP],
+)
 def _attend(
     query,
     cache,
@@ -120,6 +132,7 @@ def _attend(
     part_top,
     part_total,
     first,
+    of_pages,
     scale,
     table_stride,
     query_token,
@@ -150,15 +163,17 @@ def _attend(
     VALUE_SCALES: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SOFT_CAP: tl.constexpr,
-    SPLITS: tl.constexpr,
 ):
-    """One program per (request, KV head, split): softmax, unnormalised, over its share of the pages."""
-    in_wave, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """One program per (request, KV head, part): softmax, unnormalised, over its share of the pages.
+
+    The first `of_pages` parts share the pages that are read, the others the mean values of those that are not.
+    """
+    in_wave, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     request = first + in_wave
     budget, tokens = tl.load(page_budget + request), tl.load(seq_lens + request)
     if budget == 0:
         return
-    d, g, n = tl.arange(0, D_PADDED), tl.arange(0, G_PADDED), tl.arange(0, STEP * P)
+    d, g = tl.arange(0, D_PADDED), tl.arange(0, G_PADDED)
     token = tl.load(query_start + request).to(tl.int64)
     q_at = query + token * query_token + (head * G + g[:, None]) * query_head + d[None, :]
     q = tl.load(q_at, (g[:, None] < G) & (d[None, :] < D), 0.0)
@@ -166,63 +181,69 @@ def _attend(
     top = tl.full([G_PADDED], -1e30, tl.float32)
     total = tl.zeros([G_PADDED], tl.float32)
 
-    count = tl.load(counts + in_wave * counts_request + head)
-    share = tl.cdiv(count, SPLITS)
-    end = tl.minimum(count, (split + 1) * share)
-    selected = table + in_wave * selected_request + head * selected_head
-    for begin in range(split * share, end, STEP):
-        place = begin + n // P
-        page = tl.load(selected + place, place < end, 0)
-        real = (place < end) & (page * P + n % P < tokens)
-        block = tl.load(block_table + request * table_stride + page // PAGES, real, 0).to(tl.int64)
-        slot = (page % PAGES) * P + n % P
-        at = cache + block * cache_block + head * cache_head + slot * cache_token
-        wide = real[:, None] & (d[None, :] < D)
-        keys = tl.load(at[:, None] + d[None, :], wide, 0.0)
-        logits = capped(dot(q, tl.trans(keys)) * scale, SOFT_CAP)
-        logits = tl.where(real[None, :], logits, float("-inf"))
-        higher = tl.maximum(top, tl.max(logits, 1))
-        weight = tl.exp(logits - higher[:, None])
-        shrink = tl.exp(top - higher)
-        values = tl.load(at[:, None] + D + d[None, :], wide, 0.0)
-        acc = acc * shrink[:, None] + dot(weight.to(values.dtype), values)
-        total = total * shrink + tl.sum(weight, 1)
-        top = higher
-
-    if RESIDUAL:
+    if part < of_pages:
+        n = tl.arange(0, STEP * P)
+        count = tl.load(counts + in_wave * counts_request + head)
+        share = tl.cdiv(tl.cdiv(count, of_pages), STEP) * STEP
+        end = tl.minimum(count, (part + 1) * share)
+        last, in_last = count - 1, tokens - (tl.cdiv(tokens, P) - 1) * P  # the last page may be incomplete
+        selected = table + in_wave * selected_request + head * selected_head
+        here = cache + head * cache_head
+        for begin in range(part * share, end, STEP):
+            place = begin + n // P
+            page = tl.load(selected + place, place < end, 0)
+            real = (place < end) & ((place < last) | (n % P < in_last))
+            at = here + (page // PAGES).to(tl.int64) * cache_block + ((page % PAGES) * P + n % P) * cache_token
+            wide = real[:, None] & (d[None, :] < D)
+            keys = tl.load(at[:, None] + d[None, :], wide, 0.0)
+            logits = capped(dot(q, tl.trans(keys)) * scale, SOFT_CAP)
+            logits = tl.where(real[None, :], logits, float("-inf"))
+            higher = tl.maximum(top, tl.max(logits, 1))
+            weight = tl.exp(logits - higher[:, None])
+            shrink = tl.exp(top - higher)
+            values = tl.load(at[:, None] + D + d[None, :], wide, 0.0)
+            acc = acc * shrink[:, None] + dot(weight.to(values.dtype), values)
+            total = total * shrink + tl.sum(weight, 1)
+            top = higher
+    elif RESIDUAL:
         local = tl.maximum(SINK, tl.maximum(tokens - LOCAL_TOKENS, 0) // P)
-        if budget * P < tokens:
-            mass_at = log_mass + in_wave * mass_request + head * mass_head + g[:, None] * mass_query
-            PAGES_OF_MEAN: tl.constexpr = PAGES // MEANS_OF_BLOCK
-            half_d = tl.arange(0, D_PADDED // 2)
-            for begin in range(split * MEANS, tl.cdiv(local, PAGES_OF_MEAN), SPLITS * MEANS):
-                page = begin * PAGES_OF_MEAN + tl.arange(0, MEANS * PAGES_OF_MEAN)
-                real = (page >= SINK) & (page < local)
-                logits = tl.load(mass_at + page[None, :], (g[:, None] < G) & real[None, :], float("-inf"))
-                higher = tl.maximum(top, tl.max(logits, 1))
-                weight = tl.exp(logits - higher[:, None])
-                shrink = tl.exp(top - higher)
-                by_mean = tl.sum(tl.reshape(weight, [G_PADDED, MEANS, PAGES_OF_MEAN]), 2)
-                mean = begin + tl.arange(0, MEANS)
-                known = mean * PAGES_OF_MEAN < local
-                block = tl.load(block_table + request * table_stride + mean // MEANS_OF_BLOCK, known, 0).to(tl.int64)
-                slot = mean % MEANS_OF_BLOCK
-                tile = block * tile_block + head * tile_head
-                at = tiles + (tile + MEAN_VALUES + slot * (D // 2))[:, None] + half_d[None, :]
-                codes = neighbours(tl.load(at, known[:, None] & (half_d[None, :] < D // 2), 0))
-                value_scale = tl.load(tiles32 + tile // 4 + VALUE_SCALES + slot, known, 0.0)
-                values = (codes * value_scale[:, None]).to(q.dtype)
-                acc = acc * shrink[:, None] + dot(by_mean.to(q.dtype), values)
-                total = total * shrink + tl.sum(weight, 1)
-                top = higher
+        PAGES_OF_MEAN: tl.constexpr = PAGES // MEANS_OF_BLOCK
+        # Where all pages are read, none is left to estimate.
+        means = tl.where(budget * P < tokens, tl.cdiv(local, PAGES_OF_MEAN), 0)
+        mass_at = log_mass + in_wave * mass_request + head * mass_head + g[:, None] * mass_query
+        half_d = tl.arange(0, D_PADDED // 2)
+        stride = (tl.num_programs(2) - of_pages) * MEANS
+        for begin in range((part - of_pages) * MEANS, means, stride):
+            page = begin * PAGES_OF_MEAN + tl.arange(0, MEANS * PAGES_OF_MEAN)
+            real = (page >= SINK) & (page < local)
+            logits = tl.load(mass_at + page[None, :], (g[:, None] < G) & real[None, :], float("-inf"))
+            higher = tl.maximum(top, tl.max(logits, 1))
+            weight = tl.exp(logits - higher[:, None])
+            shrink = tl.exp(top - higher)
+            by_mean = tl.sum(tl.reshape(weight, [G_PADDED, MEANS, PAGES_OF_MEAN]), 2)
+            mean = begin + tl.arange(0, MEANS)
+            known = mean * PAGES_OF_MEAN < local
+            block = tl.load(block_table + request * table_stride + mean // MEANS_OF_BLOCK, known, 0).to(tl.int64)
+            slot = mean % MEANS_OF_BLOCK
+            tile = block * tile_block + head * tile_head
+            at = tiles + (tile + MEAN_VALUES + slot * (D // 2))[:, None] + half_d[None, :]
+            codes = neighbours(tl.load(at, known[:, None] & (half_d[None, :] < D // 2), 0))
+            value_scale = tl.load(tiles32 + tile // 4 + VALUE_SCALES + slot, known, 0.0)
+            values = (codes * value_scale[:, None]).to(q.dtype)
+            acc = acc * shrink[:, None] + dot(by_mean.to(q.dtype), values)
+            total = total * shrink + tl.sum(weight, 1)
+            top = higher
 
-    part = (in_wave * tl.num_programs(1) + head) * SPLITS + split
-    tl.store(part_output + (part * G + g[:, None]) * D + d[None, :], acc, (g[:, None] < G) & (d[None, :] < D))
-    tl.store(part_top + part * G + g, top, g < G)
-    tl.store(part_total + part * G + g, total, g < G)
+    out = (in_wave * tl.num_programs(1) + head) * tl.num_programs(2) + part
+    tl.store(part_output + (out * G + g[:, None]) * D + d[None, :], acc, (g[:, None] < G) & (d[None, :] < D))
+    tl.store(part_top + out * G + g, top, g < G)
+    tl.store(part_total + out * G + g, total, g < G)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["first", "parts", "output_token", "output_head"],
+    do_not_specialize_on_alignment=["output", "sink_logits", "query_start", "page_budget"],
+)
 def _combine(
     query_start,
     page_budget,
@@ -232,14 +253,14 @@ def _combine(
     output,
     sink_logits,
     first,
+    parts,
     output_token,
     output_head,
     H: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
     D_PADDED: tl.constexpr,
-    SPLITS: tl.constexpr,
-    SPLITS_PADDED: tl.constexpr,
+    PARTS_PADDED: tl.constexpr,
     SINKS: tl.constexpr,
 ):
     """One program per (request, query head)."""
@@ -248,21 +269,21 @@ def _combine(
     if tl.load(page_budget + request) == 0:
         return
     head, g = query_head // G, query_head % G
-    d, split = tl.arange(0, D_PADDED), tl.arange(0, SPLITS_PADDED)
-    real = split < SPLITS
-    part = ((in_wave * H + head) * SPLITS + split) * G + g
-    top = tl.load(part_top + part, real, -1e30)
+    d, part = tl.arange(0, D_PADDED), tl.arange(0, PARTS_PADDED)
+    real = part < parts
+    at = ((in_wave * H + head) * parts + part) * G + g
+    top = tl.load(part_top + at, real, -1e30)
     highest = tl.max(top)
     if SINKS:
         sink = tl.load(sink_logits + query_head)
         highest = tl.maximum(highest, sink)
     weight = tl.exp(top - highest)
-    total = tl.sum(weight * tl.load(part_total + part, real, 0.0))
+    total = tl.sum(weight * tl.load(part_total + at, real, 0.0))
     if SINKS:
         total += tl.exp(sink - highest)
     wide = real[:, None] & (d[None, :] < D)
-    acc = tl.load(part_output + part[:, None] * D + d[None, :], wide, 0.0)
+    acc = tl.load(part_output + at[:, None] * D + d[None, :], wide, 0.0)
     result = tl.sum(acc * weight[:, None], 0) / total
     token = tl.load(query_start + request).to(tl.int64)
-    at = output + token * output_token + query_head * output_head + d
-    tl.store(at, result.to(output.dtype.element_ty), d < D)
+    to = output + token * output_token + query_head * output_head + d
+    tl.store(to, result.to(output.dtype.element_ty), d < D)

@@ -19,12 +19,24 @@ from sparse_backend.selection.low_rank import means_of_block
 
 SELECTORS = ("low_rank", "block_mean", "quest")  # those that the Triton kernels know
 MAX_WAVE = 64  # requests whose scratch memory exists at a time; larger batches go in waves
-PROGRAMS = 256  # enough of them to fill a GPU: small batches split each request's pages until there are as many
+PROGRAMS_PER_SM = 2  # small batches split each request's pages until there are as many
+MAX_SPLITS = 16  # of a request's pages, and again of its means
+SMS = 132  # of an H100, where there is no GPU to ask
+
+
+# Triton compiles anew for pointers and numbers that are multiples of 16, or not: of these, which differ from step to
+# step and are read in small pieces, it shall not look.
+OF_A_STEP = ("query_start", "seq_lens", "block_table", "page_budget")
 
 
 def power_of_2(n: int) -> int:
     """The smallest power of 2 that is at least n."""
     return 1 << max(0, n - 1).bit_length()
+
+
+def power_of_2_below(n: int) -> int:
+    """The largest power of 2 that is at most n, at least 1."""
+    return 1 << max(0, n.bit_length() - 1)
 
 
 class LowRankOffsets(NamedTuple):
@@ -115,9 +127,18 @@ class DecodeStep:
     """[batch] pages that each KV head reads; 0: the request is dense in this step"""
 
 
-def splits(requests: int, kv_heads: int) -> int:
-    """Programs that share the pages of one (request, KV head)."""
-    return max(1, min(32, PROGRAMS // (requests * kv_heads)))
+def multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else SMS
+
+
+def parts(programs: int, requests: int, heads: Heads) -> tuple[int, int]:
+    """Programs that share the pages of one (request, KV head), and those that share its mean values, if any.
+
+    Powers of 2. A long context has more means than a budget has pages: four times the programs.
+    """
+    share = programs // (requests * heads.kv_heads)
+    of_means = min(MAX_SPLITS, power_of_2_below(4 * share)) if heads.selector.residual else 0
+    return min(MAX_SPLITS, power_of_2_below(share)), of_means
 
 
 @dataclass(frozen=True)
@@ -128,19 +149,23 @@ class Workspace:
     """float32 [wave, kv_heads, num_queries_per_kv, pages] estimated, if complete; -inf for those chosen"""
 
     table: torch.Tensor
-    """int32 [wave, kv_heads, pages to read] logical pages, ascending"""
+    """int32 [wave, kv_heads, pages to read] pages as they lie in the cache, block × pages of a block + page, in the
+    order of the request"""
 
     counts: torch.Tensor
     """int32 [wave, kv_heads] how many of them"""
 
     output: torch.Tensor
-    """float32 [wave × kv_heads × splits, num_queries_per_kv, head_size] unnormalised"""
+    """float32 [wave × kv_heads × parts, num_queries_per_kv, head_size] unnormalised"""
 
     top: torch.Tensor
-    """float32 [wave × kv_heads × splits, num_queries_per_kv] the largest logit"""
+    """float32 [wave × kv_heads × parts, num_queries_per_kv] the largest logit"""
 
     total: torch.Tensor
-    """float32 [wave × kv_heads × splits, num_queries_per_kv] the sum of exponentials"""
+    """float32 [wave × kv_heads × parts, num_queries_per_kv] the sum of exponentials"""
+
+    programs: int
+    """That fill the GPU."""
 
     @classmethod
     def allocate(cls, heads: Heads, requests: int, max_tokens: int, max_budget: int, device: torch.device) -> Workspace:
@@ -148,7 +173,8 @@ class Workspace:
         wave, all_pages = min(requests, MAX_WAVE), pages(max_tokens, heads.page_size)
         always = pages(heads.sink_tokens, heads.page_size) + pages(heads.local_tokens, heads.page_size) + 1
         read = min(all_pages, max(always, pages(max_budget, heads.page_size)))
-        slots = max(n * heads.kv_heads * splits(n, heads.kv_heads) for n in range(1, wave + 1))
+        programs = PROGRAMS_PER_SM * multiprocessors(device)
+        slots = max(n * heads.kv_heads * sum(parts(programs, n, heads)) for n in range(1, wave + 1))
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
@@ -160,6 +186,7 @@ class Workspace:
             output=empty(slots, heads.num_queries_per_kv, heads.head_size),
             top=empty(slots, heads.num_queries_per_kv),
             total=empty(slots, heads.num_queries_per_kv),
+            programs=programs,
         )
 
     def waves(self, requests: int) -> list[tuple[int, int]]:

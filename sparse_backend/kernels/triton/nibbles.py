@@ -4,6 +4,32 @@ import triton
 import triton.language as tl
 
 
+@triton.constexpr_function
+def BIAS(dtype):
+    """What `codes_for_dot` adds to every code, the 8 of storage included."""
+    return {"bf16": 136.0, "fp16": 1032.0}.get(dtype.name, 8.0)
+
+
+@triton.jit
+def codes_for_dot(packed, SHIFT: tl.constexpr, dtype: tl.constexpr):
+    """The codes at bit SHIFT of bytes, plus `BIAS`, as numbers of a 16-bit type by setting bits alone: a float of this
+    exponent counts in ones in its last bits."""
+    code = (packed >> SHIFT) & 15
+    if dtype == tl.bfloat16:
+        return (code.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True)
+    elif dtype == tl.float16:
+        return (code.to(tl.int16) | 0x6400).to(tl.float16, bitcast=True)
+    else:
+        return code.to(dtype)
+
+
+@triton.jit
+def nibble(word, SHIFT: tl.constexpr):
+    """The code at bit SHIFT of 32-bit words plus 16, stored 8 included: 24 more than it means, as float32."""
+    bits = word >> (SHIFT - 19) if SHIFT > 19 else word << (19 - SHIFT)
+    return ((bits & 0x780000) | 0x41800000).to(tl.float32, bitcast=True)
+
+
 @triton.jit
 def low_half(pair):
     """The code in the low half of a byte, float32."""

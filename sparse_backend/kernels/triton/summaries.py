@@ -59,7 +59,9 @@ def update_summaries(
     )
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["query_start", "seq_lens", "block_table"]
+)
 def _update(
     cache,
     tiles,
