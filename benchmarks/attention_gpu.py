@@ -1,135 +1,54 @@
-"""Sparse decode attention on a GPU: correctness against float64, then bandwidth, then speed against dense attention.
+"""Sparse decode attention on a GPU: right against float64, then its time, kernel by kernel and as whole steps.
 
-    python -m benchmarks.attention_gpu [--contexts 8192 32768 131072] [--batch 4] [--json FILE]
+    benchmarks/gpu_session.sh [--json FILE] [--minutes 8] [--only SECTION ...]
 
-Needs torch and Triton, not vLLM. One layer's whole decode step (summary update, page selection, attention), recorded
-as a CUDA graph and replayed over several layers' caches, so that nothing is found in the L2 cache. Dense attention
-is the faster of torch's SDPA on contiguous keys and values and of our own paged kernel reading every page.
+Needs torch and Triton, not vLLM. Every row is written to the JSON file when it is measured; a second run goes on where
+the first one ended. Steps are recorded as CUDA graphs and replayed over more layers' caches than the L2 cache holds.
+One page in sixteen is completed in each step, and the kernels know nothing of the context: the launch, the block tables
+and the workspace are those of `max_model_len`.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
+import re
+import shutil
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparse_backend.config import SparseAttentionConfig
-from sparse_backend.constants import BLOCK, pages
-from sparse_backend.kernels.batch import Heads, Softmax
-from sparse_backend.kernels.triton import (
-    DecodeStep,
-    Workspace,
-    attend,
-    decode,
-    split_blocks,
-    tile_bytes_per_token,
-    update_summaries,
-)
-from sparse_backend.kernels.triton.layout import tile_bytes
-from sparse_backend.selection import get_selector
-from sparse_backend.selection.low_rank import means_of_block, quantise
+from benchmarks.gpu_layers import SHAPES, Layers, read_only_stream
+from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.triton import attention, layout, scoring
+from sparse_backend.selection import LowRank
 
-# Query heads, KV heads, head size.
-MODELS = {"Qwen3-0.6B": (16, 8, 128), "Qwen3-8B": (32, 8, 128), "Qwen3-32B": (64, 8, 128)}
-CACHE_BYTES = 2**30  # of keys and values that one measurement goes over at least
-WORST_ERROR = 0.02  # relative, of a bfloat16 output against float64
 NO_GPU = "No GPU here: this benchmark needs one that torch and Triton can use. Nothing was measured."
-
-
-class Layer:
-    """One layer's KV cache, filled and summarised, of `batch` requests of `context` tokens."""
-
-    def __init__(self, heads: Heads, batch: int, context: int, device: torch.device) -> None:
-        self.heads, self.scale = heads, heads.head_size**-0.5
-        width = pages(context, BLOCK)
-        share = tile_bytes_per_token(heads) // heads.dtype.itemsize
-        kv_cache = torch.empty(
-            batch * width, heads.kv_heads, BLOCK, 2 * heads.head_size + share, dtype=heads.dtype, device=device
-        )
-        self.cache, self.tiles = split_blocks(kv_cache, heads)
-        for block in self.cache.split(256):
-            # Keys that differ between pages more than within one, as real ones do.
-            shape = (*block.shape[:2], heads.pages_of_tile, 1, block.shape[3])
-            page = torch.randn(shape, device=device).expand(-1, -1, -1, heads.page_size, -1).flatten(2, 3)
-            block.copy_(page + torch.randn(block.shape, device=device))
-        query_heads = heads.kv_heads * heads.num_queries_per_kv
-        self.query = torch.randn(batch, query_heads, heads.head_size, device=device).to(heads.dtype)
-        self.output = torch.zeros_like(self.query)
-        self.steps: dict[int, DecodeStep] = {}
-
-        def int32(values: Any) -> torch.Tensor:
-            return torch.as_tensor(values, dtype=torch.int32, device=device)
-
-        table = torch.randperm(batch * width, device=device).view(batch, width)
-        self.step = DecodeStep(
-            int32(range(batch + 1)),
-            int32([context] * batch),
-            table.int(),
-            int32([pages(context, heads.page_size)] * batch),
-        )
-        prefill = replace(self.step, query_start=self.step.query_start * context)
-        update_summaries(heads, prefill, self.cache, self.tiles, context)
-
-    def sparse(self, budget: int, work: Workspace) -> None:
-        """A decode step under a budget of `budget` tokens, as an engine runs it."""
-        step = self.step_of(budget)
-        update_summaries(self.heads, step, self.cache, self.tiles, 1)
-        decode(self.heads, step, self.query, self.cache, self.tiles, self.output, Softmax(self.scale), work)
-
-    def step_of(self, budget: int) -> DecodeStep:
-        """Made once, since a CUDA graph remembers its tensors."""
-        if budget not in self.steps:
-            read = torch.full_like(self.step.page_budget, budget // self.heads.page_size)
-            self.steps[budget] = replace(self.step, page_budget=read)
-        return self.steps[budget]
-
-    def dense(self, work: Workspace) -> None:
-        """Attention over all pages, which `work.table` lists, with the same kernel."""
-        requests = len(self.query)
-        attend(
-            self.heads,
-            self.step,
-            self.query,
-            self.cache,
-            self.tiles,
-            self.output,
-            Softmax(self.scale),
-            work,
-            0,
-            requests,
-        )
-
-    def tokens(self, row: int) -> torch.Tensor:
-        """Keys and values of a request in order, [kv_heads, tokens, 2 × head_size]."""
-        return self.cache[self.step.block_table[row].long()].transpose(0, 1).flatten(1, 2)
-
-    def error(self, work: Workspace, budget: int, row: int) -> float:
-        """Relative error of a request's output against float64, over the pages that were read and the estimated
-        masses of the others."""
-        heads = self.heads
-        keys, values = self.tokens(row).double().split(heads.head_size, -1)
-        query = self.query[row].double().view(heads.kv_heads, heads.num_queries_per_kv, -1)
-        logits = query @ keys.mT * self.scale
-        if budget < keys.shape[1]:
-            read = torch.zeros(heads.kv_heads, keys.shape[1] // heads.page_size, dtype=torch.bool, device=keys.device)
-            for head in range(heads.kv_heads):
-                read[head, work.table[row, head, : work.counts[row, head]].long()] = True
-            by_token = read.repeat_interleave(heads.page_size, 1)[:, None]
-            mass = work.log_mass[row, ..., : read.shape[1]].double().masked_fill(read[:, None], -torch.inf)
-            means = means_of_block(heads.page_size)
-            codes, scale = quantise(values.unflatten(1, (-1, BLOCK // means)).mean(2), 7)
-            mean_values = (codes * scale).repeat_interleave(heads.pages_of_tile // means, 1)
-            logits = torch.cat([logits.masked_fill(~by_token, -torch.inf), mass], -1)
-            values = torch.cat([values, mean_values], 1)
-        expected = (torch.softmax(logits, -1) @ values).flatten(0, 1)
-        return ((self.output[row].double() - expected).norm() / expected.norm()).item()
+WORST_ERROR = 0.02  # relative, of a bfloat16 output against float64
+BATCHES, CONTEXTS, BUDGETS = (1, 4, 32), (8192, 32768, 131072), (1024, 2048)
+CACHE_BYTES = 2**30  # of keys and values that one measurement goes over at least
+MOST_BYTES = 40 * 2**30  # that fit beside their copies on an 80 GB card
+GRAPH_CONTEXT = 2048
+STEP_LAYERS = 36  # of Qwen3-8B
+TUNABLES: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "STAGES": (attention, (3, 5, 7)),
+    "TOKENS": (attention, (32, 64)),
+    "MEANS": (attention, (32, 64)),
+    "PROGRAMS_PER_SM": (layout, (1, 2, 4)),
+    "CHUNK": (scoring, (64, 128)),
+    "SCORE_PROGRAMS": (scoring, (2, 4, 8)),
+}
+Row = dict[str, Any]
 
 
 def seconds(work: Callable[[], object], rounds: int = 20) -> float:
@@ -150,133 +69,231 @@ def seconds(work: Callable[[], object], rounds: int = 20) -> float:
     return statistics.median(times)
 
 
-def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a second that a plain copy reads and writes."""
-    source = torch.empty(CACHE_BYTES, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * CACHE_BYTES / seconds(lambda: target.copy_(source))
+def heads_of(model: str) -> Heads:
+    query_heads, kv_heads, head_size = SHAPES[model]
+    return Heads(kv_heads, query_heads // kv_heads, head_size, 16, torch.bfloat16, LowRank(), 16, 64)
 
 
-def bytes_read(heads: Heads, batch: int, context: int, budget: int) -> int:
-    """Keys, values and summaries that a sparse step of one layer reads; of a dense one where they cover the context."""
-    kept = 2 * heads.head_size * heads.dtype.itemsize * min(budget, context)
-    summaries = tile_bytes(heads) * pages(context, BLOCK) if budget < context else 0
-    return batch * heads.kv_heads * (kept + summaries)
+def layers_of(model: str, batch: int, context: int, max_model_len: int, device: torch.device) -> Layers:
+    """Enough layers that nothing is found in the L2 cache, and no more than fit."""
+    heads = heads_of(model)
+    size = batch * context * heads.kv_heads * 2 * heads.head_size * heads.dtype.itemsize
+    count = min(STEP_LAYERS, max(1, -(-CACHE_BYTES // size)), max(1, MOST_BYTES // size))
+    return Layers(heads, count, batch, context, max_model_len, device)
 
 
-def measure(model: str, context: int, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """One row of the table."""
-    query_heads, kv_heads, head_size = MODELS[model]
-    config = SparseAttentionConfig(selector=args.selector)
-    heads = Heads(
-        kv_heads,
-        query_heads // kv_heads,
-        head_size,
-        args.page_size,
-        torch.bfloat16,
-        get_selector(args.selector),
-        config.sink_tokens,
-        config.local_tokens,
-    )
-    budget = context // args.share
-    layer_bytes = bytes_read(heads, args.batch, context, context)
-    layers = [Layer(heads, args.batch, context, device) for _ in range(max(1, -(-CACHE_BYTES // layer_bytes)))]
-    work = Workspace.allocate(heads, args.batch, context, context, device)
+def machine(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
+    def measured() -> Row:
+        bytes_read, work = read_only_stream(CACHE_BYTES, device)
+        return {
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
+            "multiprocessors": layout.multiprocessors(device),
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+            "stream_bytes_per_second": bytes_read / seconds(work),
+        }
 
-    layers[0].sparse(budget, work)
-    errors = {"sparse": layers[0].error(work, budget, 0)}
-    # Every page, in order, for the dense kernel.
-    everything = torch.arange(pages(context, heads.page_size), dtype=torch.int32, device=device)
-    full = Workspace.allocate(heads, args.batch, context, context, device)
-    full.table[:] = everything
-    full.counts.fill_(len(everything))
-    layers[0].dense(full)
-    errors["dense"] = layers[0].error(full, context, 0)
+    yield "machine", measured
 
-    contiguous = [
-        torch.stack([layer.tokens(row) for row in range(args.batch)]).split(head_size, -1) for layer in layers
-    ]
-    both = [(key.contiguous(), value.contiguous()) for key, value in contiguous]
-    del contiguous
 
-    def sparse() -> None:
-        for layer in layers:
-            layer.sparse(budget, work)
+def tests(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """The project's own tests of the kernels, on the device."""
 
-    def dense_paged() -> None:
-        for layer in layers:
-            layer.dense(full)
+    def run() -> Row:
+        files = ["tests/sparse_backend/test_triton_kernels.py", "tests/sparse_backend/test_plan.py"]
+        command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *files]
+        if find_spec("xdist"):
+            command += ["-n", "8"]  # most of it is compiling
+        environment = {**os.environ, "SPARSE_BACKEND_TEST_DEVICE": device.type}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        return {"passed": done.returncode == 0, "output": done.stdout[-2000:]}
 
-    def sdpa() -> None:
-        for layer, (key, value) in zip(layers, both, strict=True):
-            query = layer.query[:, :, None]
-            torch.nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    yield "tests", run
 
-    times = {
-        "sparse": seconds(sparse) / len(layers),
-        "dense_paged": seconds(dense_paged) / len(layers),
-        "dense_sdpa": seconds(sdpa) / len(layers),
-    }
-    dense = min(times["dense_paged"], times["dense_sdpa"])
-    read = bytes_read(heads, args.batch, context, budget)
-    return {
-        "model": model,
-        "context": context,
-        "budget": budget,
-        "batch": args.batch,
-        "error": errors,
-        "seconds": times,
-        "speedup": dense / times["sparse"],
-        "bytes_of_dense": read / layer_bytes,
-        "bytes_per_second": {
-            "sparse": read / times["sparse"],
-            "dense_paged": layer_bytes / times["dense_paged"],
-            "dense_sdpa": layer_bytes / times["dense_sdpa"],
-        },
-    }
+
+def graphs(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """A graph that was recorded once gives what launches give, after lengths, tables and budgets changed."""
+
+    def compared(model: str) -> Row:
+        longest = GRAPH_CONTEXT
+        layers = layers_of(model, 4, longest, 4 * longest, device)
+        layers.steps = [layers.step_of(longest // 4)]
+        step = layers.steps[0]
+        layers.sparse_layer(0)
+        replay: Callable[[], object] = partial(layers.sparse_layer, 0)
+        if device.type == "cuda":
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                layers.sparse_layer(0)
+            replay = graph.replay
+        errors = []
+        for lens, budgets in (
+            ([longest, longest - 5, longest // 3, 1], [12, 16, 0, 8]),
+            ([longest // 2, longest - 1, longest - 3, longest], [12, 0, 16, 16]),
+        ):
+            step.seq_lens.copy_(torch.tensor(lens))
+            step.page_budget.copy_(torch.tensor(budgets))
+            step.block_table.copy_(step.block_table[torch.randperm(len(lens), device=device)])
+            layers.output.fill_(float("nan"))  # what is left alone must be what is dense
+            replay()
+            for row, budget in enumerate(budgets):
+                written = not layers.output[row].isnan().any()
+                if written != (budget > 0):
+                    errors.append(1.0)
+                elif budget:
+                    errors.append(layers.error(step, row))
+        return {"errors": errors, "worst": max(errors)}
+
+    for model in SHAPES:
+        yield f"graphs/{model}", partial(compared, model)
+
+
+def kernels(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """Each kernel's time and bandwidth, for Qwen3-8B's heads, and dense attention's on the same caches."""
+    model = "Qwen3-8B"
+
+    def measured(batch: int, context: int, max_model_len: int) -> Row:
+        layers = layers_of(model, batch, context, max_model_len, device)
+        dense = {name: seconds(work) / layers.launches for name, work in layers.dense_ways()}
+        row: Row = {"dense_seconds": dense, "dense_bytes": layers.dense_bytes, "budgets": {}}
+        for budget in BUDGETS:
+            layers.plan(budget)
+            layers.sparse()
+            times = {name: seconds(work) / layers.launches for name, work in layers.kernels()}
+            whole = seconds(layers.sparse) / layers.launches
+            layers.sparse_layer(0)
+            row["budgets"][budget] = {
+                "error": layers.error(layers.steps[0], 0),
+                "seconds": times,
+                "bytes_per_second": {name: layers.bytes_of(name, budget) / t for name, t in times.items()},
+                "layer_seconds": whole,
+                "dense_over_sparse": min(dense.values()) / whole,
+            }
+        return row
+
+    for batch in BATCHES:
+        for context in CONTEXTS:
+            for longest in sorted({context, max(CONTEXTS)}):
+                name = f"kernels/{model} x{batch}, {context} of {longest}"
+                yield name, partial(measured, batch, context, longest)
+
+
+def step(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """Attention of a whole step of 36 layers as one graph."""
+
+    def measured(batch: int, context: int) -> Row:
+        layers = layers_of("Qwen3-8B", batch, context, max(CONTEXTS), device)
+        layers.launches = STEP_LAYERS
+        dense = {name: seconds(work) for name, work in layers.dense_ways()}
+        layers.plan(BUDGETS[0])
+        sparse = seconds(layers.sparse)
+        return {"dense_seconds": dense, "sparse_seconds": sparse, "dense_over_sparse": min(dense.values()) / sparse}
+
+    for batch in BATCHES:
+        yield f"step/x{batch}, 32768", partial(measured, batch, CONTEXTS[1])
+
+
+def sweep(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """One tunable at a time, at the ends of what is served."""
+
+    def measured(name: str, value: int, batch: int) -> Row:
+        module, _ = TUNABLES[name]
+        before = getattr(module, name)
+        setattr(module, name, value)
+        try:
+            layers = layers_of("Qwen3-8B", batch, CONTEXTS[1], CONTEXTS[1], device)
+            layers.plan(BUDGETS[0])
+            return {"default": value == before, "layer_seconds": seconds(layers.sparse, 10) / layers.launches}
+        finally:
+            setattr(module, name, before)
+
+    for name, (_, values) in TUNABLES.items():
+        for value in values:
+            for batch in (BATCHES[0], BATCHES[-1]):
+                yield f"sweep/{name}={value} x{batch}", partial(measured, name, value, batch)
+
+
+def profile(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """Hardware counters of each kernel, where Nsight Compute is there and may read them."""
+
+    def measured() -> Row:
+        tool = shutil.which("ncu")
+        if tool is None:
+            return {"absent": "ncu is not installed"}
+        counters = ["dram__throughput.avg.pct_of_peak_sustained_elapsed"]
+        counters += ["sm__warps_active.avg.pct_of_peak_sustained_active"]
+        command = [tool, "--csv", "--clock-control", "none", "--metrics", ",".join(counters)]
+        command += ["-k", "regex:_update|_score|_select|_attend|_combine"]
+        command += [sys.executable, "-m", "benchmarks.attention_gpu", "--once"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        lines = [line for line in done.stdout.splitlines() if line.startswith('"')]
+        found: Row = {}
+        for line in csv.DictReader(lines):
+            found.setdefault(line["Kernel Name"], {})[line["Metric Name"]] = line["Metric Value"]
+        return found or {"absent": done.stderr[-500:]}
+
+    yield "profile", measured
+
+
+SECTIONS: dict[str, Callable[[torch.device], Iterator[tuple[str, Callable[[], Row]]]]] = {
+    section.__name__: section for section in (machine, tests, graphs, kernels, step, profile, sweep)
+}
+
+
+def session(path: Path, chosen: list[str], minutes: float, device: torch.device) -> dict[str, Row]:
+    """Measures what `path` does not have yet, until the time is up; each row is kept as soon as it is there."""
+    rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
+    end = time.monotonic() + 60 * minutes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name, measure in (row for section in chosen for row in SECTIONS[section](device)):
+        if name in rows:
+            continue
+        if time.monotonic() > end:
+            print(f"The time is up before {name}: run it again to go on.", file=sys.stderr)
+            break
+        try:
+            rows[name] = measure()
+        except torch.cuda.OutOfMemoryError as error:
+            rows[name] = {"skipped": str(error).splitlines()[0]}
+        print(re.sub(r"(\d\.\d{4})\d*", r"\1", f"{name}: {json.dumps(rows[name])}")[:400], flush=True)
+        fresh = path.with_suffix(".part")
+        fresh.write_text(json.dumps(rows, indent=1) + "\n")
+        fresh.replace(path)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return rows
+
+
+def wrong(rows: dict[str, Row]) -> list[str]:
+    """Names of rows whose outputs are not those of float64, or whose tests failed."""
+    errors = {name: [row["worst"]] for name, row in rows.items() if "worst" in row}
+    errors |= {name: [b["error"] for b in row["budgets"].values()] for name, row in rows.items() if "budgets" in row}
+    bad = [name for name, found in errors.items() if not max(found) <= WORST_ERROR]
+    return bad + [name for name, row in rows.items() if row.get("passed") is False]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[8192, 32768, 131072], help="multiples of 128")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--share", type=int, default=16, help="context / budget")
-    parser.add_argument("--selector", default="low_rank")
-    parser.add_argument("--page-size", type=int, default=16)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--json", type=Path, default=Path("results/attention_gpu.json"))
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--once", action="store_true", help="one step of one layer and no timing, for a profiler")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         print(NO_GPU, file=sys.stderr)
         return 2
     device = torch.device("cuda")
     torch.manual_seed(0)
-    copy = copy_bandwidth(device)
-    name = torch.cuda.get_device_name(device)
-    print(f"{name}, torch {torch.__version__}; a copy reaches {copy / 1e9:.0f} GB/s\n")
-    print(
-        f"{'heads of':12}{'context':>9}{'budget':>8}{'error':>9}{'sparse µs':>11}{'paged µs':>10}{'SDPA µs':>9}"
-        f"{'dense/sparse':>14}{'bytes':>8}{'of copy':>9}"
-    )
-    rows = []
-    for model in args.models:
-        for context in args.contexts:
-            row = measure(model, context, args, device)
-            rows.append(row)
-            micro = {key: value * 1e6 for key, value in row["seconds"].items()}
-            print(
-                f"{model:12}{context:9}{row['budget']:8}{row['error']['sparse']:9.4f}{micro['sparse']:11.1f}"
-                f"{micro['dense_paged']:10.1f}{micro['dense_sdpa']:9.1f}{row['speedup']:14.2f}"
-                f"{row['bytes_of_dense']:8.1%}{row['bytes_per_second']['sparse'] / copy:9.0%}",
-                flush=True,
-            )
-            torch.cuda.empty_cache()
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps({"device": name, "copy_bytes_per_second": copy, "rows": rows}, indent=2) + "\n")
-    wrong = [row for row in rows if max(row["error"].values()) > WORST_ERROR]
-    if wrong:
-        print(f"\n{len(wrong)} rows are wrong: their error against float64 exceeds {WORST_ERROR}.", file=sys.stderr)
-    return 1 if wrong else 0
+    if args.once:
+        layers = layers_of("Qwen3-8B", BATCHES[-1], CONTEXTS[1], CONTEXTS[1], device)
+        layers.plan(BUDGETS[0])
+        layers.sparse_layer(0)
+        torch.cuda.synchronize()
+        return 0
+    bad = wrong(session(args.json, args.only, args.minutes, device))
+    if bad:
+        print(f"Wrong, against float64 or in the tests: {', '.join(bad)}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

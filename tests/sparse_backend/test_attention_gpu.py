@@ -1,16 +1,26 @@
-"""The GPU benchmark, which no machine here can run for its numbers: its arithmetic, on a small shape on the CPU."""
+"""The GPU benchmark, which no machine here can run for its numbers: all it does, on small shapes on the CPU."""
 
+import json
+import os
+import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
-from benchmarks import attention_gpu
-from sparse_backend.kernels.triton import layout
+# It has a kernel of its own, which shall run in the interpreter as the others do.
+with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("TRITON_INTERPRET", "1")
+    from benchmarks import attention_gpu, gpu_layers
+
+from sparse_backend.kernels.triton import layout, scoring
+from sparse_backend.kernels.triton.layout import LowRankOffsets
+
+CPU = torch.device("cpu")
 
 
 def test_without_a_gpu_it_says_so_and_measures_nothing(
@@ -22,22 +32,92 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(
     assert "No GPU here" in capsys.readouterr().err
 
 
-def once(work: Callable[[], object]) -> float:
+def test_it_needs_torch_and_triton_alone() -> None:
+    """As on a machine that lends its GPU for a quarter of an hour: neither vLLM nor the project is installed there."""
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        assert name.split('.')[0] not in ('vllm', 'kinetics_serve', 'transformers'), name\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import importlib.metadata, torch, triton\n"
+        "importlib.metadata.entry_points = None\n"
+        "import benchmarks.attention_gpu, tests.sparse_backend.gpu_caches\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
+
+
+def once(work: Callable[[], object], rounds: int = 1) -> float:
     work()
     return 1.0
 
 
-def test_its_outputs_agree_with_float64_and_it_counts_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(layout, "PROGRAMS", 4)
-    monkeypatch.setattr(attention_gpu, "MODELS", {"tiny": (4, 2, 32)})
-    monkeypatch.setattr(attention_gpu, "CACHE_BYTES", 1)
+    monkeypatch.setattr(layout, "SMS", 2)
+    for module in (attention_gpu, gpu_layers):
+        monkeypatch.setattr(module, "SHAPES", {"Qwen3-8B": (4, 2, 32)})
+    monkeypatch.setattr(gpu_layers, "PHASES", 2)
+    monkeypatch.setattr(gpu_layers, "STREAM", 64)
+    settings: dict[str, object] = {
+        "BATCHES": (2,),
+        "CONTEXTS": (256, 384),
+        "BUDGETS": (160,),
+        "CACHE_BYTES": 2**12,
+        "STEP_LAYERS": 2,
+    }
+    settings["GRAPH_CONTEXT"] = 384
+    for name, value in settings.items():
+        monkeypatch.setattr(attention_gpu, name, value)
+    monkeypatch.setattr(attention_gpu, "TUNABLES", {"CHUNK": (scoring, (64,))})
     monkeypatch.setattr(attention_gpu, "seconds", once)
-    arguments = Namespace(selector="low_rank", page_size=16, batch=1, share=2)
-    row = attention_gpu.measure("tiny", 256, arguments, torch.device("cpu"))
-    assert 0 < max(row["error"].values()) < attention_gpu.WORST_ERROR
-    # Half of the keys and values, and one tile for each of two blocks and two heads.
-    tile = 5 * 32 * 8 // 2 + 3 * 128 // 2 + 4 * 4 * 8 + 4 * 32 // 2 + 4 * 4
-    assert row["bytes_per_second"]["sparse"] == 2 * (128 * 2 * 32 * 2 + 2 * tile)
-    assert row["bytes_per_second"]["dense_paged"] == 2 * 256 * 2 * 32 * 2
-    assert row["speedup"] == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_a_session_is_right_against_float64_and_goes_on_where_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (attention_gpu, gpu_layers):  # the interpreter takes a minute for it as it is
+        monkeypatch.setattr(module, "SHAPES", {"Qwen3-8B": (2, 1, 32)})
+    monkeypatch.setattr(attention_gpu, "BATCHES", (1,))
+    path, sections = tmp_path / "gpu.json", ["machine", "graphs", "kernels", "step", "sweep"]
+    assert attention_gpu.session(path, sections, 0, CPU) == {}
+    rows = attention_gpu.session(path, sections, 60, CPU)
+    assert json.loads(path.read_text()).keys() == rows.keys()
+    assert {name.split("/")[0] for name in rows} == set(sections)
+    assert attention_gpu.wrong(rows) == []
+    assert 0 < rows["graphs/Qwen3-8B"]["worst"] < attention_gpu.WORST_ERROR
+    assert scoring.CHUNK == 128
+    (budget,) = rows["kernels/Qwen3-8B x1, 256 of 384"]["budgets"].values()
+    assert 0 < budget["error"] < attention_gpu.WORST_ERROR
+    assert set(budget["seconds"]) == {"update", "score", "choose", "attend"}
+    # A second session measures nothing again, but what is missing.
+    kept = {name: row for name, row in rows.items() if not name.startswith("sweep")}
+    path.write_text(json.dumps({**kept, "machine": {"gpu": "as it was"}}))
+    again = attention_gpu.session(path, sections, 60, CPU)
+    assert again["machine"]["gpu"] == "as it was"
+    assert again.keys() == rows.keys()
+
+
+@pytest.mark.usefixtures("small")
+def test_it_counts_the_bytes_that_kernels_must_move() -> None:
+    layers = attention_gpu.layers_of("Qwen3-8B", 2, 256, 384, CPU)
+    requests_and_heads, masses = 2 * 2, 4 * 16 * 2
+    offsets = LowRankOffsets.of(32, 16)
+    means = 2 * (offsets.end - offsets.mean_values)
+    assert layers.dense_bytes == requests_and_heads * 256 * 2 * 32 * 2
+    assert layers.bytes_of("score", 160) == requests_and_heads * (2 * offsets.mean_values + masses)
+    assert layers.bytes_of("attend", 160) == requests_and_heads * (160 * 2 * 32 * 2 + means + masses)
+
+
+def test_outputs_that_are_wrong_are_named() -> None:
+    rows: dict[str, attention_gpu.Row] = {
+        "tests": {"passed": False},
+        "graphs/a": {"worst": float("nan")},
+        "kernels/b": {"budgets": {1024: {"error": 0.5}}},
+        "kernels/c": {"budgets": {1024: {"error": 0.001}}},
+    }
+    assert sorted(attention_gpu.wrong(rows)) == ["graphs/a", "kernels/b", "tests"]
