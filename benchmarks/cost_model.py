@@ -2,8 +2,8 @@
 
 A grid of context, batch and KV budget on the shapes of two models with dummy weights, every request with a prompt of
 its own, in one engine with sparse attention for each, and a line for each. eFLOPs are counted for this machine
-(`kinetics-serve hardware`), leave out reading the parameters and the engine's own work, which every step has: the line
-has an intercept.
+(`kinetics-serve hardware`) and for the engine as it says that it runs, as on a server. They leave out reading the
+parameters and the engine's own work, which every step has: the line has an intercept.
 
     python -m benchmarks.cost_model [--out DIR]
 """
@@ -12,17 +12,18 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prometheus_client import generate_latest
 
 from benchmarks.attention_speed import SHAPES, machine
 from kinetics_serve.commands.terminal import chosen_hardware
-from kinetics_serve.cost import Price, read_config
+from kinetics_serve.cost import DENSE, Price, read_config
 from kinetics_serve.cost.hardware_profile import HardwareProfile
-from kinetics_serve.engine.sparse import kv_policy
+from kinetics_serve.engine.info import read_info
 
 MODELS = ("smollm2", "qwen3-0.6b")
 CONTEXTS = (256, 1024, 3072)
@@ -51,7 +52,7 @@ class Fit:
     r_squared: float
 
 
-def measure(config: dict[str, Any], price: Price) -> list[Cell]:
+def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list[Cell]:
     from vllm import LLM, SamplingParams
 
     cells = []
@@ -66,7 +67,12 @@ def measure(config: dict[str, Any], price: Price) -> list[Cell]:
             max_num_seqs=max(BATCHES),
             enable_prefix_caching=True,
             additional_config={"sparse_attention": {"kv_budget": 512}},
+            disable_log_stats=False,
         )
+        info = read_info(generate_latest().decode())
+        print(f"{name}: {info}")
+        architecture = info.architecture(read_config(config, name))
+        price, sparse = Price.on(architecture, profile), info.kv_policy(architecture)
 
         def seconds(prompts: list[Any], tokens: int, kv_budget: int | None) -> float:
             sampling = SamplingParams(
@@ -94,7 +100,8 @@ def measure(config: dict[str, Any], price: Price) -> list[Cell]:
                         seconds(prompts[:batch], STEPS + 1, budget) - seconds(prompts[:batch], 1, budget)
                         for _ in range(2)
                     ]
-                    cost = price.decode(context, STEPS, kv_policy(budget))
+                    kv = DENSE if budget is None else replace(sparse, budget=budget)
+                    cost = price.decode(context, STEPS, kv)
                     cell = Cell(context, batch, budget, min(runs) / STEPS * 1e3, price.eflops(cost) / STEPS * batch)
                     cells.append(cell)
                     print(cell)
@@ -142,7 +149,7 @@ def main() -> None:
     models = {}
     for name in MODELS:
         config = {**SHAPES[name]["config"], **more}
-        cells = measure(config, Price(read_config(config, name), profile.intensity))
+        cells = measure(name, config, profile)
         line = fit(cells)
         print(
             f"{name}: R² {line.r_squared:.3f}: {line.intercept_ms:.1f} ms + {line.ms_per_gigaeflops:.2f} ms for 1e9 "
