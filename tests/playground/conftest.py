@@ -1,26 +1,21 @@
 """A browser, and servers for it to visit."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.planner.calibrate import calibrate
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
-from tests.browser import PATIENCE_MS, OpenPage, opening, running_chromium
+from tests.browser import OpenPage, opening, running_chromium
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.front_ends import listening
 from tests.synthetic import synthetic
-
-PICTURES = Path(__file__).parents[2] / "build" / "playground"
-"""Screenshots: for people to look at, and the documents'."""
-
-expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +38,12 @@ def calibration() -> Calibration:
 @pytest.fixture(scope="session")
 def calibrated(stand_in: FakeVllm, calibration: Calibration) -> Iterator[str]:
     with listening(create_app([stand_in.url], PAPER_B200, settings=Settings(calibration=calibration))) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def priced(stand_in: FakeVllm) -> Iterator[str]:
+    with listening(create_app([stand_in.url], replace(PAPER_B200, dollars_per_hour=3.6))) as url:
         yield url
 
 

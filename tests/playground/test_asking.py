@@ -122,6 +122,24 @@ async def test_the_slider_states_the_budget(
     assert least <= stated[0] < stated[1] <= most
 
 
+async def test_where_an_hour_has_a_price_the_budget_may_be_money(
+    priced: str, url: str, vllm: FakeVllm, open_page: OpenPage
+) -> None:
+    page = await open_page(priced)
+    await expect(page.locator("#plan")).to_contain_text("$")
+    await page.get_by_label("Stated in").select_option("dollars")
+    slider = page.get_by_role("slider", name="Budget")
+    await slider.press("ArrowRight")
+    said = await slider.get_attribute("aria-valuetext") or ""
+    bill = await ask_to_the_end(page)
+    assert said.startswith(f"{bill['rounded']['budget_dollars']}, {for_people(bill['budget_eflops'])}")
+    money = f"{bill['rounded']['spent_dollars']} of {bill['rounded']['budget_dollars']}"
+    await expect(page.locator("#spent-text")).to_contain_text(money)
+    free = await open_page(url)
+    await planned(free)
+    await expect(free.get_by_role("option", name="dollars")).to_have_count(0)
+
+
 async def test_everything_that_is_chosen_is_asked_for(url: str, vllm: FakeVllm, open_page: OpenPage) -> None:
     vllm.kv_budget = None
     page = await open_page(url)

@@ -7,15 +7,13 @@ from playwright.async_api import Page, expect
 
 from tests.browser import NARROW, WIDE, OpenPage, accessibility, overflow
 from tests.fake_vllm import FakeVllm
-from tests.playground.conftest import PICTURES
-from tests.playground.pages import ask, ask_to_the_end, planned
+from tests.playground.pages import PICTURES, ask, ask_to_the_end, planned
 
 LOOKS = [(WIDE, False), (WIDE, True), (NARROW, False), (NARROW, True)]
 
 
 async def check(page: Page, name: str, size: tuple[int, int], dark: bool) -> None:
     look = f"{'wide' if size == WIDE else 'narrow'}-{'dark' if dark else 'light'}"
-    PICTURES.mkdir(parents=True, exist_ok=True)
     await page.screenshot(path=PICTURES / f"{name}-{look}.png", full_page=True, animations="disabled")
     assert await accessibility(page) == []
     assert await overflow(page) <= 0

@@ -8,8 +8,7 @@ from playwright.async_api import expect
 from tests.browser import NARROW, OpenPage, accessibility, overflow
 from tests.fake_vllm import FakeVllm
 from tests.ledger.server import FrontEnd, front_end
-from tests.playground.conftest import PICTURES
-from tests.playground.pages import ask_to_the_end, planned
+from tests.playground.pages import PICTURES, ask_to_the_end, planned
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ export function bill(paid) {
   const compute = paid.compute_flops;
   const spent = paid.spent_eflops;
   show({ budget: paid.budget_eflops, spent, compute, memory: spent - compute, reserved: 0 });
+  const { spent_dollars, budget_dollars } = paid.rounded;
+  if (spent_dollars) byId("spent-text").append(`, ${spent_dollars} of ${budget_dollars}`);
   if (paid.stop_reason === "consensus") {
     part("mark").hidden = false;
     setShare(part("mark"), spent / paid.budget_eflops, "inset-inline-start");

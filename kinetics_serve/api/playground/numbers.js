@@ -14,6 +14,13 @@ export function forPeople(number) {
 
 export const eflops = (number) => `${forPeople(number)} eFLOPs`;
 
+/** Two digits below a cent, cents above it: 0.00412 is "$0.0041", and 12.345 is "$12.35". */
+export function dollars(amount) {
+  const places = Math.max(2, 1 - Math.floor(Math.log10(amount)));
+  const text = `$${amount.toFixed(places)}`;
+  return places === 2 ? text : text.replace(/0+$/, "");
+}
+
 /** Of 0 to 1. */
 export const percent = (share) => `${Number((100 * share).toPrecision(share >= 0.995 ? 3 : 2))} %`;
 

@@ -38,7 +38,8 @@ async function ask() {
 function words(plan) {
   const kv = plan.kv_budget === "dense" ? "dense attention" : `a KV budget of ${plan.kv_budget} tokens`;
   const samples = `${count(plan.full_length_samples ?? plan.max_samples, "sample")} of up to ${plan.max_tokens} tokens`;
-  const sentences = [`${eflops(plan.budget_eflops)} buy ${plan.strategy} with ${samples}, ${kv}.`];
+  const money = plan.rounded.budget_dollars ? ` (${plan.rounded.budget_dollars})` : "";
+  const sentences = [`${eflops(plan.budget_eflops)}${money} buy ${plan.strategy} with ${samples}, ${kv}.`];
   if (plan.expected_accuracy) {
     const { mean, low, high } = plan.expected_accuracy;
     sentences.push(`Expected accuracy: ${percent(mean)} (${percent(low)} to ${percent(high)}).`);
