@@ -10,7 +10,7 @@ from tests.fake_vllm import MODEL, OTHER_MODEL, FakeVllm
 from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, run_command
 
 
-@pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{MODEL}", "/v1/kinetics/usage"])
+@pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{MODEL}", "/v1/kinetics/usage", "/v1/kinetics/frontier"])
 @pytest.mark.parametrize("key", [None, "sk-kinetics-wrong"])
 def test_reading_needs_a_key(server: FrontEnd, path: str, key: str | None) -> None:
     response = httpx.get(server.url + path, headers=bearer(key))

@@ -4,8 +4,9 @@ import httpx
 from playwright.async_api import expect
 
 from kinetics_serve.planner.calibration import Calibration
+from kinetics_serve.planner.report import frontier_report
 from tests.browser import OpenPage
-from tests.fake_vllm import FakeVllm
+from tests.fake_vllm import MODEL, FakeVllm
 from tests.openapi_document import document_of, undescribed
 from tests.playground.pages import ask_to_the_end, planned
 
@@ -29,6 +30,10 @@ def test_the_frontier_is_what_no_cheaper_way_matches(calibrated: str, calibratio
         ]
         assert not (better and point["on_frontier"])
         assert better or any(other["accuracy"]["mean"] >= point["accuracy"]["mean"] for other in best)
+
+
+def test_what_a_tenant_may_not_use_is_not_in_its_frontier(calibration: Calibration) -> None:
+    assert frontier_report(calibration, lambda model: model != MODEL)["data"] == []
 
 
 def test_a_server_without_a_calibration_says_how_to_get_one(url: str, vllm: FakeVllm) -> None:
