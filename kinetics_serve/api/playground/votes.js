@@ -18,7 +18,7 @@ export function show(votes, noVotes) {
   );
   byId("vote-bars").replaceChildren(...bars);
   const reasons = Object.entries(noVotes).map(([reason, samples]) =>
-    element("li", {}, `No vote of ${count(samples, "sample")}: it ${NO_VOTE[reason] ?? reason}`),
+    element("li", {}, `${count(samples, "sample")} without a vote: it ${NO_VOTE[reason] ?? reason}`),
   );
   byId("no-votes").replaceChildren(...reasons);
 }
