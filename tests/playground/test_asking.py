@@ -12,7 +12,7 @@ from tests.playground.pages import ask, ask_to_the_end, asked_for, planned
 
 
 async def test_lanes_and_the_gauge_grow_while_samples_run(url: str, torn: FakeVllm, open_page: OpenPage) -> None:
-    torn.token_s, torn.tokens = 0.2, 250  # longer than anybody looks
+    torn.token_s, torn.tokens = 0.5, 250  # longer than anybody looks
     page = await open_page(url)
     await planned(page)
     await ask(page)
@@ -168,7 +168,7 @@ async def test_everything_that_is_chosen_is_asked_for(url: str, vllm: FakeVllm, 
 
 
 async def test_stopping_leaves_nothing_running(url: str, torn: FakeVllm, open_page: OpenPage) -> None:
-    torn.token_s, torn.tokens = 0.2, 250
+    torn.token_s, torn.tokens = 0.5, 250
     page = await open_page(url)
     await planned(page)
     await ask(page)

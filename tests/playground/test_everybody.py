@@ -23,7 +23,7 @@ async def check(page: Page, name: str, size: tuple[int, int], dark: bool) -> Non
 async def test_axe_finds_nothing_and_nothing_is_cut_off(
     calibrated: str, torn: FakeVllm, open_page: OpenPage, size: tuple[int, int], dark: bool
 ) -> None:
-    torn.token_s, torn.tokens = 0.2, 250
+    torn.token_s, torn.tokens = 0.5, 250
     page = await open_page(calibrated, size, dark, calm=True)
     await planned(page)
     await page.get_by_text("More settings").click()
@@ -57,9 +57,8 @@ async def test_the_keyboard_is_enough(url: str, vllm: FakeVllm, open_page: OpenP
     assert [name for name in names if name in order] == order
     await expect(page.locator("#amount")).to_have_text("about 9 samples")
     await expect(page.locator("#answer")).to_be_visible()
-    await page.get_by_role("textbox", name="Question").press("Control+Enter")
-    await expect(page.locator("#answer")).to_be_hidden()
-    await expect(page.locator("#answer")).to_be_visible()
+    async with page.expect_request("**/v1/chat/completions"):
+        await page.get_by_role("textbox", name="Question").press("Control+Enter")
 
 
 async def test_a_screen_reader_hears_how_it_goes(url: str, torn: FakeVllm, open_page: OpenPage) -> None:
