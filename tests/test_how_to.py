@@ -1,15 +1,16 @@
 """Numbers that pages call computed are what the code computes, and what they do on recorded traces works."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from kinetics_serve.commands.cost import group_cost
 from kinetics_serve.commands.main import app
 from kinetics_serve.cost import DENSE, KVPolicy, Price, load_architecture
 from kinetics_serve.cost.hardware import GPUS
+from kinetics_serve.planner.capacity import Engine, Workload, capacity
 from tests.test_architecture import ROOT
 
 MODELS = ROOT / "tests" / "data" / "models"
@@ -25,7 +26,7 @@ def price(model: str, hardware: str) -> Price:
 def workload(model: str, hardware: str, kv: KVPolicy = DENSE) -> float:
     """eFLOPs."""
     priced = price(model, hardware)
-    return priced.eflops(group_cost(priced, kv, PROMPT, GENERATED, SAMPLES))
+    return priced.eflops(priced.together(PROMPT, GENERATED, SAMPLES, kv))
 
 
 def row(text: str, name: str) -> list[str]:
@@ -51,6 +52,17 @@ def test_devices_are_compared_by_their_seconds(hardware: str) -> None:
     assert eflops == pytest.approx(workload("Qwen3-8B", hardware), rel=5e-3)
     assert rate == pytest.approx(GPUS[hardware].flops, rel=1e-3)
     assert seconds == pytest.approx(workload("Qwen3-8B", hardware) / GPUS[hardware].flops, abs=0.06)
+
+
+def test_engines_are_counted_for_the_workload() -> None:
+    engine = Engine(replace(GPUS["h100"], dollars_per_hour=2.5), 80e9)
+    qwen3 = load_architecture(str(MODELS / "Qwen3-8B.json"))
+    needed = [capacity(qwen3, engine, Workload(10, SAMPLES, PROMPT, GENERATED), kv) for kv in (DENSE, SPARSE)]
+    text = CHOOSE.read_text()
+    assert row(text, "engines of one H100") == [str(each.engines) for each in needed]
+    assert row(text, "tokens/s of an engine") == [f"{each.engine_tokens:,.0f}" for each in needed]
+    assert row(text, "seconds a request") == [f"{each.request_s:.1f}" for each in needed]
+    assert row(text, "dollars a request") == [f"{each.dollars:.4f}" for each in needed]
 
 
 def test_the_law_says_what_a_token_costs() -> None:

@@ -86,7 +86,7 @@ def report(
     price = Price.on(architecture, profile)
     prefill, decode = price.prefill(prompt_tokens), price.decode(prompt_tokens, generated_tokens, kv)
     parts = {"prefill": prefill, "decode": decode, "sample": prefill + decode}
-    parts["samples"] = group_cost(price, kv, prompt_tokens, generated_tokens, samples)
+    parts["samples"] = price.together(prompt_tokens, generated_tokens, samples, kv)
     costs = {name: _exact(price, part) for name, part in parts.items()}
     return {
         "model": architecture.name,
@@ -104,17 +104,6 @@ def report(
         **costs,
         "token": {str(context): _exact(price, price.decode(context - 1, 1, kv)) for context in contexts},
     }
-
-
-def group_cost(price: Price, kv: KVPolicy, prompt_tokens: int, generated_tokens: int, samples: int) -> Cost:
-    """Samples that run together: the prompt is prefilled once, and read once a step while they attend densely."""
-    one = price.sample(prompt_tokens, generated_tokens, kv)
-    other = price.decode(prompt_tokens, generated_tokens, kv) - price.reads_others_pay(
-        prompt_tokens, generated_tokens, kv, 0
-    )
-    return Cost(
-        one.compute_flops + (samples - 1) * other.compute_flops, one.memory_bytes + (samples - 1) * other.memory_bytes
-    )
 
 
 def table(
@@ -152,7 +141,7 @@ def table(
             texts = [f"{value:.3g}{' *' if over else ''}" for value, over in zip(tokens, beyond, strict=True)]
             row(f"eFLOPs a token at {context:,}, {name}", texts, context == contexts[-1])
     for policy, name in ((DENSE, "dense"), (kv, f"KV budget {kv.budget:,}")):
-        costs = [price.eflops(group_cost(price, policy, prompt_tokens, generated_tokens, samples)) for price in prices]
+        costs = [price.eflops(price.together(prompt_tokens, generated_tokens, samples, policy)) for price in prices]
         title = f"eFLOPs of {samples} × {generated_tokens:,} tokens after {prompt_tokens:,}, {name}"
         row(title, [f"{value:.3g}" for value in costs])
     if any(each.max_context is not None and max(contexts) > each.max_context for each in known):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kinetics_serve.commands.calibrate import calibrate
+from kinetics_serve.commands.capacity import show_capacity
 from kinetics_serve.commands.config import config
 from kinetics_serve.commands.cost import cost
 from kinetics_serve.commands.demo import calibrate_demo, demo
@@ -45,6 +46,7 @@ def main(
 
 for command in (serve, engine, cost, demo, replay, calibrate, frontier, plan, usage):
     app.command()(command)
+app.command(name="capacity")(show_capacity)
 app.command(name="hardware")(show_hardware)
 app.command(name="calibrate-demo")(calibrate_demo)
 app.command(name="eval")(evaluate)

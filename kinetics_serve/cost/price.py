@@ -122,6 +122,16 @@ class Price:
         steps = tokens if dense is None else min(tokens, dense)
         return self.prompt_reads(prompt_tokens, steps, start=prompt_steps)
 
+    def together(self, prompt_tokens: int, tokens: int, samples: int, kv: KVPolicy = DENSE) -> Cost:
+        """``samples`` of one prompt that run side by side: it is prefilled once, and read once a step while they attend
+        densely."""
+        other = self.decode(prompt_tokens, tokens, kv) - self.reads_others_pay(prompt_tokens, tokens, kv, 0)
+        one = self.sample(prompt_tokens, tokens, kv)
+        return Cost(
+            one.compute_flops + (samples - 1) * other.compute_flops,
+            one.memory_bytes + (samples - 1) * other.memory_bytes,
+        )
+
     def longest(
         self,
         prompt_tokens: int,

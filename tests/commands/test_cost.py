@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kinetics_serve.commands.cost import group_cost
 from kinetics_serve.commands.main import app
 from kinetics_serve.cost import DENSE, ZERO, KVPolicy, Price, hardware, load_architecture
 
@@ -65,4 +64,4 @@ def test_samples_of_one_prompt_prefill_it_once_and_read_it_once_a_step(kv: KVPol
     dense = 50 if kv.budget is None else 20
     own = price.decode(100, 50, kv) - price.prompt_reads(100, dense)
     expected = price.prefill(100) + price.prompt_reads(100, dense) + sum([own] * 4, ZERO)
-    assert group_cost(price, kv, 100, 50, 4) == expected
+    assert price.together(100, 50, 4, kv) == expected

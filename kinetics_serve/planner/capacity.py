@@ -1,0 +1,135 @@
+"""How many engines a workload needs, and what they cost: the cost model turned into seconds.
+
+A step of an engine takes the time to read its parameters once, and the eFLOPs of the tokens that it generates. At the
+rates of the profile that is the least; `efficiency` says which share of them an engine reaches. A step of few samples
+reads fewer experts of a mixture than all, which is left out.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from kinetics_serve.cost import DENSE, KVPolicy, Price
+from kinetics_serve.cost.architecture import Architecture
+from kinetics_serve.cost.hardware_profile import SECONDS_PER_HOUR, HardwareProfile
+
+WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
+
+
+class DoesNotFit(ValueError):
+    """An engine has no memory for the model, or for one of its samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """requests: a second. samples: of each request, side by side, of so many tokens after so many of a prompt."""
+
+    requests: float
+    samples: int
+    prompt_tokens: int
+    generated_tokens: int
+
+    @property
+    def tokens(self) -> float:
+        """Generated in a second."""
+        return self.requests * self.samples * self.generated_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One vLLM."""
+
+    hardware: HardwareProfile
+
+    memory: float
+    """Bytes of a device."""
+
+    devices: int = 1
+    """That share the model by tensor parallelism."""
+
+    utilization: float = 0.9
+    """The share of the memory that vLLM takes."""
+
+    efficiency: float = 1.0
+    """The share of the profile's rates that it reaches."""
+
+    most_busy: float = 0.8
+    """The share of its throughput that it is loaded with; the rest is for peaks."""
+
+    max_batch: int = 1024
+    """Samples that it runs at a time (`max_num_seqs`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a workload needs."""
+
+    engines: int
+    devices: int
+
+    weight_bytes: float
+    """The parameters of an engine."""
+
+    sample_bytes: float
+    """The KV of a sample."""
+
+    room: int
+    """Samples that an engine has memory for."""
+
+    batch: float
+    """Samples that it runs at this load."""
+
+    step_s: float
+
+    engine_tokens: float
+    """A second, at most."""
+
+    request_s: float
+    """From its prefill to its last token; waiting is not in it."""
+
+    dollars: float | None
+    """Of a request; None where no hour's price is known."""
+
+
+def capacity(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPolicy = DENSE) -> Capacity:
+    """Raises DoesNotFit."""
+    architecture = checkpoint.on_devices(engine.devices)
+    price = Price.on(architecture, engine.hardware)
+    bandwidth = engine.hardware.bytes_per_second * engine.devices * engine.efficiency
+    weight_bytes = architecture.parameters * WEIGHT_BYTES[architecture.gemm_dtype]
+    sample_bytes = _sample_bytes(architecture, workload)
+    free = engine.memory * engine.devices * engine.utilization - weight_bytes
+    room = min(int(free / sample_bytes), engine.max_batch) if free > 0 else 0
+    if room < 1:
+        has = engine.memory * engine.devices * engine.utilization
+        needed = f"{weight_bytes / 1e9:.1f} GB for its parameters and {sample_bytes / 1e9:.2f} GB for a sample"
+        there = f"{engine.devices} × {engine.hardware.name} has {has / 1e9:.1f} GB for both"
+        raise DoesNotFit(f"{architecture.name} needs {needed}; {there}: take more devices or memory")
+    together = price.together(workload.prompt_tokens, workload.generated_tokens, workload.samples, kv)
+    token_s = price.eflops(together) / price.intensity / bandwidth / (workload.samples * workload.generated_tokens)
+    read_s = weight_bytes / bandwidth
+    most = room / (read_s + room * token_s)
+    engines = max(1, ceil(workload.tokens / (most * engine.most_busy)))
+    rate = workload.tokens / engines
+    batch = max(1.0, rate * read_s / (1 - rate * token_s))
+    step_s = read_s + batch * token_s
+    prefill_s = price.eflops(price.prefill(workload.prompt_tokens)) / price.intensity / bandwidth
+    hourly, devices = engine.hardware.dollars_per_hour, engines * engine.devices
+    return Capacity(
+        engines=engines,
+        devices=devices,
+        weight_bytes=weight_bytes,
+        sample_bytes=sample_bytes,
+        room=room,
+        batch=batch,
+        step_s=step_s,
+        engine_tokens=most,
+        request_s=prefill_s + workload.generated_tokens * step_s,
+        dollars=devices * hourly / SECONDS_PER_HOUR / workload.requests if hourly is not None else None,
+    )
+
+
+def _sample_bytes(architecture: Architecture, workload: Workload) -> float:
+    """Of a sample at its full length, with its share of the prompt: so none has to be preempted."""
+    tokens = workload.prompt_tokens / workload.samples + workload.generated_tokens
+    state = sum(group.state_bytes for group in architecture.layers) / 2  # they are read and written
+    return architecture.kv_token_bytes * tokens + state
