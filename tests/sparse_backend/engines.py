@@ -31,6 +31,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
@@ -84,6 +86,12 @@ def llama4() -> PreTrainedModel:
 
 def glm4() -> PreTrainedModel:
     return Glm4ForCausalLM(Glm4Config(**CONFIG, pad_token_id=0, eos_token_id=1))
+
+
+def qwen3_moe() -> PreTrainedModel:
+    """All of its experts take part: which do otherwise is decided by the last bits."""
+    experts: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 4, "moe_intermediate_size": 64}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**CONFIG, **experts))
 
 
 def qwen3_next() -> PreTrainedModel:
