@@ -37,17 +37,17 @@ def front_end(stand_in: FakeVllm) -> Iterator[tuple[FastAPI, str]]:
 
 
 @pytest.fixture
-def vllm(stand_in: FakeVllm) -> FakeVllm:
-    """The stand-in, as if it had just started."""
+def vllm(stand_in: FakeVllm) -> Iterator[FakeVllm]:
+    """The stand-in; after the test it is as if it had just started."""
+    yield stand_in
     fresh = FakeVllm(stand_in.url)
     for field in dataclasses.fields(FakeVllm):
         setattr(stand_in, field.name, getattr(fresh, field.name))
-    return stand_in
 
 
 @pytest.fixture
-def url(front_end: tuple[FastAPI, str], vllm: FakeVllm) -> str:
-    """Of the front-end, which has forgotten how its engine failed an earlier test, as has the engine."""
+def url(front_end: tuple[FastAPI, str]) -> str:
+    """Of the front-end, which has forgotten how its engine failed an earlier test."""
     app, url = front_end
     for upstream in app.state.services.pool.upstreams:
         upstream.circuit = Circuit()
