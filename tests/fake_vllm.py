@@ -55,7 +55,8 @@ class FakeVllm:
     healthy: what its /health says. kv_budget: of the sparse attention that its /metrics tells of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
-    clients: the connections that it was sent requests on. shut_down: ends it before its time.
+    clients: the connections that it was sent requests on. generated: tokens of the last stream so far.
+    shut_down: ends it before its time.
     """
 
     url: str
@@ -78,6 +79,7 @@ class FakeVllm:
     kv_budget: int | None = None
     kv_cache_dtype: str = "auto"
     clients: set[Any] = field(default_factory=set)
+    generated: int = 0
     shut_down: Callable[[], None] = lambda: None
 
     def sent(self, path: str) -> list[Json]:
@@ -180,6 +182,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
                 if fake.breaks_after is not None and number > fake.breaks_after:
                     raise ConnectionError("as it was told")
                 await asyncio.sleep(fake.token_s)
+                fake.generated = number
                 for index in range(n):
                     content: Json = {"delta": {"content": word}} if chat else {"text": word}
                     reason = "stop" if number == tokens else None
