@@ -38,8 +38,13 @@ def front_end(stand_in: FakeVllm) -> Iterator[tuple[FastAPI, str]]:
 
 @pytest.fixture
 def vllm(stand_in: FakeVllm) -> Iterator[FakeVllm]:
-    """The stand-in; after the test it is as if it had just started."""
+    """The stand-in, before and after the test as if it had just started: others wait for it to be well."""
+    _restart(stand_in)
     yield stand_in
+    _restart(stand_in)
+
+
+def _restart(stand_in: FakeVllm) -> None:
     fresh = FakeVllm(stand_in.url)
     for field in dataclasses.fields(FakeVllm):
         setattr(stand_in, field.name, getattr(fresh, field.name))
