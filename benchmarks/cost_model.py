@@ -23,6 +23,7 @@ from benchmarks.attention_speed import SHAPES, machine
 from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import DENSE, Price, read_config
 from kinetics_serve.cost.hardware_profile import HardwareProfile
+from kinetics_serve.engine.embedded.launch import multiplies_bf16
 from kinetics_serve.engine.info import read_info
 
 MODELS = ("smollm2", "qwen3-0.6b")
@@ -55,6 +56,8 @@ class Fit:
 def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list[Cell]:
     from vllm import LLM, SamplingParams
 
+    from sparse_backend.engine_info import EngineInfo
+
     cells = []
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config))
@@ -67,8 +70,9 @@ def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list
             max_num_seqs=max(BATCHES),
             enable_prefix_caching=True,
             additional_config={"sparse_attention": {"kv_budget": 512}},
-            disable_log_stats=False,
+            dtype="bfloat16" if multiplies_bf16() else "float32",
         )
+        EngineInfo(llm.llm_engine.vllm_config, [0]).log_engine_initialized()  # what a server does by itself
         info = read_info(generate_latest().decode())
         print(f"{name}: {info}")
         architecture = info.architecture(read_config(config, name))
