@@ -71,6 +71,7 @@ def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list
             enable_prefix_caching=True,
             additional_config={"sparse_attention": {"kv_budget": 512}},
             dtype="bfloat16" if multiplies_bf16() else "float32",
+            kv_cache_memory_bytes=4 << 30,  # else vLLM takes nearly all that the machine has
         )
         EngineInfo(llm.llm_engine.vllm_config, [0]).log_engine_initialized()  # what a server does by itself
         info = read_info(generate_latest().decode())
