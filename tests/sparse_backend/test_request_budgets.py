@@ -20,19 +20,22 @@ from sparse_backend.request_budgets import RequestBudgets, batch_budgets
 CONFIG = SparseAttentionConfig(kv_budget=1024)
 
 
-def engine() -> tuple[Any, RequestBudgets]:
-    """What budgets an engine's metadata builders see, and the processor that keeps them."""
-    vllm_config: Any = SimpleNamespace(
+def new_config() -> Any:
+    """vLLM's, of an engine with a KV budget of 1,024."""
+    return SimpleNamespace(
         additional_config={"sparse_attention": {"kv_budget": 1024}}, compilation_config=SimpleNamespace()
     )
+
+
+def engine() -> tuple[Any, RequestBudgets]:
+    """What budgets an engine's metadata builders see, and the processor that keeps them."""
+    vllm_config = new_config()
     processor = RequestBudgets(vllm_config, torch.device("cpu"), False)
     return engine_of(vllm_config).budgets, processor  # type: ignore[union-attr]
 
 
 def test_budgets_are_followed_where_the_processor_is_installed_twice() -> None:
-    vllm_config: Any = SimpleNamespace(
-        additional_config={"sparse_attention": {"kv_budget": 1024}}, compilation_config=SimpleNamespace()
-    )
+    vllm_config = new_config()
     processors = [RequestBudgets(vllm_config, torch.device("cpu"), False) for _ in range(2)]
     added: list[Any] = [(0, params(512), None, []), (1, params(0), None, [])]
     moved = [(1, 0, MoveDirectionality.UNIDIRECTIONAL)]  # the first has left
