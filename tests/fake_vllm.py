@@ -52,7 +52,8 @@ class FakeVllm:
     events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
     requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
     status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
-    healthy: what its /health says. kv_budget: of the sparse attention that its /metrics tells of; None is dense.
+    healthy: what its /health says, after health_s seconds. kv_budget: of the sparse attention that its /metrics tells
+    of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
     clients: the connections that it was sent requests on. generated: tokens of the last stream so far.
@@ -76,6 +77,7 @@ class FakeVllm:
     headers: dict[str, str] = field(default_factory=dict)
     breaks_after: int | None = None
     healthy: bool = True
+    health_s: float = 0.0
     kv_budget: int | None = None
     kv_cache_dtype: str = "auto"
     clients: set[Any] = field(default_factory=set)
@@ -116,6 +118,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
+        await asyncio.sleep(fake.health_s)
         return Response(status_code=200 if fake.healthy else 503)
 
     @app.get("/metrics")

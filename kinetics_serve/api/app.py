@@ -95,6 +95,7 @@ def create_app(
             if delivery is not None:
                 working.append(asyncio.create_task(delivery.run()))
             try:
+                await pool.checked()
                 yield
             finally:
                 for task in working:

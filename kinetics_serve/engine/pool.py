@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 
+FIRST_CHECK_S = 5.0
+"""How long a server that starts waits for its first check of the engines: a little more than a silent one takes."""
+
 REMINDER_S = 60.0
 """Seconds after which the log says again that a server is down."""
 
@@ -101,6 +104,8 @@ class Pool:
         self._silences: dict[Upstream, int] = {}
         self._embedded = embedded
         self._ever_up = False
+        self._unchecked = set(self.upstreams)
+        self._all_checked = asyncio.Event()
         self._known: dict[str, Architecture | UnsupportedArchitecture] = {}
 
     @property
@@ -157,6 +162,18 @@ class Pool:
             return "no engine is up at the moment: the last one failed requests, and rests before it is tried again"
         return "no engine is up at the moment"
 
+    async def checked(self) -> None:
+        """Returns when each upstream has been checked once by `watch`, whatever came out, or after FIRST_CHECK_S.
+
+        Who answers before that refuses requests though the engines are up: and of several workers on one port, the
+        others would have answered.
+        """
+        try:
+            async with asyncio.timeout(FIRST_CHECK_S):
+                await self._all_checked.wait()
+        except TimeoutError:
+            pass
+
     async def watch(self) -> None:
         """Checks every upstream's health until cancelled."""
         await asyncio.gather(*(self._watch(upstream) for upstream in self.upstreams))
@@ -167,6 +184,9 @@ class Pool:
                 await self.check(upstream)
             except Exception:  # whatever a server answers, the watch goes on
                 logger.exception("checking %s failed", upstream.url)
+            self._unchecked.discard(upstream)
+            if not self._unchecked:
+                self._all_checked.set()
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def check(self, upstream: Upstream) -> None:

@@ -77,7 +77,10 @@ def test_metrics_and_the_ledger_add_up_over_workers_that_come_and_go(server: Fro
     key = server.key("acme")
     body = PLAIN | {"kinetics": {"budget": {"samples": 1}, "strategy": "single"}}
     with ThreadPoolExecutor(12) as threads:
-        bills = list(threads.map(lambda _: server.ask(key, body).json()["kinetics"], range(30)))
+        answers = list(threads.map(lambda _: server.ask(key, body), range(30)))
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+    bills = [answer.json()["kinetics"] for answer in answers]
     spent = sum(bill["spent_eflops"] for bill in bills)
     for _ in range(10):  # whichever worker answers
         assert metric(server, "kinetics_requests_total") == 30
@@ -91,6 +94,18 @@ def test_metrics_and_the_ledger_add_up_over_workers_that_come_and_go(server: Fro
     assert set(others) < set(workers(server.process.pid))
     assert server.ask(key, body).status_code == 200
     assert metric(server, "kinetics_requests_total") == 31  # what the dead one counted is not lost
+
+
+def test_no_worker_takes_a_request_before_it_has_checked_the_engine(
+    fake: FakeVllm, folder: Path, tmp_path: Path
+) -> None:
+    fake.health_s = 1
+    try:
+        with front_end(fake, None, folder, tmp_path / "log", "--workers", "2") as server:
+            statuses = re.findall(r"'/ready' (\d+)", server.log.read_text())
+        assert set(statuses) == {"200"}
+    finally:
+        fake.health_s = 0
 
 
 async def test_a_stop_drains_all_workers_and_leaves_none(server: FrontEnd, fake: FakeVllm) -> None:

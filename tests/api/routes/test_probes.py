@@ -2,17 +2,21 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.api.routes import probes
+from kinetics_serve.engine import pool
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.ledger.ledger import Ledger
 from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
 from tests.fake_vllm import FakeVllm
+from tests.scripted_upstream import scripted, whole
 from tests.serving import serving
 
 
@@ -51,3 +55,28 @@ async def test_ready_leaves_the_ledger_alone_unless_it_is_told_to_mind_it(vllm: 
     async with serving(app_with(ledger, vllm)) as client:
         assert (await client.get("/ready")).status_code == 200
     assert ledger.asked == 0
+
+
+async def said_at_once(upstream: str) -> dict[str, int]:
+    """Statuses of the first answers of a server that has just started."""
+    app = create_app([upstream], PAPER_B200)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://kinetics") as client,
+    ):
+        return {path: (await client.get(path)).status_code for path in ("/ready", "/health")}
+
+
+async def test_a_server_answers_nobody_before_it_has_checked_its_engines(tmp_path: Path) -> None:
+    async with scripted(tmp_path) as upstream:
+        upstream.says([0.3, whole({})], path="/health")
+        assert await said_at_once(upstream.url) == {"/ready": 200, "/health": 200}
+
+
+async def test_an_engine_that_says_nothing_does_not_keep_a_server_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FIRST_CHECK_S", 0.1)
+    async with scripted(tmp_path) as upstream:
+        upstream.says([60.0], path="/health")
+        assert await said_at_once(upstream.url) == {"/ready": 503, "/health": 200}
