@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import faulthandler
 import json
 import os
 import re
@@ -22,8 +23,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ import torch
 
 from benchmarks.gpu_layers import SHAPES, Layers, read_only_stream
 from sparse_backend.kernels.batch import Heads
-from sparse_backend.kernels.triton import attention, layout, scoring
+from sparse_backend.kernels.triton import Workspace, attention, layout, scoring, selection, summaries
 from sparse_backend.selection import LowRank
 
 NO_GPU = "No GPU here: this benchmark needs one that torch and Triton can use. Nothing was measured."
@@ -41,14 +43,31 @@ CACHE_BYTES = 2**30  # of keys and values that one measurement goes over at leas
 MOST_BYTES = 40 * 2**30  # that fit beside their copies on an 80 GB card
 GRAPH_CONTEXT = 2048
 STEP_LAYERS = 36  # of Qwen3-8B
-TUNABLES: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "STAGES": (attention, (3, 5, 7)),
-    "TOKENS": (attention, (32, 64)),
-    "MEANS": (attention, (32, 64)),
-    "PROGRAMS_PER_SM": (layout, (1, 2, 4)),
-    "CHUNK": (scoring, (64, 128)),
-    "SCORE_PROGRAMS": (scoring, (2, 4, 8)),
+# Of each kernel: constants of its modules, and the values to try, all with all.
+TUNABLES: dict[str, dict[tuple[Any, str], tuple[int, ...]]] = {
+    "update": {(summaries, "NUMBERS"): (1024, 2048)},
+    "score": {(scoring, "WARPS"): (1, 2), (scoring, "STAGES"): (2, 3), (scoring, "SCORE_PROGRAMS"): (4, 8)},
+    "choose": {(selection, "WARPS"): (4, 8), (selection, "REGISTERS"): (128, 255)},
+    "attend": {
+        (attention, "WARPS"): (2, 4),
+        (attention, "TOKENS"): (32, 64),
+        (attention, "MEANS"): (32, 64),
+        (layout, "PROGRAMS_PER_SM"): (2, 4),
+        (layout, "MEAN_PROGRAMS"): (1, 2),
+    },
 }
+ROW_SECONDS, TOOL_SECONDS = 20, 120  # that a row may take, and one that runs another program
+PROFILED = (
+    "gpu__time_duration.sum",
+    "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+    "sm__warps_active.avg.pct_of_peak_sustained_active",
+    "smsp__issue_active.avg.pct_of_peak_sustained_active",
+    "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio",
+    "smsp__average_warps_issue_stalled_short_scoreboard_per_issue_active.ratio",
+    "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio",
+    "smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active.ratio",
+    "smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",
+)
 Row = dict[str, Any]
 
 
@@ -104,9 +123,11 @@ def tests(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
         files = ["tests/sparse_backend/test_triton_kernels.py", "tests/sparse_backend/test_plan.py"]
         command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *files]
         if find_spec("xdist"):
-            command += ["-n", "8"]  # most of it is compiling
+            command += ["-n", "auto"]  # most of it is compiling
         environment = {**os.environ, "SPARSE_BACKEND_TEST_DEVICE": device.type}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=TOOL_SECONDS - 10, check=False
+        )
         return {"passed": done.returncode == 0, "output": done.stdout[-2000:]}
 
     yield "tests", run
@@ -195,23 +216,31 @@ def step(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 
 def sweep(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """One tunable at a time, at the ends of what is served."""
+    """Each kernel's time with other values of its constants, at the ends of what is served."""
 
-    def measured(name: str, value: int, batch: int) -> Row:
-        module, _ = TUNABLES[name]
-        before = getattr(module, name)
-        setattr(module, name, value)
+    def measured(layers_made: Callable[[], Layers], kernel: str, values: dict[tuple[Any, str], int]) -> Row:
+        layers, before = layers_made(), {(module, name): getattr(module, name) for module, name in values}
+        for (module, name), value in values.items():
+            setattr(module, name, value)
         try:
-            layers = layers_of("Qwen3-8B", batch, CONTEXTS[1], CONTEXTS[1], device)
+            layers.work = Workspace.allocate(layers.heads, layers.batch, layers.context, layers.context, device)
             layers.plan(BUDGETS[0])
-            return {"default": value == before, "layer_seconds": seconds(layers.sparse, 10) / layers.launches}
+            layers.sparse()
+            return {
+                "default": values == before,
+                "seconds": seconds(dict(layers.kernels())[kernel], 10) / layers.launches,
+            }
         finally:
-            setattr(module, name, before)
+            for (module, name), value in before.items():
+                setattr(module, name, value)
 
-    for name, (_, values) in TUNABLES.items():
-        for value in values:
-            for batch in (BATCHES[0], BATCHES[-1]):
-                yield f"sweep/{name}={value} x{batch}", partial(measured, name, value, batch)
+    for batch in (BATCHES[0], BATCHES[-1]):
+        layers = cache(partial(layers_of, "Qwen3-8B", batch, CONTEXTS[1], CONTEXTS[1], device))
+        for kernel, constants in TUNABLES.items():
+            for values in product(*constants.values()):
+                of = dict(zip(constants, values, strict=True))
+                name = ", ".join(f"{constant} {value}" for (_, constant), value in of.items())
+                yield f"sweep/x{batch} {kernel}: {name}", partial(measured, layers, kernel, of)
 
 
 def profile(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
@@ -221,12 +250,10 @@ def profile(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
         tool = shutil.which("ncu")
         if tool is None:
             return {"absent": "ncu is not installed"}
-        counters = ["dram__throughput.avg.pct_of_peak_sustained_elapsed"]
-        counters += ["sm__warps_active.avg.pct_of_peak_sustained_active"]
-        command = [tool, "--csv", "--clock-control", "none", "--metrics", ",".join(counters)]
+        command = [tool, "--csv", "--clock-control", "none", "--metrics", ",".join(PROFILED)]
         command += ["-k", "regex:_update|_score|_select|_attend|_combine"]
         command += [sys.executable, "-m", "benchmarks.attention_gpu", "--once"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_SECONDS - 10, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith('"')]
         found: Row = {}
         for line in csv.DictReader(lines):
@@ -241,27 +268,36 @@ SECTIONS: dict[str, Callable[[torch.device], Iterator[tuple[str, Callable[[], Ro
 }
 
 
+def keep(rows: dict[str, Row], path: Path) -> None:
+    fresh = path.with_suffix(".part")
+    fresh.write_text(json.dumps(rows, indent=1) + "\n")
+    fresh.replace(path)
+
+
 def session(path: Path, chosen: list[str], minutes: float, device: torch.device) -> dict[str, Row]:
     """Measures what `path` does not have yet, until the time is up; each row is kept as soon as it is there."""
     rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
     end = time.monotonic() + 60 * minutes
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, measure in (row for section in chosen for row in SECTIONS[section](device)):
-        if name in rows and "failed" not in rows[name]:
+        if name in rows:
             continue
         if time.monotonic() > end:
             print(f"The time is up before {name}: run it again to go on.", file=sys.stderr)
             break
+        # A kernel that never ends takes this process with it; the next run goes on behind it.
+        rows[name] = {"failed": "It did not end."}
+        keep(rows, path)
+        faulthandler.dump_traceback_later(TOOL_SECONDS if name in ("tests", "profile") else ROW_SECONDS, exit=True)
         try:
             rows[name] = measure()
         except torch.cuda.OutOfMemoryError as error:
             rows[name] = {"skipped": str(error).splitlines()[0]}
         except Exception:  # the device's time is short: the other rows are measured all the same
             rows[name] = {"failed": traceback.format_exc()[-1500:]}
+        faulthandler.cancel_dump_traceback_later()
         print(re.sub(r"(\d\.\d{4})\d*", r"\1", f"{name}: {json.dumps(rows[name])}")[:1500], flush=True)
-        fresh = path.with_suffix(".part")
-        fresh.write_text(json.dumps(rows, indent=1) + "\n")
-        fresh.replace(path)
+        keep(rows, path)
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return rows

@@ -153,13 +153,17 @@ class Layers:
         of_pages = pages(self.context, heads.page_size)
         masses = 4 * of_pages * heads.num_queries_per_kv
         token = 2 * heads.head_size * heads.dtype.itemsize
-        means = pages(self.context, BLOCK) * means_of_block(heads.page_size) * (heads.head_size // 2 + 4)
+        of_means = pages(self.context, BLOCK) * means_of_block(heads.page_size)
+        means, weights = (
+            of_means * (heads.head_size // 2 + 4),
+            of_means * heads.num_queries_per_kv * heads.dtype.itemsize,
+        )
         summaries = tile_bytes(heads) * pages(self.context, BLOCK) - means
         return {
             "update": each / PHASES * (heads.page_size * token + tile_bytes(heads) / heads.pages_of_tile),
             "score": each * (summaries + masses),
-            "choose": each * (masses + 4 * budget // heads.page_size),
-            "attend": each * (budget * token + means + masses),
+            "choose": each * (masses + 4 * budget // heads.page_size + weights),
+            "attend": each * (budget * token + means + weights),
         }[kernel]
 
     def error(self, step: DecodeStep, row: int) -> float:

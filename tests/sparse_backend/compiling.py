@@ -32,7 +32,7 @@ KERNELS = {
     selection: ("_select",),
     attention: ("_attend", "_combine"),
 }
-SETTINGS = ("num_warps", "num_stages")
+SETTINGS = ("num_warps", "num_stages", "maxnreg")
 CONTEXT = 131072
 
 launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []

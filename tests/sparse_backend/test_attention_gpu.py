@@ -72,7 +72,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     settings["GRAPH_CONTEXT"] = 384
     for name, value in settings.items():
         monkeypatch.setattr(attention_gpu, name, value)
-    monkeypatch.setattr(attention_gpu, "TUNABLES", {"CHUNK": (scoring, (64,))})
+    monkeypatch.setattr(attention_gpu, "TUNABLES", {"score": {(scoring, "CHUNK"): (32,), (scoring, "STAGES"): (1,)}})
+    monkeypatch.setattr(attention_gpu, "ROW_SECONDS", 600)
     monkeypatch.setattr(attention_gpu, "seconds", once)
 
 
@@ -90,7 +91,8 @@ def test_a_session_is_right_against_float64_and_goes_on_where_it_ended(
     assert {name.split("/")[0] for name in rows} == set(sections)
     assert attention_gpu.wrong(rows) == []
     assert 0 < rows["graphs/Qwen3-8B"]["worst"] < attention_gpu.WORST_ERROR
-    assert scoring.CHUNK == 128
+    assert rows["sweep/x1 score: CHUNK 32, STAGES 1"] == {"default": False, "seconds": 1.0 / 2}
+    assert scoring.CHUNK == 16
     (budget,) = rows["kernels/Qwen3-8B x1, 256 of 384"]["budgets"].values()
     assert 0 < budget["error"] < attention_gpu.WORST_ERROR
     assert set(budget["seconds"]) == {"update", "score", "choose", "attend"}
@@ -102,15 +104,36 @@ def test_a_session_is_right_against_float64_and_goes_on_where_it_ended(
     assert again.keys() == rows.keys()
 
 
+def test_a_row_that_does_not_end_costs_the_others_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    code = (
+        "import pathlib, sys, time, torch\n"
+        "from benchmarks import attention_gpu\n"
+        "attention_gpu.ROW_SECONDS = 1\n"
+        "rows = {'hangs': lambda: time.sleep(600), 'fails': lambda: 1 / 0, 'goes': lambda: {'seconds': 1}}\n"
+        "attention_gpu.SECTIONS = {'all': lambda device: iter(rows.items())}\n"
+        "attention_gpu.session(pathlib.Path(sys.argv[1]), ['all'], 60, torch.device('cpu'))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command, root = [sys.executable, "-c", code, str(path)], Path(__file__).parents[2]
+    codes = [subprocess.run(command, cwd=root, env=environment, check=False).returncode for _ in range(2)]
+    assert codes == [1, 0]
+    rows = json.loads(path.read_text())
+    assert rows["hangs"] == {"failed": "It did not end."}
+    assert "ZeroDivisionError" in rows["fails"]["failed"]
+    assert rows["goes"] == {"seconds": 1}
+    assert attention_gpu.wrong(rows) == ["hangs", "fails"]
+
+
 @pytest.mark.usefixtures("small")
 def test_it_counts_the_bytes_that_kernels_must_move() -> None:
     layers = attention_gpu.layers_of("Qwen3-8B", 2, 256, 384, CPU)
-    requests_and_heads, masses = 2 * 2, 4 * 16 * 2
+    requests_and_heads, masses, weights = 2 * 2, 4 * 16 * 2, 2 * 8 * 2
     offsets = LowRankOffsets.of(32, 16)
     means = 2 * (offsets.end - offsets.mean_values)
     assert layers.dense_bytes == requests_and_heads * 256 * 2 * 32 * 2
     assert layers.bytes_of("score", 160) == requests_and_heads * (2 * offsets.mean_values + masses)
-    assert layers.bytes_of("attend", 160) == requests_and_heads * (160 * 2 * 32 * 2 + means + masses)
+    assert layers.bytes_of("attend", 160) == requests_and_heads * (160 * 2 * 32 * 2 + means + weights)
 
 
 def test_outputs_that_are_wrong_are_named() -> None:

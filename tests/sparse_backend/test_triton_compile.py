@@ -17,12 +17,15 @@ ALL = {"_plan", "_update", "_score", "_select", "_attend", "_combine"}
 # instructions of a warp, that the compiler's next version may change a little. Triton 3.9.
 CEILINGS = {
     "_plan": (32, 200),
-    "_update": (128, 4900),
-    "_score": (128, 3700),
-    "_select": (128, 2700),
-    "_attend": (128, 1900),
+    "_update": (255, 5900),
+    "_score": (128, 1900),
+    "_select": (128, 10300),
+    "_attend": (128, 1700),
     "_combine": (64, 450),
 }
+SPILLED = {
+    "_select": 128
+}  # bytes of a thread, in its variant for the longest requests: two programs a multiprocessor pay
 
 
 def job(**changes: Any) -> dict[str, Any]:
@@ -61,15 +64,15 @@ def test_the_kernels_compile_for_a_gpu(changes: dict[str, Any]) -> None:
     kernels = job(**changes)
     assert set(kernels) == ALL
     for name, takes in kernels.items():
-        assert takes["spilled"] <= 16, name
+        assert takes["spilled"] <= SPILLED.get(name, 16), name
         assert takes["shared"] <= 99 * 1024, name  # what the smallest of today's GPUs gives a program
 
 
 def test_the_kernels_take_no_more_registers_and_instructions_than_they_did() -> None:
     for name, takes in job().items():
-        assert (takes["registers"], takes["instructions"]) <= CEILINGS[name], name
+        assert takes["registers"] <= CEILINGS[name][0], name
         assert takes["instructions"] <= CEILINGS[name][1], name
-        assert takes["spilled"] == 0, name
+        assert takes["spilled"] <= SPILLED.get(name, 0), name
 
 
 def test_what_is_compiled_at_load_serves_batches_of_every_size() -> None:

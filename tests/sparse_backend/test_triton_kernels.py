@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -16,11 +18,11 @@ SHAPES = [(64, 3, 16), (128, 2, 16), (128, 8, 32), (96, 1, 32), (256, 16, 64), (
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.manual_seed(0)
-    if DEVICE.type == "cuda":
-        torch.set_default_device(DEVICE)
     monkeypatch.setattr(layout, "SMS", 6)  # two splits for three requests: the interpreter is slow
+    with DEVICE:
+        yield
 
 
 def make_heads(

@@ -18,9 +18,10 @@ from sparse_backend.kernels.triton.layout import (
     parts,
     power_of_2,
 )
-from sparse_backend.kernels.triton.nibbles import neighbours
+from sparse_backend.kernels.triton.nibbles import BIAS, codes_for_dot
 from sparse_backend.selection.low_rank import means_of_block
 
+WARPS = 4
 TOKENS = 32  # read at a time
 STAGES = 5  # reads under way: page numbers, and the keys and values of two steps
 MEANS = 32  # mean values that stand in for pages at a time
@@ -56,7 +57,8 @@ def attend(
         step.seq_lens,
         step.block_table,
         step.page_budget,
-        work.log_mass,
+        work.top_mass,
+        work.weights,
         work.table,
         work.counts,
         work.output,
@@ -69,7 +71,7 @@ def attend(
         *query.stride()[:2],
         *cache.stride()[:3],
         *tiles.stride()[:2],
-        *work.log_mass.stride()[:3],
+        *work.weights.stride()[:3],
         *work.table.stride()[:2],
         work.counts.stride(0),
         G=queries,
@@ -79,7 +81,7 @@ def attend(
         D_PADDED=power_of_2(head_size),
         P=heads.page_size,
         PAGES=heads.pages_of_tile,
-        STEP=max(1, TOKENS // heads.page_size),
+        TOKENS=min(TOKENS, 16384 // (power_of_2(head_size) * heads.dtype.itemsize)),
         MEANS=MEANS,
         MEANS_OF_BLOCK=means_of_block(heads.page_size),
         SINK=pages(heads.sink_tokens, heads.page_size),
@@ -88,7 +90,7 @@ def attend(
         VALUE_SCALES=offsets.value_scales // 4,
         RESIDUAL=heads.selector.residual,
         SOFT_CAP=float(softmax.soft_cap),
-        num_warps=4,
+        num_warps=WARPS,
         num_stages=STAGES,
     )
     _combine[(requests, heads.kv_heads * queries)](
@@ -125,7 +127,8 @@ def _attend(
     seq_lens,
     block_table,
     page_budget,
-    log_mass,
+    top_mass,
+    weights,
     table,
     counts,
     part_output,
@@ -142,9 +145,9 @@ def _attend(
     cache_token,
     tile_block,
     tile_head,
-    mass_request,
-    mass_head,
-    mass_query,
+    weight_request,
+    weight_head,
+    weight_query,
     selected_request,
     selected_head,
     counts_request,
@@ -154,7 +157,7 @@ def _attend(
     D_PADDED: tl.constexpr,
     P: tl.constexpr,
     PAGES: tl.constexpr,
-    STEP: tl.constexpr,
+    TOKENS: tl.constexpr,
     MEANS: tl.constexpr,
     MEANS_OF_BLOCK: tl.constexpr,
     SINK: tl.constexpr,
@@ -182,17 +185,17 @@ def _attend(
     total = tl.zeros([G_PADDED], tl.float32)
 
     if part < of_pages:
-        n = tl.arange(0, STEP * P)
         count = tl.load(counts + in_wave * counts_request + head)
-        share = tl.cdiv(tl.cdiv(count, of_pages), STEP) * STEP
+        # The last page may be incomplete.
+        count = (count - 1) * P + tokens - (tl.cdiv(tokens, P) - 1) * P
+        share = tl.cdiv(tl.cdiv(count, of_pages), TOKENS) * TOKENS
         end = tl.minimum(count, (part + 1) * share)
-        last, in_last = count - 1, tokens - (tl.cdiv(tokens, P) - 1) * P  # the last page may be incomplete
         selected = table + in_wave * selected_request + head * selected_head
         here = cache + head * cache_head
-        for begin in range(part * share, end, STEP):
-            place = begin + n // P
-            page = tl.load(selected + place, place < end, 0)
-            real = (place < end) & ((place < last) | (n % P < in_last))
+        for begin in range(part * share, end, TOKENS):
+            n = begin + tl.arange(0, TOKENS)
+            real = n < end
+            page = tl.load(selected + n // P, real, 0)
             at = here + (page // PAGES).to(tl.int64) * cache_block + ((page % PAGES) * P + n % P) * cache_token
             wide = real[:, None] & (d[None, :] < D)
             keys = tl.load(at[:, None] + d[None, :], wide, 0.0)
@@ -210,29 +213,31 @@ def _attend(
         PAGES_OF_MEAN: tl.constexpr = PAGES // MEANS_OF_BLOCK
         # Where all pages are read, none is left to estimate.
         means = tl.where(budget * P < tokens, tl.cdiv(local, PAGES_OF_MEAN), 0)
-        mass_at = log_mass + in_wave * mass_request + head * mass_head + g[:, None] * mass_query
+        weight_at = weights + in_wave * weight_request + head * weight_head + g[:, None] * weight_query
         half_d = tl.arange(0, D_PADDED // 2)
+        even = tl.zeros([G_PADDED, D_PADDED // 2], tl.float32)
+        odd = tl.zeros([G_PADDED, D_PADDED // 2], tl.float32)
+        bias = tl.zeros([G_PADDED], tl.float32)
         stride = (tl.num_programs(2) - of_pages) * MEANS
         for begin in range((part - of_pages) * MEANS, means, stride):
-            page = begin * PAGES_OF_MEAN + tl.arange(0, MEANS * PAGES_OF_MEAN)
-            real = (page >= SINK) & (page < local)
-            logits = tl.load(mass_at + page[None, :], (g[:, None] < G) & real[None, :], float("-inf"))
-            higher = tl.maximum(top, tl.max(logits, 1))
-            weight = tl.exp(logits - higher[:, None])
-            shrink = tl.exp(top - higher)
-            by_mean = tl.sum(tl.reshape(weight, [G_PADDED, MEANS, PAGES_OF_MEAN]), 2)
             mean = begin + tl.arange(0, MEANS)
-            known = mean * PAGES_OF_MEAN < local
+            known = mean < means
             block = tl.load(block_table + request * table_stride + mean // MEANS_OF_BLOCK, known, 0).to(tl.int64)
             slot = mean % MEANS_OF_BLOCK
             tile = block * tile_block + head * tile_head
             at = tiles + (tile + MEAN_VALUES + slot * (D // 2))[:, None] + half_d[None, :]
-            codes = neighbours(tl.load(at, known[:, None] & (half_d[None, :] < D // 2), 0))
+            codes = tl.load(at, known[:, None] & (half_d[None, :] < D // 2), 0)
             value_scale = tl.load(tiles32 + tile // 4 + VALUE_SCALES + slot, known, 0.0)
-            values = (codes * value_scale[:, None]).to(q.dtype)
-            acc = acc * shrink[:, None] + dot(by_mean.to(q.dtype), values)
-            total = total * shrink + tl.sum(weight, 1)
-            top = higher
+            weight = tl.load(weight_at + mean[None, :], (g[:, None] < G) & known[None, :], 0.0).to(tl.float32)
+            total += tl.sum(weight, 1)
+            weight = (weight * value_scale[None, :]).to(q.dtype)
+            even += dot(weight, codes_for_dot(codes, 0, q.dtype))
+            odd += dot(weight, codes_for_dot(codes, 4, q.dtype))
+            bias += tl.sum(weight.to(tl.float32), 1)
+        bias *= BIAS(q.dtype)
+        acc = tl.interleave(even - bias[:, None], odd - bias[:, None])
+        if means > 0:
+            top = tl.load(top_mass + (in_wave * tl.num_programs(1) + head) * G + g, g < G, -1e30)
 
     out = (in_wave * tl.num_programs(1) + head) * tl.num_programs(2) + part
     tl.store(part_output + (out * G + g[:, None]) * D + d[None, :], acc, (g[:, None] < G) & (d[None, :] < D))

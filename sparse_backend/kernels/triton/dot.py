@@ -4,14 +4,13 @@ import triton
 import triton.language as tl
 from triton import knobs
 
-# Triton 3.9's interpreter multiplies the bits of bfloat16 numbers as if they were integers.
-WIDEN = tl.constexpr(knobs.runtime.interpret)
+INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 
 
 @triton.jit
 def dot(a, b):
     """a @ b in float32; 16-bit operands go through tensor cores, float32 ones are not rounded to TF32."""
-    if WIDEN:
+    if INTERPRETED:  # Triton 3.9's interpreter multiplies the bits of bfloat16 numbers as if they were integers
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, input_precision="ieee")
 

@@ -20,6 +20,7 @@ from sparse_backend.selection.low_rank import means_of_block
 SELECTORS = ("low_rank", "block_mean", "quest")  # those that the Triton kernels know
 MAX_WAVE = 64  # requests whose scratch memory exists at a time; larger batches go in waves
 PROGRAMS_PER_SM = 2  # small batches split each request's pages until there are as many
+MEAN_PROGRAMS = 2  # for each that reads pages: a long context has more means than a budget has pages
 MAX_SPLITS = 16  # of a request's pages, and again of its means
 SMS = 132  # of an H100, where there is no GPU to ask
 
@@ -134,10 +135,10 @@ def multiprocessors(device: torch.device) -> int:
 def parts(programs: int, requests: int, heads: Heads) -> tuple[int, int]:
     """Programs that share the pages of one (request, KV head), and those that share its mean values, if any.
 
-    Powers of 2. A long context has more means than a budget has pages: four times the programs.
+    Powers of 2.
     """
     share = programs // (requests * heads.kv_heads)
-    of_means = min(MAX_SPLITS, power_of_2_below(4 * share)) if heads.selector.residual else 0
+    of_means = min(MAX_SPLITS, power_of_2_below(MEAN_PROGRAMS * share)) if heads.selector.residual else 0
     return min(MAX_SPLITS, power_of_2_below(share)), of_means
 
 
@@ -146,7 +147,14 @@ class Workspace:
     """Scratch memory of the kernels, made once and used by every layer in turn."""
 
     log_mass: torch.Tensor
-    """float32 [wave, kv_heads, num_queries_per_kv, pages] estimated, if complete; -inf for those chosen"""
+    """float32 [wave, kv_heads, num_queries_per_kv, pages] estimated, of complete pages"""
+
+    top_mass: torch.Tensor
+    """float32 [wave × kv_heads, num_queries_per_kv] the largest of these"""
+
+    weights: torch.Tensor
+    """[wave, kv_heads, num_queries_per_kv, means] mass, relative to `top_mass`, of a mean value's pages that are not
+    read"""
 
     table: torch.Tensor
     """int32 [wave, kv_heads, pages to read] pages as they lie in the cache, block × pages of a block + page, in the
@@ -173,6 +181,7 @@ class Workspace:
         wave, all_pages = min(requests, MAX_WAVE), pages(max_tokens, heads.page_size)
         always = pages(heads.sink_tokens, heads.page_size) + pages(heads.local_tokens, heads.page_size) + 1
         read = min(all_pages, max(always, pages(max_budget, heads.page_size)))
+        means = pages(max_tokens, BLOCK) * means_of_block(heads.page_size) if heads.selector.residual else 1
         programs = PROGRAMS_PER_SM * multiprocessors(device)
         slots = max(n * heads.kv_heads * sum(parts(programs, n, heads)) for n in range(1, wave + 1))
 
@@ -181,6 +190,8 @@ class Workspace:
 
         return cls(
             log_mass=empty(wave, heads.kv_heads, heads.num_queries_per_kv, all_pages),
+            top_mass=empty(wave * heads.kv_heads, heads.num_queries_per_kv),
+            weights=empty(wave, heads.kv_heads, heads.num_queries_per_kv, means, dtype=heads.dtype),
             table=empty(wave, heads.kv_heads, read, dtype=torch.int32),
             counts=empty(wave, heads.kv_heads, dtype=torch.int32),
             output=empty(slots, heads.num_queries_per_kv, heads.head_size),

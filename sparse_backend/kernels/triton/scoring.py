@@ -12,10 +12,13 @@ from sparse_backend.constants import pages
 from sparse_backend.kernels.batch import Heads, Softmax
 from sparse_backend.kernels.triton.dot import capped, dot
 from sparse_backend.kernels.triton.layout import OF_A_STEP, DecodeStep, LowRankOffsets, Workspace, power_of_2
-from sparse_backend.kernels.triton.nibbles import BIAS, codes_for_dot, nibble
+from sparse_backend.kernels.triton.nibbles import BIAS, CODE_BIAS, code, codes_for_dot
 
-CHUNK = 128  # pages that a program scores at a time
-SCORE_PROGRAMS = 4  # times those that fill the GPU: each goes over chunks until the request's pages are scored
+WARPS = 1  # without others to wait for
+CHUNK = 16  # pages that a warp scores at a time
+STAGES = 2  # reads under way: where pages lie, and their summaries
+COLUMNS = 8  # of a matrix product at least: where queries are fewer, each has several
+SCORE_PROGRAMS = 8  # times those that fill the GPU: each goes over chunks until the request's pages are scored
 LOG2_E = tl.constexpr(math.log2(math.e))
 LOG_2 = tl.constexpr(math.log(2))
 
@@ -37,7 +40,8 @@ def score_pages(
     queries, head_size, page_size = heads.num_queries_per_kv, heads.head_size, heads.page_size
     offsets = LowRankOffsets.of(head_size, page_size)
     padded_queries, capacity = power_of_2(queries), work.log_mass.shape[3]
-    chunk = max(16, min(CHUNK, 512 // padded_queries))  # what fits registers
+    shares = max(1, min(COLUMNS // padded_queries, page_size // 4)) if heads.selector.name == "low_rank" else 1
+    chunk = WARPS * CHUNK
     programs = max(1, SCORE_PROGRAMS * work.programs // (requests * heads.kv_heads))
     _score[(requests, heads.kv_heads, min(pages(capacity, chunk), programs))](
         query,
@@ -58,6 +62,7 @@ def score_pages(
         *work.log_mass.stride()[:3],
         G=queries,
         G_PADDED=padded_queries,
+        SHARES=shares,
         D=head_size,
         D_PADDED=power_of_2(head_size),
         P=page_size,
@@ -71,8 +76,8 @@ def score_pages(
         SELECTOR=heads.selector.name,
         SOFT_CAP=float(softmax.soft_cap),
         LOG_P=math.log(page_size),
-        num_warps=4,
-        num_stages=2,
+        STAGES=STAGES,
+        num_warps=WARPS,
     )
 
 
@@ -103,6 +108,7 @@ def _score(
     mass_query,
     G: tl.constexpr,
     G_PADDED: tl.constexpr,
+    SHARES: tl.constexpr,
     D: tl.constexpr,
     D_PADDED: tl.constexpr,
     P: tl.constexpr,
@@ -116,6 +122,7 @@ def _score(
     SELECTOR: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     LOG_P: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """One program per (request, KV head, share of the chunks of pages): estimates log Σ e^logit of complete pages, by
     query head.
@@ -129,18 +136,20 @@ def _score(
     if (budget * P >= tokens) | (budget == 0):
         return
     complete = tokens // P
-    d, g = tl.arange(0, D_PADDED), tl.arange(0, G_PADDED)
-    half_d = tl.arange(0, D_PADDED // 2)
+    d, half_d = tl.arange(0, D_PADDED), tl.arange(0, D_PADDED // 2)
+    # Each query has SHARES columns, each for a share of a page's tokens.
+    column = tl.arange(0, SHARES * G_PADDED)
+    g, share = column % G_PADDED, column // G_PADDED
     token = tl.load(query_start + request).to(tl.int64)
-    q_at = query + token * query_token + (head * G + g[None, :]) * query_head + d[:, None]
-    q = tl.load(q_at, (g[None, :] < G) & (d[:, None] < D), 0.0)  # [head_size, queries]
+    q_at = query + token * query_token + (head * G + g[None, :]) * query_head
+    q = tl.load(q_at + d[:, None], (g[None, :] < G) & (d[:, None] < D), 0.0)  # [head_size, columns]
     if SELECTOR == "low_rank":
         # The third direction's even dimensions are in the low halves of its bytes, the odd ones in the high halves.
-        pair_at = query + token * query_token + (head * G + g[None, :]) * query_head + 2 * half_d[:, None]
         pair_real = (g[None, :] < G) & (half_d[:, None] < D // 2)
-        even, odd = tl.load(pair_at, pair_real, 0.0), tl.load(pair_at + 1, pair_real, 0.0)
+        even = tl.load(q_at + 2 * half_d[:, None], pair_real, 0.0)
+        odd = tl.load(q_at + 2 * half_d[:, None] + 1, pair_real, 0.0)
         bias = tl.sum(q.to(tl.float32), 0) * BIAS(q.dtype)
-    for begin in range(tl.program_id(2) * CHUNK, complete, tl.num_programs(2) * CHUNK):
+    for begin in tl.range(tl.program_id(2) * CHUNK, complete, tl.num_programs(2) * CHUNK, num_stages=STAGES):
         page = begin + tl.arange(0, CHUNK)
         scored = page < complete
         block = tl.load(block_table + request * table_stride + page // PAGES, scored, 0).to(tl.int64)
@@ -167,19 +176,29 @@ def _score(
             # Instead of the largest logit, which would take a pass of its own: it lies between the mean, about, and the
             # mean plus 7 for each slope, so their middle is off by half of that at most, for which exp2 has room.
             middle = 3.5 * (tl.abs(slope0) + tl.abs(slope1) + tl.abs(slope2))
-            offset = -24.0 * (slope0 + slope1 + slope2) - middle
+            offset = -CODE_BIAS * (slope0 + slope1 + slope2) - middle
             pairs = words + tile // 4 + COEFFICIENTS + slot * (P // 4)
             thirds = words + tile // 4 + THIRD_COEFFICIENT + slot * (P // 8)
-            total = tl.zeros([CHUNK, G_PADDED], tl.float32)
-            for word in tl.static_range(P // 4):
-                both = tl.load(pairs + word, scored, 0)
-                if word % 2 == 0:
-                    third_codes = tl.load(thirds + word // 2, scored, 0)
+            total = tl.zeros([CHUNK, SHARES * G_PADDED], tl.float32)
+            for word in tl.static_range(P // 4 // SHARES):  # of each share's tokens, four
+                both = tl.zeros([CHUNK, SHARES * G_PADDED], tl.int32)
+                third = tl.zeros([CHUNK, SHARES * G_PADDED], tl.int32)
+                for i in tl.static_range(SHARES):
+                    at_word = i * (P // 4 // SHARES) + word
+                    mine = share[None, :] == i
+                    both = tl.where(mine, tl.load(pairs + at_word, scored, 0)[:, None], both)
+                    codes = tl.load(thirds + at_word // 2, scored, 0) >> (16 * (at_word % 2))
+                    third = tl.where(mine, codes[:, None], third)
+                low, high = both & 0x0F0F0F0F, (both >> 4) & 0x0F0F0F0F
+                third_low, third_high = third & 0x0F0F, (third >> 4) & 0x0F0F
                 for i in tl.static_range(4):
-                    power = slope0 * nibble(both, 8 * i)[:, None] + offset
-                    power += slope1 * nibble(both, 8 * i + 4)[:, None]
-                    power += slope2 * nibble(third_codes, 16 * (word % 2) + 4 * i)[:, None]
+                    power = slope0 * code(low, i) + offset
+                    power += slope1 * code(high, i)
+                    power += slope2 * code(third_high if i % 2 else third_low, i // 2)
                     total += tl.exp2(power)
+            if SHARES > 1:
+                total = tl.sum(tl.reshape(total, [CHUNK, SHARES, G_PADDED]), 1)[:, None, :]
+                total = tl.reshape(tl.broadcast_to(total, [CHUNK, SHARES, G_PADDED]), [CHUNK, SHARES * G_PADDED])
             # Where a page spreads further than float32 reaches, this is still a mass, if not quite its own.
             total = tl.minimum(tl.maximum(total, 1e-37), 3e38)
             mass = (base + middle + tl.log2(total)) * LOG_2
@@ -197,4 +216,4 @@ def _score(
         if SOFT_CAP > 0:  # as if a page's tokens had equal shares of its mass
             mass = capped(mass - LOG_P, SOFT_CAP) + LOG_P
         out = log_mass + in_wave * mass_request + head * mass_head + g[None, :] * mass_query + page[:, None]
-        tl.store(out, mass, scored[:, None] & (g[None, :] < G))
+        tl.store(out, mass, scored[:, None] & (column[None, :] < G))

@@ -13,6 +13,7 @@ from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, pow
 from sparse_backend.kernels.triton.nibbles import pack, pack_neighbours
 from sparse_backend.selection.low_rank import TINY, means_of_block
 
+NUMBERS = 2048  # of a page's keys that a warp holds in registers: the fewer warps, the less they wait for each other
 TINY = tl.constexpr(TINY)
 POWER_ITERATIONS = tl.constexpr(POWER_ITERATIONS)
 ROUND = tl.constexpr(12582912.0)  # 1.5 × 2²³: adding and subtracting it rounds a float32 to the nearest integer
@@ -55,7 +56,7 @@ def update_summaries(
         MEAN_VALUES=offsets.mean_values,
         VALUE_SCALES=offsets.value_scales // 4,
         SELECTOR=heads.selector.name,
-        num_warps=4,
+        num_warps=max(1, min(8, max(16, heads.page_size) * power_of_2(heads.head_size) // NUMBERS)),
     )
 
 
@@ -128,11 +129,10 @@ def _update(
                 else:
                     mean, mean_scale = _quantise(tl.sum(keys, 0) / P, 127)
                     rest = tl.where(real, keys - (mean * mean_scale)[None, :], 0.0)
-                    direction0, coefficient0, scale0 = _direction(rest)
-                    rest -= (coefficient0 * scale0)[:, None] * direction0[None, :]
-                    direction1, coefficient1, scale1 = _direction(rest)
-                    rest -= (coefficient1 * scale1)[:, None] * direction1[None, :]
-                    direction2, coefficient2, scale2 = _direction(rest)
+                    gram = dot(rest, tl.trans(rest))
+                    direction0, coefficient0, scale0, rest, gram = _direction(rest, gram)
+                    direction1, coefficient1, scale1, rest, gram = _direction(rest, gram)
+                    direction2, coefficient2, scale2, rest, gram = _direction(rest, gram)
                     codes = tiles + tile
                     tl.store(codes + at, mean.to(tl.int8), d < D)
                     tl.store(codes + DIRECTIONS + at, pack(direction0, direction1), d < D)
@@ -162,18 +162,24 @@ def _quantise(x, LIMIT: tl.constexpr):
 
 
 @triton.jit
-def _direction(rest):
-    """The direction in which rest [tokens, head_size] spreads most, as codes, and each token's coefficient on it."""
-    gram = dot(rest, tl.trans(rest))
+def _direction(rest, gram):
+    """The direction in which rest [tokens, head_size] spreads most, as codes, and each token's coefficient on it; then
+    what rest and its Gram matrix are without it."""
     token = tl.arange(0, rest.shape[0])
     diagonal = tl.sum(tl.where(token[:, None] == token[None, :], gram, 0.0), 0)
-    start = tl.argmax(diagonal, 0)
-    u = tl.sum(tl.where(token[None, :] == start, gram, 0.0), 1)
-    for _ in range(POWER_ITERATIONS):
-        u = tl.sum(gram * u[None, :], 1)
-        u = u / tl.maximum(tl.sqrt(tl.sum(u * u)), 1e-15)
+    # With a trace of 1, float32 has room for its powers, and nothing need be normalised on the way.
+    matrix = gram / tl.maximum(tl.sum(diagonal), TINY)
+    u = tl.sum(tl.where(token[:, None] == tl.argmax(diagonal, 0), matrix, 0.0), 0)
+    for _ in range(POWER_ITERATIONS // 2):  # a symmetric matrix: from rows to columns and back, nothing changes place
+        u = tl.sum(matrix * u[None, :], 1)
+        u = tl.sum(matrix * u[:, None], 0)
+    u = u / tl.maximum(tl.max(tl.abs(u)), 1e-35)
     codes, _scale = _quantise(tl.sum(rest * u[:, None], 0), 7)
     # By least squares on the direction as stored.
-    coefficients = tl.sum(rest * codes[None, :], 1) / (tl.sum(codes * codes) + TINY)
-    coefficient_codes, scale = _quantise(coefficients, 7)
-    return codes, coefficient_codes, scale
+    along, size = tl.sum(rest * codes[None, :], 1), tl.sum(codes * codes)
+    coefficients, scale = _quantise(along / (size + TINY), 7)
+    taken = coefficients * scale
+    rest -= taken[:, None] * codes[None, :]
+    along -= 0.5 * size * taken
+    gram -= taken[:, None] * along[None, :] + along[:, None] * taken[None, :]
+    return codes, coefficients, scale, rest, gram
