@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,6 @@ from transformers import (
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
-
-from tests.sparse_backend.engine_process import answer
 
 # Tiny, with random weights: what matters here is that numbers are the same, or are not.
 CONFIG: dict[str, Any] = {
@@ -124,10 +122,32 @@ def laguna() -> PreTrainedModel:
     return LagunaForCausalLM(LagunaConfig(**CONFIG, layer_types=["full_attention"] * 2, **heads))
 
 
-TIMEOUT_S = 240
-FORKS = multiprocessing.get_context("forkserver")
-"""Processes that find vLLM imported, which takes twice as long as what tests do with a small model."""
-FORKS.set_forkserver_preload(["sparse_backend.plugin", "vllm.entrypoints.llm"])
+SCRIPT = """
+import json, sys
+def main():
+    from sparse_backend import plugin
+    from vllm import LLM, SamplingParams
+    job = json.loads(sys.argv[1])
+    prompt = lambda n, seed: {"prompt_token_ids": [(i * i * 7 + i * seed) % 500 + 2 for i in range(n)]}
+    results = {}
+    llms = {name: LLM(job["model"], skip_tokenizer_init=True, enforce_eager=True, seed=0, max_model_len=2048,
+                      max_num_seqs=8, **{"dtype": "float32", **settings}) for name, settings in job["engines"].items()}
+    for engine, llm in llms.items():
+        for name, run in job["runs"].items():
+            params = [SamplingParams(temperature=run.get("temperature", 0), n=run.get("n", 1), seed=1,
+                                     max_tokens=12, ignore_eos=True, detokenize=False, logprobs=1,
+                                     extra_args={"kv_budget": b} if b is not None else None)
+                      for b in run.get("budgets", [None] * len(run["prompts"]))]
+            outputs = llm.generate([prompt(*p) for p in run["prompts"]], params, use_tqdm=False)
+            results[engine + "/" + name] = [
+                [o.token_ids, [next(iter(t.values())).logprob for t in o.logprobs]] for r in outputs for o in r.outputs]
+    if job["counted"]:
+        from tests.sparse_backend.counting import counted
+        results["counted"] = counted(llms["sparse"], *job["counted"])
+    print("RESULT " + json.dumps(results))
+if __name__ == "__main__":
+    main()
+"""
 
 
 def save(new_model: Callable[[], PreTrainedModel], folder: Path) -> Path:
@@ -146,37 +166,37 @@ def run_engines(
     counted: tuple[int, int] | None = None,
     **variables: str,
 ) -> dict[str, Any]:
-    """Each engine answers every run: all in one process, which starts fast, or `apart`, in processes as a server's,
-    which run at the same time.
+    """Each engine answers every run: all in one process, which starts fast, or `apart`, in processes as a server's.
 
     counted: tokens of a prompt and of a sample whose reads the engine "sparse" counts, see `counting.counted`.
     """
     model = save(new_model, folder)
+    script = folder / "engines.py"
+    script.write_text(SCRIPT)
     root = str(Path(__file__).resolve().parents[2])
     environment = {
+        **os.environ,
         "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if apart else "0",
         "VLLM_LOGGING_LEVEL": "ERROR",
         **variables,
     }
-    job = {"model": str(model), "runs": runs, "counted": counted}
-    parts = [{name: settings} for name, settings in engines.items()] if apart else [engines]
-    with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda part: _in_a_process(job | {"engines": part}, environment, folder), parts)
-        return {name: answers for answered in found for name, answers in answered.items()}
-
-
-def _in_a_process(job: dict[str, Any], environment: dict[str, str], folder: Path) -> dict[str, Any]:
-    said = folder / "-".join(["said", *job["engines"]])
-    process = FORKS.Process(target=answer, args=(job, environment, str(said)))
-    process.start()
-    process.join(TIMEOUT_S)
-    process.kill()
-    lines = [line for line in said.read_text().splitlines() if line.startswith("RESULT ")]
-    assert lines, said.read_text()
-    found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return found
+    results: dict[str, Any] = {}
+    for part in [{name: settings} for name, settings in engines.items()] if apart else [engines]:
+        job = json.dumps({"model": str(model), "engines": part, "runs": runs, "counted": counted})
+        done = subprocess.run(
+            [sys.executable, str(script), job],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, done.stdout + done.stderr
+        results |= json.loads(lines[-1].removeprefix("RESULT "))
+    return results
 
 
 def sparse(**settings: Any) -> dict[str, Any]:
