@@ -117,13 +117,13 @@ def _select(
     if pages <= SMALL:
         # fmt: off
         _choose(log_mass, mass_query, top_mass, weights, weight_query, sink_logits, blocks, table, table_size, counts,
-                pages, tokens // P, sink, local, wanted, G, min(G_PADDED, SCORES // SMALL), PAGES, SMALL, PAGES_OF_MEAN,
+                pages, tokens // P, sink, local, wanted, G, G_PADDED, PAGES, SMALL, PAGES_OF_MEAN,
                 SOFTMAX, RESIDUAL, SINKS)
         # fmt: on
     elif CAPACITY > SMALL:
         # fmt: off
         _choose(log_mass, mass_query, top_mass, weights, weight_query, sink_logits, blocks, table, table_size, counts,
-                pages, tokens // P, sink, local, wanted, G, max(1, SCORES // CAPACITY), PAGES, CAPACITY, PAGES_OF_MEAN,
+                pages, tokens // P, sink, local, wanted, G, G_PADDED, PAGES, CAPACITY, PAGES_OF_MEAN,
                 SOFTMAX, RESIDUAL, SINKS)
         # fmt: on
 
@@ -146,7 +146,7 @@ def _choose(
     local,
     wanted,
     G: tl.constexpr,
-    TOGETHER: tl.constexpr,
+    G_PADDED: tl.constexpr,
     PAGES: tl.constexpr,
     CAPACITY: tl.constexpr,
     PAGES_OF_MEAN: tl.constexpr,
@@ -155,6 +155,7 @@ def _choose(
     SINKS: tl.constexpr,
 ):
     """Of the pages from `sink` to `local`, the `wanted` best, and all pages before and behind them."""
+    TOGETHER: tl.constexpr = max(1, min(G_PADDED, SCORES // CAPACITY))  # query heads
     page = tl.arange(0, CAPACITY)
     # Where they lie, so that attention need not look that up again.
     where = tl.load(blocks + page // PAGES, page < pages, 0) * PAGES + page % PAGES
