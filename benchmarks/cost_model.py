@@ -3,16 +3,22 @@
 A grid of context, batch and KV budget on the shapes of two models with dummy weights, every request with a prompt of
 its own, in one engine with sparse attention for each, and a line for each. eFLOPs are counted for this machine
 (`kinetics-serve hardware`) and for the engine as it says that it runs, as on a server. They leave out reading the
-parameters and the engine's own work, which every step has: the line has an intercept.
+parameters and the engine's own work, which every step has: the line has an intercept. A time is the least of
+several rounds' medians, so that what else the machine does for a while is not in it.
 
     python -m benchmarks.cost_model [--out DIR]
 """
 
 import argparse
 import json
+import os
+import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +29,7 @@ from benchmarks.attention_speed import SHAPES, machine
 from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import DENSE, Price, read_config
 from kinetics_serve.cost.hardware_profile import HardwareProfile
+from kinetics_serve.cost.measured_cpu import engine_threads
 from kinetics_serve.engine.embedded.launch import multiplies_bf16
 from kinetics_serve.engine.info import read_info
 
@@ -31,6 +38,7 @@ CONTEXTS = (256, 1024, 3072)
 BATCHES = (1, 4, 8)
 KV_BUDGETS = (None, 128, 512)
 STEPS = 16
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,10 @@ class Fit:
     r_squared: float
 
 
+IN_A_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(engine_threads())}
+"""Steps are taken, and timed, in the process that measures, on as many threads as a server's engine has."""
+
+
 def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list[Cell]:
     from vllm import LLM, SamplingParams
 
@@ -71,7 +83,7 @@ def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list
             enable_prefix_caching=True,
             additional_config={"sparse_attention": {"kv_budget": 512}},
             dtype="bfloat16" if multiplies_bf16() else "float32",
-            kv_cache_memory_bytes=4 << 30,  # else vLLM takes nearly all that the machine has
+            kv_cache_memory_bytes=10 << 30,  # all prompts of the larger model, in float32
         )
         EngineInfo(llm.llm_engine.vllm_config, [0]).log_engine_initialized()  # what a server does by itself
         info = read_info(generate_latest().decode())
@@ -79,37 +91,44 @@ def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list
         architecture = info.architecture(read_config(config, name))
         price, sparse = Price.on(architecture, profile), info.kv_policy(architecture)
 
-        def seconds(prompts: list[Any], tokens: int, kv_budget: int | None) -> float:
+        def step_seconds(prompts: list[Any], kv_budget: int | None, steps: int = STEPS) -> float:
+            """Median of the steps after the first tokens."""
             sampling = SamplingParams(
                 temperature=0,
-                max_tokens=tokens,
+                max_tokens=steps + 1,
                 ignore_eos=True,
                 detokenize=False,
                 extra_args={"kv_budget": kv_budget or 0},
             )
-            start = time.perf_counter()
-            llm.generate(prompts, sampling, use_tqdm=False)
-            return time.perf_counter() - start
+            for number, prompt in enumerate(prompts):
+                llm.llm_engine.add_request(str(number), prompt, sampling)
+            seconds = []
+            while llm.llm_engine.has_unfinished_requests():
+                start = time.perf_counter()
+                llm.llm_engine.step()
+                seconds.append(time.perf_counter() - start)
+            return statistics.median(seconds[-steps:])
 
-        for context in CONTEXTS:
-            prompts = [
+        prompts = {
+            context: [
                 {"prompt_token_ids": [(i * 7 + number) % 1000 + 1 for i in range(context)]}
                 for number in range(max(BATCHES))
             ]
-            seconds(prompts, 1, None)  # fills the prefix cache
-            for batch in BATCHES:
-                for budget in KV_BUDGETS:
-                    if budget is not None and budget >= context:
-                        continue
-                    runs = [
-                        seconds(prompts[:batch], STEPS + 1, budget) - seconds(prompts[:batch], 1, budget)
-                        for _ in range(2)
-                    ]
-                    kv = DENSE if budget is None else replace(sparse, budget=budget)
-                    cost = price.decode(context, STEPS, kv)
-                    cell = Cell(context, batch, budget, min(runs) / STEPS * 1e3, price.eflops(cost) / STEPS * batch)
-                    cells.append(cell)
-                    print(cell)
+            for context in CONTEXTS
+        }
+        for each in prompts.values():
+            step_seconds(each, None, 1)  # fills the prefix cache
+        grid = [each for each in product(CONTEXTS, BATCHES, KV_BUDGETS) if each[2] is None or each[2] < each[0]]
+        seconds = dict.fromkeys(grid, float("inf"))
+        for number in range(ROUNDS):
+            for cell in grid:
+                context, batch, budget = cell
+                seconds[cell] = min(seconds[cell], step_seconds(prompts[context][:batch], budget))
+                print(f"round {number + 1} of {ROUNDS}, {cell}: {seconds[cell] * 1e3:.1f} ms", flush=True)
+        for context, batch, budget in grid:
+            kv = DENSE if budget is None else replace(sparse, budget=budget)
+            eflops = price.eflops(price.decode(context, STEPS, kv)) / STEPS * batch
+            cells.append(Cell(context, batch, budget, seconds[context, batch, budget] * 1e3, eflops))
     return cells
 
 
@@ -152,9 +171,11 @@ def main() -> None:
     more = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "bos_token_id": 0}
     ideal = 1e12 / profile.flops  # ms for 1e9 eFLOPs, at the speed that the profile was measured at
     models = {}
+    os.environ |= IN_A_PROCESS
     for name in MODELS:
         config = {**SHAPES[name]["config"], **more}
-        cells = measure(name, config, profile)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            cells = pool.submit(measure, name, config, profile).result()
         line = fit(cells)
         print(
             f"{name}: R² {line.r_squared:.3f}: {line.intercept_ms:.1f} ms + {line.ms_per_gigaeflops:.2f} ms for 1e9 "

@@ -8,7 +8,19 @@ CUDA_BACKENDS = ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN", "CUSTOM")
 
 
 def register() -> None:
-    """Entry point of group `vllm.general_plugins`; vLLM calls it in every process, before any model is built."""
+    """Entry point of group `vllm.general_plugins`; vLLM calls it in every process, before any model is built.
+
+    Raises LacksInterface where this vLLM lacks what we build on.
+    """
+    from vllm import __version__
+
+    from sparse_backend.vllm_versions import interfaces_of
+
+    with interfaces_of(__version__):
+        _register()
+
+
+def _register() -> None:
     from vllm.platforms import current_platform
     from vllm.v1.attention import selector
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend

@@ -1,9 +1,9 @@
 """This machine's CPU as a hardware profile: measured in a few seconds, and cached for the next time.
 
-It is measured as an engine uses it: products of torch, in bf16 where the CPU has AVX-512 and in fp32 elsewhere, and the
-bytes of keys and values that vLLM's own attention kernel gets through, on the threads that vLLM computes with, which
-leave one core to its front-end. That is done in a process of its own, because nothing here imports torch. Without torch
-or vLLM there is no engine on this machine, and the rates are numpy's: fp32 products, and plain reads.
+It is measured as an engine uses it: products of torch, and the bytes of keys and values that vLLM's own attention
+kernel gets through, in bf16 where the CPU has AVX-512 and in fp32 elsewhere, on the threads that vLLM computes with,
+which leave one core to its front-end. That is done in a process of its own, because nothing here imports torch. Without
+torch or vLLM there is no engine on this machine, and the rates are numpy's: fp32 products, and plain reads.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def best(work):
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
+dtype = torch.bfloat16 if torch.cpu._is_avx512_supported() else torch.float32
 rows = 128  # doubled until a product takes long enough to measure
 while True:
-    matrix = torch.ones(rows, rows, dtype=torch.bfloat16 if torch.cpu._is_avx512_supported() else torch.float32)
+    matrix = torch.ones(rows, rows, dtype=dtype)
     seconds = best(lambda: matrix @ matrix)
     if seconds > 0.02 or rows == 2048:
         break
@@ -55,16 +56,16 @@ cpu = torch.cpu
 name = "_C" if cpu._is_avx512_bf16_supported() else "_C_AVX512" if cpu._is_avx512_supported() else "_C_AVX2"
 (folder,) = importlib.util.find_spec("vllm").submodule_search_locations
 torch.ops.load_library(f"{folder}/{name}.abi3.so")
-ops, bf16, scale = torch.ops._C, torch.bfloat16, 0.125
-batch, context, kv_heads, group, size, block = 4, 4096, 8, 2, 64, 128  # 67 MB
-cache = torch.zeros(batch * context // block, kv_heads, 2 * block, size, dtype=bf16)
+ops, scale = torch.ops._C, 0.125
+batch, context, kv_heads, group, size, block = 4, 4096, 8, 2, 64, 128  # 34 million numbers
+cache = torch.zeros(batch * context // block, kv_heads, 2 * block, size, dtype=dtype)
 keys, values = cache.chunk(2, 2)
-query = torch.zeros(batch, kv_heads * group, size, dtype=bf16)
+query = torch.zeros(batch, kv_heads * group, size, dtype=dtype)
 output, starts = torch.empty_like(query), torch.arange(batch + 1, dtype=torch.int32)
 lengths = torch.full((batch,), context, dtype=torch.int32)
 table = torch.arange(len(cache), dtype=torch.int32).view(batch, -1)
 plan = ops.get_scheduler_metadata(
-    batch, kv_heads * group, kv_heads, size, lengths, bf16, starts, True, -1, "vec", True, None, "auto"
+    batch, kv_heads * group, kv_heads, size, lengths, dtype, starts, True, -1, "vec", True, None, "auto"
 )
 seconds = best(
     lambda: ops.cpu_attention_with_kv_cache(
@@ -74,7 +75,7 @@ seconds = best(
 )
 print(cache.nbytes / seconds)
 """
-METHOD = "an engine's threads and dtype"  # profiles that were measured in another way are measured again
+METHOD = "an engine's threads, dtype and KV cache"  # profiles that were measured in another way are measured again
 
 
 def cached_cpu() -> HardwareProfile:
@@ -117,11 +118,16 @@ def cpu_name() -> str:
     return f"{_model_name()}, {_cores()} cores"
 
 
+def engine_threads() -> int:
+    """Threads that vLLM computes with on this CPU: it leaves one core to its front-end."""
+    return max(_cores() - 1, 1)
+
+
 def _engine_rates() -> list[float]:
     """FLOPs and bytes per second; the first alone without vLLM, nothing without a torch that works."""
     if find_spec("torch") is None:
         return []
-    command = [sys.executable, "-c", ENGINE_RATES, str(max(_cores() - 1, 1))]
+    command = [sys.executable, "-c", ENGINE_RATES, str(engine_threads())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ENGINE_SECONDS, check=False)
         return [float(line) for line in done.stdout.splitlines()]

@@ -7,6 +7,7 @@ from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import torch
+from vllm import __version__
 from vllm.config import VllmConfig, get_layers_from_vllm_config
 from vllm.logger import init_logger
 from vllm.model_executor.layers.attention import Attention
@@ -19,6 +20,7 @@ from sparse_backend.constants import BLOCK
 from sparse_backend.engine_info import publish
 from sparse_backend.kernels import Heads, Kernels, cpu_kernels
 from sparse_backend.selection import get_selector
+from sparse_backend.vllm_versions import KNOWN, is_known
 
 logger = init_logger(__name__)
 
@@ -31,6 +33,9 @@ class Engine:
     """What sparse attention knows of one vLLM engine. `engine_of` finds it."""
 
     def __init__(self, vllm_config: VllmConfig, config: SparseAttentionConfig) -> None:
+        if not is_known(__version__):
+            made_for = " and ".join(KNOWN)
+            logger.warning_once("This is vLLM %s, and sparse attention is made for %s.", __version__, made_for)
         self.vllm_config = vllm_config
         self.config = config
         try:

@@ -1,7 +1,11 @@
-"""What vLLM asks of an attention backend: every question is listed here, and a new one fails until it is decided."""
+"""What we build on in vLLM, in every version that we are made for; and what vLLM asks of an attention backend: every
+question is listed here, and a new one fails until it is decided."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +14,15 @@ pytest.importorskip("vllm")
 pytest.importorskip("triton")
 
 import torch
+import vllm
 from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, AttentionMetadataBuilder, AttentionType
 
+from sparse_backend.backends import engine
 from sparse_backend.backends.cpu.backend import SparseCPUBackend
 from sparse_backend.backends.cuda.backend import SparseFlashAttentionBackend, SparseTritonAttentionBackend
+from sparse_backend.config import SparseAttentionConfig
+from sparse_backend.vllm_versions import KNOWN, LacksInterface, interfaces_of, is_known
+from tests.sparse_backend.vllm_sources import RECORDS, Record, Sources
 
 STOCK = "as the stock backend says"
 
@@ -50,6 +59,66 @@ IMPL = {
 
 # Both would reuse metadata whose sparse part belongs to another step.
 BUILDER = {"supports_draft_decode_metadata_update", "supports_update_block_table"}
+
+
+# What differs between versions of what we use, and why that is no matter.
+DIFFERENCES = {
+    ("vllm.v1.attention.backends.flash_attn:FlashAttentionBackend", "supports_kv_cache_update_bypass"): "False on ours",
+}
+
+
+def record(version: str) -> Record:
+    found: Record = json.loads((RECORDS / f"{version}.json").read_text())
+    return found
+
+
+def test_what_we_use_is_as_it_was_recorded() -> None:
+    """Where it is not, `python -m tests.sparse_backend.vllm_sources` records it anew, for every version."""
+    installed = Sources(Path(vllm.__file__).parents[1]).record()
+    version = vllm.__version__.rpartition(".")[0]
+    assert installed == record(version)
+    assert {file.stem for file in RECORDS.glob("*.json")} == set(KNOWN)
+    assert all(set(record(each)) == set(installed) for each in KNOWN)
+
+
+def test_versions_differ_where_that_was_decided() -> None:
+    first, *others = [record(version) for version in KNOWN]
+    found = set()
+    for other in others:
+        for name in first:
+            one, another = first[name], other[name]
+            if isinstance(one, dict) and isinstance(another, dict):
+                found |= {(name, each) for each in one.keys() | another.keys() if one.get(each) != another.get(each)}
+            elif one != another:
+                found.add((name, ""))
+    assert found == set(DIFFERENCES)
+
+
+def test_a_version_without_something_that_we_use_is_an_error_that_says_what() -> None:
+    expected = r"vLLM 9\.9: cannot import name 'nothing'.*made for vLLM 0\.32 and 0\.33"
+    with pytest.raises(LacksInterface, match=expected), interfaces_of("9.9"):
+        from vllm import nothing  # noqa: F401
+    with pytest.raises(LookupError, match="has no __version__ in vllm"):
+        Sources(Path(__file__).parent).record()
+
+
+def test_versions_are_known_by_their_minor_number() -> None:
+    assert is_known(vllm.__version__)
+    assert [is_known(version) for version in ("0.32.1", "0.33.0rc1", "0.34.0", "0.320.0", "dev")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_an_engine_of_an_unknown_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(engine, "__version__", "9.9.0")
+    monkeypatch.setattr(engine.logger, "warning_once", lambda text, *values: said.append(text % values))
+    engine.Engine(SimpleNamespace(), SparseAttentionConfig())  # type: ignore[arg-type]
+    assert said == ["This is vLLM 9.9.0, and sparse attention is made for 0.32 and 0.33."]
 
 
 def questions(asked: type[Any]) -> set[str]:
