@@ -14,7 +14,7 @@ from benchmarks.fake_upstream import MODEL
 
 TIMEOUT_S = 240
 
-_VLLM = """
+VLLM_BENCH = """
 from vllm.benchmarks.serve import add_cli_args, main
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 parser = FlexibleArgumentParser()
@@ -36,7 +36,7 @@ def vllm_bench(url: str, budget: bool, tokenizer: Path, tools: Path) -> Figures:
     if importlib.util.find_spec("vllm") is None:
         raise Missing("vllm")
     result = tokenizer / f"vllm-{budget}.json"
-    command = [sys.executable, "-c", _VLLM, "--backend", "openai-chat", "--base-url", url]
+    command = [sys.executable, "-c", VLLM_BENCH, "--backend", "openai-chat", "--base-url", url]
     command += ["--endpoint", "/v1/chat/completions", "--model", MODEL, "--tokenizer", str(tokenizer)]
     command += ["--dataset-name", "random", "--random-input-len", "10", "--random-output-len", str(ANSWER_TOKENS)]
     command += ["--num-prompts", str(REQUESTS), "--max-concurrency", "1", "--temperature", "0.7", "--disable-tqdm"]

@@ -1,4 +1,4 @@
-"""What faults happen to: an upstream, a ledger, and two front-ends, of which the first has three workers."""
+"""What faults happen to: an upstream, a ledger, and two front-ends, of which the first has three workers by default."""
 
 import asyncio
 import itertools
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.ledger.conftest import emptied
 from tests.ledger.postgres import Postgres
 from tests.ledger.server import QUESTION, FrontEnd, bearer, front_end
 
-WORKERS = 3
+WORKERS = (3, 1)
 QUIET_S = 40.0
 """Within which all is booked and released once a fault is over."""
 
@@ -174,9 +174,9 @@ def bill_of(server: FrontEnd, documents: list[dict[str, Any]]) -> int | None:
 
 
 @asynccontextmanager
-async def scene(kind: str) -> AsyncIterator[Scene]:
+async def scene(kind: str, workers: Sequence[int] = WORKERS) -> AsyncIterator[Scene]:
     """On `sqlite` or `postgresql`. The ledger's file, if it has one, and the outbox are on a small disk of their own,
-    where one can be mounted."""
+    where one can be mounted. workers: of each front-end."""
     folder = Path(tempfile.mkdtemp(prefix="kinetics-faults-"))
     disk = folder / "disk"
     disk.mkdir()
@@ -193,8 +193,8 @@ async def scene(kind: str) -> AsyncIterator[Scene]:
         with running_upstream(folder) as upstream:
             made = Scene(folder, upstream, url, postgres)
             async with made._stack:
-                made.front_ends.append(await asyncio.to_thread(made.start, WORKERS))
-                made.front_ends.append(await asyncio.to_thread(made.start, 1))
+                for count in workers:
+                    made.front_ends.append(await asyncio.to_thread(made.start, count))
                 yield made
     finally:
         if postgres is not None:
