@@ -28,7 +28,7 @@ LAYERS = (
     ("strategies",),
     ("answers",),
     ("cost",),
-    ("errors", "registry"),
+    ("errors", "registry", "clock"),
 )
 """The packages of kinetics_serve, and its lone modules, from the top down: each may use what stands below it."""
 

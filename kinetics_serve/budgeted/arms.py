@@ -8,8 +8,9 @@ from kinetics_serve.budgeted.options import KineticsOptions
 from kinetics_serve.budgeted.prompt import Prompt, prompt_of
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
-from kinetics_serve.engine.pool import AUTO_MODEL, Pool, ServedModel
+from kinetics_serve.engine.pool import AUTO_MODEL, Pool
 from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.calibration import Calibration
 from kinetics_serve.requests.errors import ApiError, invalid

@@ -1,9 +1,9 @@
 """One budgeted request at work."""
 
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from kinetics_serve import clock
 from kinetics_serve.budgeted.arms import LiveArm
 from kinetics_serve.budgeted.notes import notes_of
 from kinetics_serve.budgeted.prepare import Prepared
@@ -65,7 +65,7 @@ class Execution:
 
         def changed() -> None:
             if self._first_token_s is None and any(sample.tokens for sample in self.run.samples):
-                self._first_token_s = time.monotonic() - self.deadline.arrived
+                self._first_token_s = clock.now() - self.deadline.arrived
             on_change()
 
         self._services.math_pool.warm()  # while the first samples are generated
@@ -117,6 +117,6 @@ class Execution:
         if outcome == "completed" and self._promise is not None and self._services.plan_watch is not None:
             self._services.plan_watch.ended(self._promise, self.run)
         metrics.requests.labels(**labels, outcome=outcome).inc()
-        metrics.duration.labels(**labels).observe(time.monotonic() - self.deadline.arrived)
+        metrics.duration.labels(**labels).observe(clock.now() - self.deadline.arrived)
         if self._first_token_s is not None:
             metrics.first_token.labels(**labels).observe(self._first_token_s)

@@ -2,7 +2,8 @@
 
 from kinetics_serve.budgeted.options import KineticsOptions
 from kinetics_serve.budgeted.prompt import Prompt
-from kinetics_serve.engine.pool import ModelNotFound, ServedModel
+from kinetics_serve.engine.pool import ModelNotFound
+from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.requests.errors import ApiError
 from kinetics_serve.requests.services import Services

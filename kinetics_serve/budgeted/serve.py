@@ -43,15 +43,16 @@ async def respond(
     stream_of: Callable[[Answer], Stream],
 ) -> Response:
     """The answer, in the words of `stream_of`. body: the call's, as a chat completion or completion."""
-    execution = await while_request_connected(call.request, _planned(call, body, options, completion))
+    execution = await while_request_connected(call.request, planned(call, body, options, completion))
     stream = stream_of(Answer(execution))
     if execution.prompt.stream:
         return await _streamed(call, execution, stream)
-    await while_request_connected(call.request, _run(call, execution))
+    await while_request_connected(call.request, run_in_turn(call, execution))
     return JSONResponse(stream.whole())
 
 
-async def _planned(call: Call, body: Json, options: KineticsOptions, completion: type[Completion]) -> Execution:
+async def planned(call: Call, body: Json, options: KineticsOptions, completion: type[Completion]) -> Execution:
+    """Prepared and planned: nothing has been spent. Raises KineticsError."""
     services = call.services
     deadline = services.deadline(options.deadline_s)
     async with deadline.awaiting_engine():  # which counts the prompt's tokens
@@ -59,7 +60,7 @@ async def _planned(call: Call, body: Json, options: KineticsOptions, completion:
     return Execution(prepared, services, deadline)
 
 
-async def _run(call: Call, execution: Execution, on_change: Callable[[], None] = lambda: None) -> None:
+async def run_in_turn(call: Call, execution: Execution, on_change: Callable[[], None] = lambda: None) -> None:
     """Works when it is its turn: where there is a tenant, against its quotas, and settled when this returns."""
     services, tenant, run = call.services, call.tenant, execution.run
     async with AsyncExitStack() as stack:
@@ -76,7 +77,7 @@ async def _run(call: Call, execution: Execution, on_change: Callable[[], None] =
 async def _streamed(call: Call, execution: Execution, stream: Stream) -> Response:
     keep_alive_s = call.services.settings.keep_alive_s or None
     changed = asyncio.Event()
-    work = asyncio.create_task(_run(call, execution, changed.set))
+    work = asyncio.create_task(run_in_turn(call, execution, changed.set))
     work.add_done_callback(lambda _: changed.set())
 
     async def begun() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import aiohttp
 
+from kinetics_serve import clock
 from kinetics_serve.engine.answer_body import object_of, reason
 from kinetics_serve.engine.chunks import BRIEF, AnyChunk, Decoder
 from kinetics_serve.engine.circuit import Circuit
@@ -271,7 +271,7 @@ class Upstream:
 
     def _failed(self, lost: bool) -> None:
         openings = self.circuit.openings
-        self.circuit.failed(time.monotonic(), lost)
+        self.circuit.failed(clock.now(), lost)
         if self.circuit.openings > openings:
             logger.warning("%s fails: it gets no requests until it has rested and passed a check", self.url)
 

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections import defaultdict
-from time import monotonic
 
+from kinetics_serve import clock
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable, OutboxUnavailable
 from kinetics_serve.ledger.ledger import Ledger
 from kinetics_serve.ledger.outbox import Outbox
@@ -71,7 +71,7 @@ class Delivery:
     @property
     def _away(self) -> bool:
         """The database has failed, or is taking its time."""
-        slow = self._busy_since is not None and monotonic() - self._busy_since > MOMENT_S
+        slow = self._busy_since is not None and clock.now() - self._busy_since > MOMENT_S
         return self._failing or slow
 
     async def run(self) -> None:
@@ -117,7 +117,7 @@ class Delivery:
         await asyncio.sleep(RETRY_S)
 
     async def _work(self) -> None:
-        now = monotonic()
+        now = clock.now()
         if now - self._swept_at >= SWEEP_S or self._failing:
             await self._sweep()
             self._swept_at = now
@@ -144,7 +144,7 @@ class Delivery:
                     await self._book(bills[start : start + BATCH])
 
     async def _book(self, bills: list[Settlement]) -> None:
-        self._busy_since = monotonic()
+        self._busy_since = clock.now()
         try:
             late = await self.ledger.settle(bills)
         except LedgerUnavailable:

@@ -5,8 +5,8 @@ from typing import Any
 
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine import sparse
-from kinetics_serve.engine.pool import ServedModel
 from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.passthrough.tab import Tab

@@ -90,7 +90,34 @@ class Capacity:
     """Of a request; None where no hour's price is known."""
 
 
-def capacity(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPolicy = DENSE) -> Capacity:
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast an engine is at a workload, whatever its load."""
+
+    weight_bytes: float
+    """The parameters of an engine."""
+
+    sample_bytes: float
+    """The KV of a sample."""
+
+    room: int
+    """Samples that an engine has memory for."""
+
+    read_s: float
+    """What a step takes to read the parameters."""
+
+    token_s: float
+    """What each sample adds to a step."""
+
+    prefill_s: float
+    """Of a prompt."""
+
+    def step_s(self, batch: float) -> float:
+        """A token of each of `batch` samples."""
+        return self.read_s + batch * self.token_s
+
+
+def speed(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPolicy = DENSE) -> Speed:
     """Raises DoesNotFit."""
     architecture = checkpoint.on_devices(engine.devices)
     price = Price.on(architecture, engine.hardware)
@@ -106,24 +133,29 @@ def capacity(checkpoint: Architecture, engine: Engine, workload: Workload, kv: K
         raise DoesNotFit(f"{architecture.name} needs {needed}; {there}: take more devices or memory")
     together = price.together(workload.prompt_tokens, workload.generated_tokens, workload.samples, kv)
     token_s = price.eflops(together) / price.intensity / bandwidth / (workload.samples * workload.generated_tokens)
-    read_s = weight_bytes / bandwidth
-    most = room / (read_s + room * token_s)
+    prefill_s = price.eflops(price.prefill(workload.prompt_tokens)) / price.intensity / bandwidth
+    return Speed(weight_bytes, sample_bytes, room, weight_bytes / bandwidth, token_s, prefill_s)
+
+
+def capacity(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPolicy = DENSE) -> Capacity:
+    """Raises DoesNotFit."""
+    fast = speed(checkpoint, engine, workload, kv)
+    most = fast.room / fast.step_s(fast.room)
     engines = max(1, ceil(workload.tokens / (most * engine.most_busy)))
     rate = workload.tokens / engines
-    batch = max(1.0, rate * read_s / (1 - rate * token_s))
-    step_s = read_s + batch * token_s
-    prefill_s = price.eflops(price.prefill(workload.prompt_tokens)) / price.intensity / bandwidth
+    batch = max(1.0, rate * fast.read_s / (1 - rate * fast.token_s))
+    step_s = fast.step_s(batch)
     hourly, devices = engine.hardware.dollars_per_hour, engines * engine.devices
     return Capacity(
         engines=engines,
         devices=devices,
-        weight_bytes=weight_bytes,
-        sample_bytes=sample_bytes,
-        room=room,
+        weight_bytes=fast.weight_bytes,
+        sample_bytes=fast.sample_bytes,
+        room=fast.room,
         batch=batch,
         step_s=step_s,
         engine_tokens=most,
-        request_s=prefill_s + workload.generated_tokens * step_s,
+        request_s=fast.prefill_s + workload.generated_tokens * step_s,
         dollars=devices * hourly / SECONDS_PER_HOUR / workload.requests if hourly is not None else None,
     )
 

@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import ceil, exp
-from time import monotonic
 
+from kinetics_serve import clock
 from kinetics_serve.errors import KineticsError
 
 PARTS = 10**6
@@ -74,40 +75,54 @@ class Ticket:
     """It was admitted and has not ended."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Tenant:
+    number: int
+    """In the order in which they came."""
+
     turn: int = 0
     """The virtual time at which its next request is due, that is, what it has been given so far."""
 
     waiting: deque[Ticket] = field(default_factory=deque)
+
+    listed: bool = False
+    """It has an entry among those that are due."""
 
 
 class FairQueue:
     """Start-time fair queueing (Goyal, Vin, Cheng 1996) of requests by cost, equally among tenants that wait.
 
     The next request is the first of the tenant that got least. It waits until it fits, and nobody overtakes it then, so
-    that large requests are not starved by small ones. Without clock or I/O.
+    that large requests are not starved by small ones. What a request costs grows with the logarithm of the tenants that
+    wait. Without clock or I/O.
     """
 
     def __init__(self, max_waiting: int) -> None:
         self.max_waiting = max_waiting
         self.in_flight = 0
         self.waiting = 0
+        self.waiting_cost = 0
         self._now = 0  # virtual: the turn that was served last
         self._tenants: dict[str, _Tenant] = {}
+        self._due: list[tuple[int, int, _Tenant]] = []
+        """A heap of turn, number and tenant: everyone who waits, once, at its turn or at an earlier one that it had."""
 
     def offer(self, ticket: Ticket) -> Ticket | None:
         """Queues a request. Returns the one that the queue has no room for: the last of the tenant with the most."""
-        tenant = self._tenants.setdefault(ticket.tenant, _Tenant())
+        tenant = self._tenants.get(ticket.tenant)
+        if tenant is None:
+            tenant = self._tenants[ticket.tenant] = _Tenant(len(self._tenants))
         if not tenant.waiting:
             tenant.turn = max(tenant.turn, self._now)  # what it didn't ask for before, it can't claim now
         tenant.waiting.append(ticket)
-        self.waiting += 1
+        self._list(tenant)
+        self._count(1, ticket)
         if self.waiting <= self.max_waiting or self._fits(ticket):
             return None
-        greediest = max(self._tenants.values(), key=lambda each: (len(each.waiting), each is tenant))
-        self.waiting -= 1
-        return greediest.waiting.pop()
+        waiting = [each for _, _, each in self._due]
+        surplus = max(waiting, key=lambda each: (len(each.waiting), each is tenant)).waiting.pop()
+        self._count(-1, surplus)
+        return surplus
 
     def admit(self) -> list[Ticket]:
         """Takes those out of the queue that run from now on."""
@@ -115,7 +130,7 @@ class FairQueue:
         while (ticket := self.head) is not None and self.in_flight + ticket.cost <= PARTS:
             tenant = self._tenants[ticket.tenant]
             tenant.waiting.popleft()
-            self.waiting -= 1
+            self._count(-1, ticket)
             self._now = max(self._now, tenant.turn)
             tenant.turn += ticket.cost
             self.in_flight += ticket.cost
@@ -126,7 +141,7 @@ class FairQueue:
     def leave(self, ticket: Ticket) -> None:
         """A request that was not admitted doesn't want to be any more."""
         self._tenants[ticket.tenant].waiting.remove(ticket)
-        self.waiting -= 1
+        self._count(-1, ticket)
 
     def finish(self, ticket: Ticket) -> None:
         """A request that was admitted has ended."""
@@ -136,12 +151,24 @@ class FairQueue:
     @property
     def head(self) -> Ticket | None:
         """The request that is next."""
-        waiting = [tenant for tenant in self._tenants.values() if tenant.waiting]
-        return min(waiting, key=lambda tenant: tenant.turn).waiting[0] if waiting else None
+        while self._due:
+            turn, _, tenant = self._due[0]
+            if tenant.waiting and turn == tenant.turn:
+                return tenant.waiting[0]
+            heappop(self._due)  # it waits no more, or got something since
+            tenant.listed = False
+            if tenant.waiting:
+                self._list(tenant)
+        return None
 
-    @property
-    def waiting_cost(self) -> int:
-        return sum(ticket.cost for tenant in self._tenants.values() for ticket in tenant.waiting)
+    def _list(self, tenant: _Tenant) -> None:
+        if not tenant.listed:
+            tenant.listed = True
+            heappush(self._due, (tenant.turn, tenant.number, tenant))
+
+    def _count(self, requests: int, ticket: Ticket) -> None:
+        self.waiting += requests
+        self.waiting_cost += requests * ticket.cost
 
     def _fits(self, ticket: Ticket) -> bool:
         return self.head is ticket and self.in_flight + ticket.cost <= PARTS
@@ -189,7 +216,7 @@ class Admission:
 
         within_s: how long it can wait. A request that is cancelled meanwhile leaves the queue.
         """
-        arrived = monotonic()
+        arrived = clock.now()
         ticket = Ticket(tenant, self.capacity.cost(load))
         turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
         surplus = self._queue.offer(ticket)
@@ -209,13 +236,13 @@ class Admission:
                 raise self._overloaded(f"no engine was free within its deadline of {within_s:g} s", ticket) from None
             raise
         try:
-            yield monotonic() - arrived
+            yield clock.now() - arrived
         finally:
             self._free(ticket)
             self._admit()
 
     def _admit(self) -> None:
-        self._rate.advance(monotonic(), busy=self._queue.in_flight > 0)
+        self._rate.advance(clock.now(), busy=self._queue.in_flight > 0)
         for ticket in self._queue.admit():
             turn = self._turns.pop(ticket)
             if not turn.done():
@@ -223,7 +250,7 @@ class Admission:
         self._on_change(self._queue.waiting, self._queue.in_flight / PARTS)
 
     def _free(self, ticket: Ticket) -> None:
-        self._rate.advance(monotonic(), busy=True, freed=ticket.cost)
+        self._rate.advance(clock.now(), busy=True, freed=ticket.cost)
         self._queue.finish(ticket)
 
     def _overloaded(self, reason: str, ticket: Ticket) -> Overloaded:

@@ -1,11 +1,11 @@
 """The moment by which a request is answered or given up."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from kinetics_serve import clock
 from kinetics_serve.engine.errors import EngineSilent
 
 
@@ -16,12 +16,12 @@ class Deadline:
     limit_s: float | None
     """Seconds from its arrival; None is no limit."""
 
-    arrived: float = field(default_factory=time.monotonic)
-    """On the monotonic clock."""
+    arrived: float = field(default_factory=clock.now)
+    """By `clock.now`."""
 
     @property
     def remaining_s(self) -> float | None:
-        return None if self.limit_s is None else max(0.0, self.arrived + self.limit_s - time.monotonic())
+        return None if self.limit_s is None else max(0.0, self.arrived + self.limit_s - clock.now())
 
     @asynccontextmanager
     async def awaiting_engine(self) -> AsyncIterator[None]:

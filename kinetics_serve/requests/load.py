@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kinetics_serve.engine.pool import ServedModel
+from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.requests.admission import Load
 from kinetics_serve.strategies.arm import Arm
 

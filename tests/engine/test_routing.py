@@ -6,7 +6,7 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinetics_serve.engine.routing import BALANCE, choose, prefix_of
+from kinetics_serve.engine.routing import BALANCE, NEAR, choose, places, prefix_of
 
 SERVERS = [f"http://gpu-{number}:8000" for number in range(8)]
 loads = st.dictionaries(st.sampled_from(SERVERS), st.integers(0, 200), min_size=1)
@@ -45,6 +45,35 @@ def test_prefixes_spread_over_the_servers() -> None:
     homes = Counter(choose(dict.fromkeys(SERVERS, 0), number.to_bytes(16, "big")) for number in range(800))
     assert set(homes) == set(SERVERS)
     assert min(homes.values()) > 50
+
+
+@given(loads, prefixes, st.sets(st.sampled_from(SERVERS)))
+def test_a_prefix_goes_to_a_server_where_it_may_be_cached_or_where_least_is_to_do(
+    loads: dict[str, int], prefix: bytes, cached: set[str]
+) -> None:
+    near = cached & loads.keys()
+    chosen = choose(loads, prefix, near)
+    limit = ceil(BALANCE * (sum(loads.values()) + 1) / len(loads))
+    if any(loads[server] < limit for server in near):
+        assert chosen in near
+        assert loads[chosen] < limit
+    else:
+        assert loads[chosen] == min(loads.values())
+
+
+@given(prefixes, st.integers(1, 20_000))
+def test_a_prefix_has_few_places_and_a_server_more_takes_none_but_its_own(prefix: bytes, count: int) -> None:
+    before, after = places(prefix, count), places(prefix, count + 1)
+    assert 1 <= len(before) == len(set(before)) <= NEAR
+    assert all(0 <= place < count for place in before)
+    assert set(after) <= {*before, count}
+
+
+def test_the_places_of_prefixes_are_spread_evenly() -> None:
+    firsts = Counter(places(number.to_bytes(16, "big"), 100)[0] for number in range(20_000))
+    assert len(firsts) == 100
+    assert max(firsts.values()) < 1.35 * 200
+    assert min(firsts.values()) > 0.65 * 200
 
 
 SYSTEM = {"role": "system", "content": "Be short."}

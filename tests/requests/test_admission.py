@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from random import Random
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -42,6 +43,52 @@ def test_what_runs_fits_nobody_idles_and_each_tenants_requests_keep_their_order(
         assert all(ticket.running for ticket in running)
         head = queue.head
         assert head is None or queue.in_flight + head.cost > PARTS
+
+
+@given(events)
+@settings(deadline=None)
+def test_the_next_is_of_the_tenant_that_got_least_of_those_who_wait(events: list[tuple[str, str, int]]) -> None:
+    """By a plain look at all tenants, which takes too long where there are thousands."""
+    queue = FairQueue(1000)
+    turns: dict[str, int] = {}
+    waiting: dict[str, list[Ticket]] = {}
+    served = 0
+    for event, name, cost in events:
+        if event == "offer":
+            if not waiting.setdefault(name, []):
+                turns[name] = max(turns.get(name, 0), served)
+            waiting[name].append(Ticket(name, cost))
+            queue.offer(waiting[name][-1])
+        elif event == "leave" and waiting.get(name):
+            queue.leave(waiting[name].pop(cost % len(waiting[name])))
+        else:
+            for ticket in queue.admit():
+                queue.finish(ticket)
+                due = min((each for each in waiting if waiting[each]), key=lambda each: turns[each])
+                assert waiting[due].pop(0) is ticket
+                served = max(served, turns[due])
+                turns[due] += ticket.cost
+        due_now = [each for each in waiting if waiting[each]]
+        first = min(due_now, key=lambda each: turns[each], default=None)
+        assert queue.head is (waiting[first][0] if first is not None else None)
+        assert queue.waiting_cost == sum(ticket.cost for each in waiting.values() for ticket in each)
+
+
+def test_a_turn_among_thousands_of_tenants_does_not_look_at_all_of_them() -> None:
+    class Tenants(dict[str, Any]):
+        def values(self) -> NoReturn:
+            raise AssertionError("every tenant was looked at")
+
+    queue = FairQueue(10_000)
+    queue._tenants = Tenants()
+    for number in range(10_000):
+        queue.offer(Ticket(f"tenant-{number}", PARTS))
+    for number in range(100):
+        (ticket,) = queue.admit()
+        assert ticket.tenant == f"tenant-{number}"
+        queue.finish(ticket)
+    assert queue.offer(Ticket("tenant-0", PARTS)) is None
+    assert queue.waiting == 9_901
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), costs), min_size=1, max_size=40))

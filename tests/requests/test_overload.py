@@ -9,7 +9,7 @@ import pytest
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.cost import Price, read_config
-from kinetics_serve.engine.pool import ServedModel
+from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.engine.upstream import ModelCard
 from kinetics_serve.requests import load
 from kinetics_serve.requests.admission import Capacity, Load
