@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from select import select
 from typing import Any
 
 import torch
 from transformers import (
-    FalconH1Config,
-    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -105,49 +106,14 @@ def qwen3_next() -> PreTrainedModel:
     return Qwen3NextForCausalLM(Qwen3NextConfig(**CONFIG | {"num_hidden_layers": 4}, **linear, **experts))
 
 
-def falcon_h1() -> PreTrainedModel:
-    """Attention and Mamba-2 side by side in every layer."""
-    mamba: dict[str, Any] = {
-        "mamba_d_ssm": 128,
-        "mamba_n_heads": 4,
-        "mamba_d_head": 32,
-        "mamba_n_groups": 1,
-        "mamba_d_state": 32,
-    }
-    return FalconH1ForCausalLM(FalconH1Config(**CONFIG, **mamba))
-
-
 def laguna() -> PreTrainedModel:
     heads: dict[str, Any] = {"num_attention_heads_per_layer": [8, 4], "mlp_layer_types": ["dense"] * 2}
     return LagunaForCausalLM(LagunaConfig(**CONFIG, layer_types=["full_attention"] * 2, **heads))
 
 
-SCRIPT = """
-import json, sys
-def main():
-    from sparse_backend import plugin
-    from vllm import LLM, SamplingParams
-    job = json.loads(sys.argv[1])
-    prompt = lambda n, seed: {"prompt_token_ids": [(i * i * 7 + i * seed) % 500 + 2 for i in range(n)]}
-    results = {}
-    llms = {name: LLM(job["model"], skip_tokenizer_init=True, enforce_eager=True, seed=0, max_model_len=2048,
-                      max_num_seqs=8, **{"dtype": "float32", **settings}) for name, settings in job["engines"].items()}
-    for engine, llm in llms.items():
-        for name, run in job["runs"].items():
-            params = [SamplingParams(temperature=run.get("temperature", 0), n=run.get("n", 1), seed=1,
-                                     max_tokens=12, ignore_eos=True, detokenize=False, logprobs=1,
-                                     extra_args={"kv_budget": b} if b is not None else None)
-                      for b in run.get("budgets", [None] * len(run["prompts"]))]
-            outputs = llm.generate([prompt(*p) for p in run["prompts"]], params, use_tqdm=False)
-            results[engine + "/" + name] = [
-                [o.token_ids, [next(iter(t.values())).logprob for t in o.logprobs]] for r in outputs for o in r.outputs]
-    if job["counted"]:
-        from tests.sparse_backend.counting import counted
-        results["counted"] = counted(llms["sparse"], *job["counted"])
-    print("RESULT " + json.dumps(results))
-if __name__ == "__main__":
-    main()
-"""
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 240
+PROCESS = (sys.executable, "-m", "tests.sparse_backend.engine_process")
 
 
 def save(new_model: Callable[[], PreTrainedModel], folder: Path) -> Path:
@@ -166,37 +132,72 @@ def run_engines(
     counted: tuple[int, int] | None = None,
     **variables: str,
 ) -> dict[str, Any]:
-    """Each engine answers every run: all in one process, which starts fast, or `apart`, in processes as a server's.
+    """Each engine answers every run: all in one process, or `apart`, in processes as a server's.
 
     counted: tokens of a prompt and of a sample whose reads the engine "sparse" counts, see `counting.counted`.
     """
-    model = save(new_model, folder)
-    script = folder / "engines.py"
-    script.write_text(SCRIPT)
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    job: dict[str, Any] = {"model": str(save(new_model, folder)), "runs": runs, "counted": counted}
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if apart else "0",
         "VLLM_LOGGING_LEVEL": "ERROR",
         **variables,
     }
+    if not apart:
+        return _answers(_forked(job | {"engines": engines, "environment": variables, "said": str(folder / "said")}))
     results: dict[str, Any] = {}
-    for part in [{name: settings} for name, settings in engines.items()] if apart else [engines]:
-        job = json.dumps({"model": str(model), "engines": part, "runs": runs, "counted": counted})
-        done = subprocess.run(
-            [sys.executable, str(script), job],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        assert lines, done.stdout + done.stderr
-        results |= json.loads(lines[-1].removeprefix("RESULT "))
+    for name, settings in engines.items():
+        results |= _answers(_started(job | {"engines": {name: settings}}, variables))
     return results
+
+
+def _answers(said: str) -> dict[str, Any]:
+    lines = [line for line in said.splitlines() if line.startswith("RESULT ")]
+    assert lines, said
+    found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    return found
+
+
+def _started(job: dict[str, Any], variables: dict[str, str]) -> str:
+    """What a new process says."""
+    command = [*PROCESS, json.dumps(job)]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def _forked(job: dict[str, Any]) -> str:
+    """What a process says that is forked where vLLM is imported."""
+    process = _parent()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(job) + "\n")
+    process.stdin.flush()
+    ended, _, _ = select([process.stdout], [], [], TIMEOUT_S)
+    said = Path(job["said"]).read_text() if Path(job["said"]).exists() else ""
+    if not ended:
+        os.killpg(process.pid, signal.SIGKILL)
+        _parent.cache_clear()
+        raise TimeoutError(f"no end after {TIMEOUT_S} s: {said}")
+    assert process.stdout.readline() == "done\n", said
+    return said
+
+
+@cache
+def _parent() -> subprocess.Popen[str]:
+    """It ends with this process, whose end of the pipe it reads from."""
+    return subprocess.Popen(
+        PROCESS,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def sparse(**settings: Any) -> dict[str, Any]:
