@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo calibrate-demo serve test faults lint wheel bench conformance docs clean
+.PHONY: install demo calibrate-demo serve test faults deploy-test lint wheel bench conformance docs clean
 
 install: $(VENV)/.installed
 
@@ -35,21 +35,17 @@ serve: install
 	$(BIN)/kinetics-serve serve --port 8000
 
 test: install
-	@# The ledger's tests start a PostgreSQL of their own, and say so where they can't.
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
-	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-	    { mkdir -p /etc/postgresql-common && echo 'create_main_cluster = false' >> /etc/postgresql-common/createcluster.conf; \
-	      apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null; }; } || true
-	@# The playground's tests need a browser, and say so where there is none.
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
-	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-	    { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium \
-	      >/dev/null; }; } || true
+	@tests/programs
 	$(BIN)/python -m pytest
 
 faults: install
 	@# Everything that may go wrong outside, on SQLite and PostgreSQL; a selection is in `make test`.
 	$(BIN)/python -m tests.faults
+
+# Containers for real: both images for CPUs, and the compose stack on them.
+deploy-test: install
+	@tests/programs containers
+	$(BIN)/python -m pytest -v tests/deploy/stack.py
 
 lint: install
 	$(BIN)/ruff check .
