@@ -106,9 +106,9 @@ def progress(run: Run, tail_of: Callable[[Sample], str] | None = None) -> Json:
         "votes": votes(run),
     }
     if tail_of is not None:
-        cost = run.cost_so_far()
+        cost, eflops = run.so_far()
         found["so_far"] = {
-            "eflops": run.spent_so_far(),
+            "eflops": eflops,
             "compute_flops": cost.compute_flops,
             "memory_bytes": cost.memory_bytes,
             "arithmetic_intensity": run.arms[0].price.intensity,

@@ -18,7 +18,6 @@ from prometheus_client import (
 
 from kinetics_serve.observability.folder import collector, unchanging
 from kinetics_serve.runner.run import Run
-from kinetics_serve.strategies.state import Sample, Status
 
 _RATIOS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 _COUNTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256]
@@ -201,7 +200,7 @@ class Metrics:
             self.confidence.labels(**labels).observe(run.finish.confidence)
         if (agreement := run.agreement) is not None:
             self.agreement.labels(**labels).observe(agreement)
-        self.samples_per_answer.labels(**labels).observe(len(_ended(run)))
+        self.samples_per_answer.labels(**labels).observe(run.samples_ended)
 
     def planned(
         self, task: str, expected: float, spent: float, expected_agreement: float | None, agreement: float
@@ -234,10 +233,6 @@ class Metrics:
 def labels_of(run: Run) -> dict[str, str]:
     """A request is counted for its first arm's model, whichever answers in the end."""
     return {"model": run.arms[0].model, "strategy": run.policy.name}
-
-
-def _ended(run: Run) -> list[Sample]:
-    return [sample for sample in run.samples if sample.status not in (Status.CANCELLED, Status.FAILED)]
 
 
 class PassedThrough:

@@ -61,6 +61,8 @@ class Run:
         self._launched = [0] * len(self.arms)
         self._first: dict[int, int] = {}
         """The index of each arm's first sample."""
+        self._found: dict[int, int] = {}
+        """Of each arm's later samples, the fewest cached tokens that one which ended has reported."""
         self._tally = Tally()
         self._prompts = [SharedPrompt(arm.kv.dense_steps(arm.prompt_tokens)) for arm in self.arms]
         self._costs: list[Cost] = []
@@ -79,25 +81,26 @@ class Run:
 
     def spent_so_far(self) -> int:
         """eFLOPs that the request would be charged if it were cancelled now; never more than the budget."""
-        return self.account.spent + sum([eflops for _, eflops in self._running_costs()])
+        return self.so_far()[1]
 
-    def cost_so_far(self) -> Cost:
-        """What `spent_so_far` consists of."""
-        return sum([cost for cost, _ in self._running_costs()], self.cost)
+    def so_far(self) -> tuple[Cost, int]:
+        """What `spent_so_far` consists of, and that."""
+        cost, spent = self.cost, self.account.spent
+        for each, eflops in self._running_costs():
+            cost += each
+            spent += eflops
+        return cost, spent
 
     def _running_costs(self) -> Iterator[tuple[Cost, int]]:
         """What each sample that runs would be charged now, also in eFLOPs."""
         prompts = [copy(prompt) for prompt in self._prompts]
-        cached = [self._cached_for_siblings(arm) for arm in range(len(self.arms))]
         for sample in self.samples:
             start = self._starts.get(sample.index)
             if sample.status is not Status.RUNNING or start is None:
                 continue
             arm = self.arms[sample.arm]
-            cached_tokens = 0 if self._first[sample.arm] == sample.index else cached[sample.arm]
-            cached_tokens = max(0, min(cached_tokens, arm.prompt_tokens))
             steps = prompts[sample.arm].settle(start, sample.tokens)
-            cost, eflops = arm.settled(sample.tokens, cached_tokens, steps)
+            cost, eflops = arm.settled(sample.tokens, self._cached_for(sample), steps)
             if (extra := self._extra.get(sample.index)) is not None:
                 cost += extra
                 eflops = arm.eflops(cost)
@@ -110,9 +113,13 @@ class Run:
         """
         if self.finish is None or self.finish.reason != "consensus":
             return 0.0
-        ended = len([each for each in self.samples if each.status not in (Status.CANCELLED, Status.FAILED)])
-        further = sum(arm.max_samples for arm in self.arms) - ended
-        return min(self.account.available, further * self.account.spent / ended)
+        further = sum(arm.max_samples for arm in self.arms) - self.samples_ended
+        return min(self.account.available, further * self.account.spent / self.samples_ended)
+
+    @property
+    def samples_ended(self) -> int:
+        """When nothing runs any more: how many samples were neither cancelled nor failed."""
+        return sum([sample.status not in (Status.CANCELLED, Status.FAILED) for sample in self.samples])
 
     @property
     def agreement(self) -> float | None:
@@ -178,6 +185,9 @@ class Run:
         sample = self.samples[index]
         reported = end.status is not Status.STOPPED
         self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for(sample))
+        if reported and index != self._first[sample.arm]:
+            found = self.cached_tokens[index]
+            self._found[sample.arm] = min(found, self._found.get(sample.arm, found))
         answer = end.answer if end.status is Status.FINISHED else None
         _, max_tokens, _, _, _, _, _, _, floor, arm, _ = sample
         status, tokens, score, empty, lowest = end.status, end.tokens, end.score, end.empty, end.lowest
@@ -232,20 +242,10 @@ class Run:
     def _cached_for(self, sample: Sample) -> int:
         """Cached tokens of a sample that was cut short, for servers report them at a sample's end only.
 
-        The arm's first sample put the prompt's blocks there, and found none that we know of.
+        The arm's first sample put the prompt's blocks there, and found none that we know of. The others found the
+        blocks that their siblings found, which stay while any of them runs, so the least that one of them reported.
         """
-        return 0 if self._first[sample.arm] == sample.index else self._cached_for_siblings(sample.arm)
-
-    def _cached_for_siblings(self, arm: int) -> int:
-        """Of an arm's other samples: they found the blocks that their siblings found, which stay while any of them
-        runs, so the least that one of them reported.
-        """
-        ended = [
-            each.index
-            for each in self.samples
-            if each.arm == arm and each.index != self._first[arm] and each.status in (Status.FINISHED, Status.TRUNCATED)
-        ]
-        return min([self.cached_tokens[index] for index in ended], default=0)
+        return 0 if self._first[sample.arm] == sample.index else self._found.get(sample.arm, 0)
 
     def _settle(self, index: int, tokens: int, cached_tokens: int) -> None:
         if index not in self._starts:  # never accepted

@@ -166,7 +166,7 @@ async def test_what_is_spent_so_far_is_what_a_cancellation_would_be_charged(kv: 
         running = [sample for sample in run.samples if sample.status is Status.RUNNING]
         alone.append(run.account.spent + sum(arm.worst_case(sample.tokens) for sample in running))
         assert run.spent_so_far() <= alone[-1]
-        assert run.cost_so_far() == cancelled.cost
+        assert run.so_far() == (cancelled.cost, cancelled.account.spent)
 
     await drive(run, ScriptedSource([(40, 1, "a"), (60, 7, "b"), (20, 3, "c")], cached=128), on_change=check)
     assert run.spent_so_far() == run.account.spent < max(alone)
