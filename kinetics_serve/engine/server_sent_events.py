@@ -60,16 +60,16 @@ def data_of(event: bytes) -> bytes | None:
 
 
 class DataWatch:
-    """Tells whether a stream that is passed on, piece by piece, still says something."""
+    """Tells how much a stream that is passed on, piece by piece, says."""
 
-    _DATA = re.compile(rb"(?:\A|[\r\n])data:[^\r\n]*[\r\n]")
+    _DATA = re.compile(rb"(?:\A|[\r\n])data:[^\r\n]*(?=[\r\n])")
 
     def __init__(self) -> None:
         self._line = b""
 
-    def sees(self, piece: bytes) -> bool:
-        """Whether a line of data ends in the piece. Comments, and bytes that end no line, are none."""
+    def sees(self, piece: bytes) -> int:
+        """How many lines of data end in the piece. Comments, and bytes that end no line, are none."""
         text = self._line + piece
         end = max(text.rfind(b"\n"), text.rfind(b"\r"))
         self._line = text[end + 1 : end + 1 + len(b"data:")]
-        return self._DATA.search(text) is not None
+        return len(self._DATA.findall(text))

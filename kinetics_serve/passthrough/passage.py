@@ -7,9 +7,12 @@ from typing import Any
 from aiohttp import ClientResponse
 from fastapi.responses import Response
 
+from kinetics_serve.engine.errors import EngineNonsense
 from kinetics_serve.engine.route import Route
+from kinetics_serve.engine.server_sent_events import DataWatch
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.observability.metrics import PassedThrough
+from kinetics_serve.passthrough import worst_case
 from kinetics_serve.requests import load
 from kinetics_serve.requests.call import Call
 from kinetics_serve.requests.disconnect import CancellingStream, telling
@@ -47,7 +50,21 @@ class Passage:
         """
         # aiohttp would ask for a compressed answer on its own account.
         sent = {"accept-encoding": "identity"} | self._headers(headers)
-        return await stack.enter_async_context(self.route.open(self.path, content, sent, streamed=streamed, raw=raw))
+        opening = self.route.open(self.path, content, sent, streamed=streamed, raw=raw)
+        response, pieces = await stack.enter_async_context(opening)
+        return response, self._bounded(response, pieces)
+
+    async def _bounded(self, response: ClientResponse, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Raises EngineUnavailable where the answer goes on beyond the server's deadline, or says more than the request
+        allows: vLLM ends both of itself, but not all that speak like it do."""
+        counted = response.content_type == "text/event-stream" and "content-encoding" not in response.headers
+        most = worst_case.events(self.path, self.body, self.route.served) if counted else None
+        watch, seen = DataWatch(), 0
+        async for piece in pieces:
+            self.deadline.check()
+            if most is not None and (seen := seen + watch.sees(piece)) > most:
+                raise EngineNonsense("the engine went on beyond the request's max_tokens, so it was cut off")
+            yield piece
 
     def _headers(self, names: Sequence[str]) -> dict[str, str]:
         """Those of the client's headers; not what no header may hold, which aiohttp refuses to send."""

@@ -1,5 +1,6 @@
 """The most that a request without a budget can cost: its prompt as the engine counts it, and all it may generate."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from kinetics_serve.passthrough.tab import Tab
 from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.requests.fields import integer
 from kinetics_serve.requests.prompt_tokens import count_tokens
-from kinetics_serve.sources.completion import ChatCompletion, Completion
+from kinetics_serve.sources.completion import ChatCompletion, Completion, TextCompletion
 
 DEFAULT_COMPLETION_TOKENS = 16
 """What vLLM generates for /v1/completions where max_tokens is left out."""
@@ -32,6 +33,10 @@ COUNTED_OF_A_MESSAGE = (
     "chat_template_kwargs",
 )
 """What a prompt of the Messages API is made of."""
+
+
+UNCOUNTED_EVENTS = 16
+"""Of one completion's stream, that have no token of their own: its beginning, its end, the end of a tool call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,24 @@ async def of_message(route: Route, tenant: Tenant, body: Json) -> Tab:
     if isinstance(tokens := answer.get("input_tokens"), int):
         prompt = _Length(tokens, tokens)
     return _priced(route.served, tenant, [prompt], 1, max_tokens, _kv_policy(body, route.served))
+
+
+def events(path: str, body: Mapping[str, Any], served: ServedModel) -> int | None:
+    """The most events that a stream of completions can have, each with a token at least. None for other APIs, whose
+    events are not counted by tokens. Fields that make no sense are the engine's to refuse: they count as left out.
+    """
+    if path == ChatCompletion.path:
+        stated = body.get("max_tokens") if body.get("max_completion_tokens") is None else body["max_completion_tokens"]
+        prompts: Any = None
+    elif path == TextCompletion.path:
+        stated, prompts = body.get("max_tokens", DEFAULT_COMPLETION_TOKENS), body.get("prompt")
+    else:
+        return None
+    context = _context(served)
+    tokens = min(stated, context) if type(stated) is int else context
+    several = isinstance(prompts, list) and not all(isinstance(token, int) for token in prompts)
+    completions = max([n for n in (body.get("n"), body.get("best_of")) if type(n) is int], default=1)
+    return (tokens + UNCOUNTED_EVENTS) * max(completions, 1) * (len(prompts) if several else 1)
 
 
 def _context(served: ServedModel) -> int:

@@ -56,8 +56,7 @@ class Settings:
     """What may run at once, and wait."""
 
     max_deadline_s: float | None = None
-    """Seconds after which a request with a budget gets its best answer so far, and another whose answer has not begun
-    is given up."""
+    """Seconds after which a request with a budget gets its best answer so far, and another is given up."""
 
     body_timeout_s: float = DEFAULT_BODY_TIMEOUT_S
     """Seconds in which a request has to arrive."""

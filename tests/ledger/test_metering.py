@@ -179,13 +179,14 @@ async def test_a_deadline_that_passes_in_the_queue_costs_nothing(
     fake: FakeVllm, folder: Path, tmp_path: Path, stream: bool
 ) -> None:
     fake.token_s, fake.tokens = 0.05, 40
-    limits = ("--max-inflight-samples", "1", "--max-deadline", "0.5")
-    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", *limits) as server:
+    one_at_a_time = ("--max-inflight-samples", "1")
+    with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", *one_at_a_time) as server:
         first, late = server.key("first"), server.key("late")
         running = asyncio.create_task(asyncio.to_thread(server.ask, first, QUESTION | {"stream": True}))
         while not fake.sent("/v1/chat/completions"):
             await asyncio.sleep(0.01)
-        refused = await asyncio.to_thread(server.ask, late, QUESTION | {"stream": stream})
+        soon = {"budget": {"samples": 1}, "strategy": "single", "deadline_s": 0.5}
+        refused = await asyncio.to_thread(server.ask, late, QUESTION | {"stream": stream, "kinetics": soon})
         check_error(refused, 429, "overloaded", "deadline")
         assert int(refused.headers["retry-after"]) >= 1
         assert (await running).status_code == 200

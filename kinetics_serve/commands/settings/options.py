@@ -115,8 +115,7 @@ class Options(BaseSettings):
     max_queue: Annotated[int, Field(ge=0)] = 1024
     """Requests that wait; further ones are refused."""
     max_deadline: Seconds = 3600
-    """Seconds after which a request with a budget gets its best answer so far, and another whose answer has not begun
-    is given up."""
+    """Seconds after which a request with a budget gets its best answer so far, and another is given up."""
     drain_timeout: Annotated[float, Field(ge=0), AfterValidator(_number)] = 30
     """Seconds that running requests have to finish after SIGTERM."""
     keep_alive: Annotated[float, Field(ge=0), AfterValidator(_number)] = 5
