@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo calibrate-demo serve test faults deploy-test lint wheel bench conformance docs clean
+.PHONY: install demo calibrate-demo serve test faults deploy-test lint wheel bench conformance loadtest docs clean
 
 install: $(VENV)/.installed
 
@@ -61,6 +61,10 @@ bench: install
 	$(BIN)/python -m benchmarks.selection_quality
 	$(BIN)/python -m benchmarks.cost_model
 	$(BIN)/python -m benchmarks.gateway
+
+# Two minutes of realistic requests; LOADTEST_URL and LOADTEST_API_KEY name a server that runs already: docs/loadtest.md
+loadtest: install
+	$(BIN)/python -m deploy.loadtest
 
 # The site, into build/site; open build/site/index.html.
 docs: install

@@ -1,4 +1,4 @@
-"""A load test, and its report: python -m deploy.loadtest, or
+"""A load test, and its report: make loadtest, or
 
     python -m deploy.loadtest [--url URL] [--users N] [--seconds S] [-- OPTIONS OF SERVE]
 
