@@ -166,7 +166,7 @@ def images(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
         build = ("buildah", "bud", "--isolation", "chroot", "--network", "host", "--layers")
         run(*build, "--build-arg", f"BASE={BASE}", "-f", f"Dockerfile.{name}", "-t", tag, ".", cwd=own)
     for image in ("frontend", "engine-cpu"):
-        run(ROOT / "deploy" / "docker" / "build", image, **source)
+        run(ROOT / "deploy" / "docker" / "build", image, cwd=ROOT, **source)
 
 
 @pytest.fixture(scope="module")

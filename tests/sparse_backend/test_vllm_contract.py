@@ -97,7 +97,7 @@ def test_versions_differ_where_that_was_decided() -> None:
 def test_a_version_without_something_that_we_use_is_an_error_that_says_what() -> None:
     expected = r"vLLM 9\.9: cannot import name 'nothing'.*made for vLLM 0\.32 and 0\.33"
     with pytest.raises(LacksInterface, match=expected), interfaces_of("9.9"):
-        from vllm import nothing  # noqa: F401
+        from vllm import nothing  # type: ignore[attr-defined]  # noqa: F401
     with pytest.raises(LookupError, match="has no __version__ in vllm"):
         Sources(Path(__file__).parent).record()
 
