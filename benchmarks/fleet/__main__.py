@@ -11,6 +11,7 @@ between, and the ledger's database. `costs` measures CPU time and a real ledger;
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -154,6 +155,7 @@ def main() -> None:
     limiting.add_argument("--before", type=Path, help="costs of an older release, to draw beside")
     limiting.add_argument("--figure", type=Path, help="an SVG")
     options = parser.parse_args()
+    logging.getLogger("kinetics_serve").setLevel(logging.ERROR)  # engines die here by the hundred
     if options.command == "limits":
         return limits(options)
     hardware = replace(profile(options.hardware), dollars_per_hour=options.price_per_gpu_hour)

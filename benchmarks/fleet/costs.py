@@ -134,7 +134,7 @@ def checks(count: int = 2000) -> float:
         return asyncio.run(measured(port))
 
 
-def ledger(url: str, requests: int = 4000, accounts: int = 50) -> dict[str, float]:
+def ledger(url: str, requests: int = 1000, accounts: int = 50) -> dict[str, float]:
     """Requests a second that are reserved and settled, AT_ONCE at a time, of so many tenants; and CPU seconds of each.
 
     The database is left with the tenants.
