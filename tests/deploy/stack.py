@@ -33,6 +33,9 @@ PROJECT = "kinetics-deploy-test"
 SERVICES = ("postgres", "engine-cpu", "frontend", "prometheus")
 """All but Grafana and Alertmanager, which Debian hasn't got."""
 
+COMPOSE = (sys.executable, "-m", "podman_compose", "-p", PROJECT, "--profile", "cpu")
+"""Debian's own, 1.0, knows neither profiles nor aliases."""
+
 BASE = "localhost/kinetics-serve-test/python"
 STAND_INS = {name: f"localhost/kinetics-serve-test/{name}" for name in ("postgres", "prometheus")}
 TORCH = "torch==2.13.0+cpu"
@@ -72,7 +75,7 @@ class Stack:
     bills: list[int] = field(default_factory=list)
 
     def compose(self, *arguments: str) -> str:
-        return run("podman-compose", "-p", PROJECT, "--profile", "cpu", *arguments, cwd=self.folder)
+        return run(*COMPOSE, *arguments, cwd=self.folder)
 
     def container(self, service: str) -> str:
         return f"{PROJECT}_{service}_1"
@@ -132,9 +135,7 @@ class Stack:
 def podman() -> None:
     if os.geteuid() != 0:
         pytest.skip("containers are built and run as root here")
-    missing = [
-        name for name in ("podman", "buildah", "runc", "podman-compose", "debootstrap") if not shutil.which(name)
-    ]
+    missing = [name for name in ("podman", "buildah", "runc", "debootstrap") if not shutil.which(name)]
     if missing:
         pytest.skip(f"{', '.join(missing)} missing (Debian: apt-get install {' '.join(missing)})")
 
@@ -190,7 +191,7 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         yield started
     finally:
         subprocess.run(
-            ["podman-compose", "-p", PROJECT, "--profile", "cpu", "down", "-v"],
+            [*COMPOSE, "down", "-v"],
             cwd=folder,
             env=ENVIRONMENT,
             capture_output=True,
