@@ -3,13 +3,19 @@
 import asyncio
 import os
 import signal
+import socket
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
+
 from kinetics_serve.ledger.errors import LedgerUnavailable
-from tests.faults.scene import Scene
+from kinetics_serve.server.serve import DRAIN_TIMEOUT_S
+from tests.faults.scene import WORKERS, Scene
 from tests.faults.tally import Tally
-from tests.ledger.server import LEASE_S
+from tests.ledger.server import LEASE_S, QUESTION, FrontEnd
 
 
 def _children(parent: int) -> list[int]:
@@ -56,11 +62,108 @@ async def a_worker_is_killed(scene: Scene) -> Tally:
         os.kill(_workers(server.process.pid)[0], signal.SIGKILL)
 
     await scene.load(tally, key, 30, kill, servers=[server])
-    again = Tally("", scene.kind)
-    await scene.load(again, key, 8, servers=[server])
-    tally.expect(again.answered == 8, "not all were answered afterwards")
-    tally.requests, tally.answered = tally.requests + 8, tally.answered + again.answered
-    tally.bills, tally.slack = tally.bills + again.bills, tally.slack + again.slack
+    before = tally.answered
+    await scene.load(tally, key, 8, servers=[server])
+    tally.expect(tally.answered == before + 8, "not all were answered afterwards")
+    return await scene.settled(tally, name)
+
+
+async def stands_still_under_a_quota(scene: Scene) -> Tally:
+    """What it had running is let go of at its last note and booked later: by so much, once, the quota is exceeded, and
+    the metrics say so."""
+    server, other = scene.front_ends[1], scene.front_ends[0]
+    each = server.eflops(QUESTION["max_tokens"])
+    name, key = await scene.tenant("limited", window_eflops=12 * each)
+    tally = Tally("the same with a quota for 12", scene.kind)
+    late = _late_eflops(server)
+    scene.upstream.tokens, scene.upstream.token_s = 100, 0.05
+
+    async def stop() -> None:
+        await scene.until_running(name, 6)
+        server.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(LEASE_S + 2)
+        await scene.load(tally, key, 12, servers=[other], kinetics=None)
+        server.process.send_signal(signal.SIGCONT)
+
+    await scene.load(tally, key, 6, stop, servers=[server], kinetics=None)
+    scene.upstream.well()
+    await scene.settled(tally, name)
+    _, standing = await scene.standing(name)
+    beyond = standing.window_spent - 12 * each
+    tally.expect(beyond <= 6 * each, f"{beyond / each:.1f} requests' worth beyond the quota, and 6 stood still")
+    tally.expect(beyond <= _late_eflops(server) - late, "the metrics don't say by how much it was exceeded")
+    return tally
+
+
+def _late_eflops(server: FrontEnd) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("kinetics_late_settlement_eflops_total"))
+
+
+async def the_parent_is_killed(scene: Scene) -> Tally:
+    """Its workers finish what runs, within the drain that was asked for, and the port is free at once."""
+    name, key = await scene.tenant("parent")
+    tally = Tally("kill -9 of the workers' parent", scene.kind)
+    server = scene.front_ends[0]
+    workers = _workers(server.process.pid)
+    killed_at: list[float] = []
+
+    async def kill() -> None:
+        await scene.until_running(name, 10)
+        server.process.kill()
+        killed_at.append(time.monotonic())
+        await _until(lambda: _is_free(int(server.url.rpartition(":")[2])), 10)
+        tally.expect(_is_free(int(server.url.rpartition(":")[2])), "its port was not free after 10 s")
+
+    await scene.load(tally, key, 24, kill, servers=[server])
+    await _until(lambda: not any(map(_lives, workers)), killed_at[0] + DRAIN_TIMEOUT_S + 5 - time.monotonic())
+    tally.expect(not any(map(_lives, workers)), "workers live on after the drain")
+    tally.expect(tally.answered > 0, "nothing was answered")
+    scene.front_ends[0] = await asyncio.to_thread(scene.start, WORKERS[0])
+    return await scene.settled(tally, name)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        probe.listen()
+        return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def _until(holds: Callable[[], bool], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+
+
+async def has_to_stop_soon(scene: Scene) -> Tally:
+    """What doesn't end within the drain is told, with its best answer so far, a status or an event."""
+    name, key = await scene.tenant("soon")
+    tally = Tally("SIGTERM, drain of 3 s", scene.kind)
+    scene.upstream.token_s = 0.5  # so that nothing ends in time
+    async with scene.another("--drain-timeout", "3") as server:
+
+        async def stop() -> None:
+            await scene.until_running(name, 16)
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.process.wait, 30)
+
+        await scene.load(tally, key, 16, stop, servers=[server])
+    scene.upstream.well()
+    lost = [each for each in tally.refused if each.startswith("connection lost")]
+    tally.expect(not lost, f"not all were told: {lost}")
+    tally.expect(any(each.startswith("503") for each in tally.refused), "nobody was told by a status")
     return await scene.settled(tally, name)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Scene:
     url: str
     postgres: Postgres | None
     front_ends: list[FrontEnd] = field(default_factory=list)
+    outbox: str = "outbox"
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
@@ -64,10 +65,32 @@ class Scene:
 
     def start(self, workers: int) -> FrontEnd:
         """Another front-end, ready when this returns, until the scene ends."""
+        return self._stack.enter_context(self._starting("--workers", str(workers)))
+
+    @asynccontextmanager
+    async def another(self, *options: str) -> AsyncIterator[FrontEnd]:
+        """A front-end with these options, ready, until this is left."""
+        starting = self._starting(*options)
+        server = await asyncio.to_thread(starting.__enter__)
+        try:
+            yield server
+        finally:
+            await asyncio.to_thread(starting.__exit__, None, None, None)
+
+    def _starting(self, *options: str) -> AbstractContextManager[FrontEnd]:
         log = self.folder / f"log-{next(_numbers)}"
-        options = ["--outbox", str(self.folder / "disk" / "outbox"), "--workers", str(workers)]
-        server = self._stack.enter_context(front_end(self.upstream, self.url, self.folder, log, *options))  # type: ignore[arg-type]
-        return server
+        outbox = ["--outbox", str(self.folder / "disk" / self.outbox)]
+        return front_end(self.upstream, self.url, self.folder, log, *outbox, *options)  # type: ignore[arg-type]
+
+    async def ready(self, *servers: FrontEnd, within_s: float = QUIET_S) -> float:
+        """Seconds until all front-ends, or these, say that they are ready, with each of their workers."""
+        began = time.monotonic()
+        for server in servers or self.front_ends:
+            agreed = 0
+            while agreed < 4 * WORKERS[0] and time.monotonic() < began + within_s:
+                agreed = agreed + 1 if await asyncio.to_thread(says_ready, server) else 0
+                await asyncio.sleep(0 if agreed else 0.1)
+        return time.monotonic() - began
 
     async def tenant(self, fault: str, **limits: Any) -> tuple[str, str]:
         """Name and key of a tenant of the fault's own."""
@@ -111,7 +134,7 @@ class Scene:
             answer = await client.post(f"{server.url}/v1/chat/completions", json=body, headers=bearer(key))
         except httpx.HTTPError as error:
             tally.slack += worst
-            tally.refused.append(repr(error))
+            tally.refused.append(f"connection lost: {error!r}")
             return
         finally:
             tally.slowest = max(tally.slowest, time.monotonic() - began)
@@ -151,6 +174,14 @@ class Scene:
             if (exact and tally.reserved == 0 and tally.orphans == 0) or time.monotonic() > deadline:
                 return tally.close()
             await asyncio.sleep(0.5)
+
+
+def says_ready(server: FrontEnd) -> bool:
+    """By one of its workers, whichever takes the connection."""
+    try:
+        return httpx.get(f"{server.url}/ready", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def documents_of(answer: httpx.Response) -> list[dict[str, Any]]:

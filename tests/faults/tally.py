@@ -46,6 +46,12 @@ class Tally:
         if not holds:
             self.wrong.append(what)
 
+    def add(self, other: "Tally") -> None:
+        """Takes in further requests."""
+        for name in ("requests", "answered", "bills", "slack", "failures"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.refused += other.refused
+
     def close(self) -> "Tally":
         """Judges what holds after every fault."""
         least, most = self.bills, self.bills + self.slack

@@ -26,6 +26,18 @@ async def nonsense_usage(scene: Scene) -> Tally:
     return await scene.settled(tally, name)
 
 
+async def past_max_tokens(scene: Scene) -> Tally:
+    """A stream without end is cut there, and its request closed: a sample is an answer then, a plain stream isn't."""
+    name, key = await scene.tenant("past")
+    tally = Tally("upstream runs past max_tokens", scene.kind)
+    scene.upstream.endless, scene.upstream.token_s = True, 0.02
+    await scene.load(tally, key, 16, max_tokens=20)
+    scene.upstream.well()
+    tally.expect(tally.answered == 12, f"{tally.answered} of 12 were answered")
+    tally.expect(all("max_tokens" in each for each in tally.refused), f"the others were told {tally.refused}")
+    return await scene.settled(tally, name)
+
+
 async def redirects(scene: Scene) -> Tally:
     name, key = await scene.tenant("302")
     tally = Tally("302", scene.kind)

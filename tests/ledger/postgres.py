@@ -49,9 +49,9 @@ class Postgres:
                 self._serve, stdout=log, stderr=log, user=self._user, cwd=self._folder, start_new_session=True
             )
 
-    def stop(self) -> None:
-        """Without waiting for clients."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, at_once: bool = False) -> None:
+        """Without waiting for clients. at_once: nor is anything written that has to be read again at the next start."""
+        self.process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
         self.process.wait(30)
 
     def freeze(self, frozen: bool) -> None:
