@@ -41,10 +41,11 @@ def day(tally: Tally, from_hour: float, title: str, path: Path, bin_s: float = 9
     rows[2].set_ylabel("not answered, in 15 min")
     rows[2].set_xlabel("hour of the day")
     for axes in rows:
-        for second, what in tally.events:
-            axes.axvline(from_hour + second / HOUR_S, color="black", linestyle=":", linewidth=0.8)
+        for number, (second, what) in enumerate(tally.events):
+            hour = from_hour + second / HOUR_S
+            axes.axvline(hour, color="black", linestyle=":", linewidth=0.8)
             if axes is rows[0]:
-                axes.annotate(what, (from_hour + second / HOUR_S, 0.02), xycoords=("data", "axes fraction"), fontsize=7)
+                axes.annotate(what, (hour, 0.02 + 0.05 * number), xycoords=("data", "axes fraction"), fontsize=7)
     _save(figure, rows, path)
 
 
