@@ -6,6 +6,7 @@ python deploy/grafana/draw.py http://127.0.0.1:9090 FOLDER [--minutes 60] [--pri
 import argparse
 import json
 import re
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +16,13 @@ import httpx
 from matplotlib.axes import Axes
 from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 BOARDS = Path(__file__).parent / "dashboards"
 COLUMNS = 3
 POINTS = 120
 UNITS = {
-    "percentunit": PercentFormatter(1.0, decimals=None),
+    "percentunit": FuncFormatter(lambda value, _: f"{100 * value:.3g} %"),
     "currencyUSD": FuncFormatter(lambda value, _: f"${value:.3g}"),
     "s": EngFormatter("s"),
 }
@@ -65,21 +66,23 @@ def draw(axes: Axes, panel: Json, lines: Lines) -> None:
     form = UNITS.get(defaults.get("unit", ""), EngFormatter())
     if not lines:
         axes.text(0.5, 0.5, "nothing yet", ha="center", va="center", color="grey")
-        axes.set_axis_off()
     elif panel["type"] == "stat":
         axes.text(0.5, 0.5, "\n".join(f"{form(line[1][-1])}  {name}" for name, line in lines.items()), ha="center")
-        axes.set_axis_off()
     elif panel["type"] == "bargauge":
-        axes.barh(list(lines), [line[1][-1] for line in lines.values()])
+        axes.set_axis_on()
+        axes.barh(list(lines), [line[1][-1] for line in lines.values()], height=0.4)
+        axes.margins(y=0.5)
         axes.xaxis.set_major_formatter(form)
         axes.xaxis.set_major_locator(MaxNLocator(4))
     else:
+        axes.set_axis_on()
         stacked = "stacking" in defaults.get("custom", {})
         for name, (times, values) in lines.items():
             axes.plot(times, values, lw=1.2, label=name)
             if stacked:
                 axes.fill_between(times, values, alpha=0.2)
-        axes.set_ylim(bottom=0)
+        highest = max(max(values) for _, values in lines.values())
+        axes.set_ylim(0, 1.3 * highest or 1)  # room for the legend
         axes.yaxis.set_major_formatter(form)
         axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -93,11 +96,10 @@ def drawn(board: Json, prometheus: str, seconds: float, price: float) -> Figure:
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5 * COLUMNS, 2.6 * rows), layout="constrained")
     figure.suptitle(board["title"], fontsize=13)
-    grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for axes, panel in zip(grid, panels, strict=False):
-        draw(axes, panel, series(prometheus, panel, seconds, price))
-    for axes in list(grid)[len(panels) :]:
+    for axes in figure.subplots(rows, COLUMNS, squeeze=False).flat:
         axes.set_axis_off()
+    for axes, panel in zip(figure.axes, panels, strict=False):
+        draw(axes, panel, series(prometheus, panel, seconds, price))
     return figure
 
 
@@ -110,7 +112,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(BOARDS.glob("*.json")):
-        figure = drawn(json.loads(path.read_text()), arguments.prometheus, arguments.minutes * 60, arguments.price)
+        try:
+            figure = drawn(json.loads(path.read_text()), arguments.prometheus, arguments.minutes * 60, arguments.price)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            sys.exit(f"no answer from a Prometheus at {arguments.prometheus}: {error}")
         figure.savefig(arguments.folder / f"{path.stem}.png", dpi=90)
         print(arguments.folder / f"{path.stem}.png")
 

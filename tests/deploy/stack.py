@@ -259,10 +259,10 @@ def test_a_front_end_that_is_stopped_answers_first(stack: Stack) -> None:
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(stack.answer, max_tokens=200)
         stack.prometheus.until("clamp_max(sum(kinetics_inflight_samples), 1)", 1)
-        run("podman", "stop", stack.container("frontend"))
+        stack.compose("stop", "frontend")
         assert running.result()["kinetics"]["spent_eflops"] > 0
     assert stack.inspect("frontend")["State"]["ExitCode"] == 0, stack.logs("frontend")
-    run("podman", "start", stack.container("frontend"))
+    stack.compose("start", "frontend")
     stack.until_ready()
     stack.until_all_is_booked()
 
