@@ -63,7 +63,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model", help="default: the server's first")
     parser.add_argument("--users", type=_number, default=4)
     parser.add_argument("--seconds", type=_number, default=120)
-    parser.add_argument("--max-tokens", type=_number, default=48, help="of each sample")
+    parser.add_argument("--max-tokens", type=_number, default=32, help="of each sample")
     parser.add_argument("--seed", type=int, default=0, help="of what is asked, and in which order")
     parser.add_argument("--out", type=Path, default=Path("build/loadtest"), help="where the report goes")
     parser.add_argument("serve", nargs="*", metavar="-- OPTION", help="of kinetics-serve serve, such as -- --model M")

@@ -46,7 +46,7 @@ def _figure(
             )
         _dress(axes, len(lines) > 1)
         axes.set_ylim(0, top)
-        axes.set_xlim(0)
+        axes.set_xlim(0, times[0] + times[-1])  # the whole test, in every plot
         out = StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
@@ -54,7 +54,11 @@ def _figure(
 
 
 def _dress(axes: Any, legend: bool) -> None:
+    from matplotlib.ticker import EngFormatter
+
     axes.tick_params(colors=TEXT)
+    if axes.get_ylim()[1] >= 1000:
+        axes.yaxis.set_major_formatter(EngFormatter())  # 20 G, as in the tables
     axes.set_xlabel("seconds", color=TEXT)
     axes.grid(color=TEXT, alpha=0.15)
     axes.spines[["top", "right"]].set_visible(False)

@@ -115,15 +115,17 @@ async def test_a_streams_events_pass_nginx_while_the_engine_still_generates(
     _, through = behind_nginx
     _, key = await through.tenant("stream")
     body = QUESTION | {"stream": True} | ({"kinetics": kinetics} if kinetics else {})
-    through.upstream.tokens = 80  # eight seconds
-    lines = []
+    # So slow, and so little, that what is held back anywhere comes with the end.
+    through.upstream.tokens, through.upstream.token_s = 6, 1.0
+    lines: list[str] = []
     async with (
         httpx.AsyncClient(timeout=60, headers=bearer(key)) as client,
         client.stream("POST", through.front_ends[0].url + CHAT, json=body) as response,
     ):
         assert response.status_code == 200
         reading = response.aiter_lines()
-        lines.append(await anext(reading))
+        while len(lines) < 6:  # three events, and the blank lines after them
+            lines.append(await anext(reading))
         assert through.upstream.open > 0
         lines += [line async for line in reading]
     through.upstream.well()
