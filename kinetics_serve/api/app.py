@@ -14,6 +14,7 @@ from kinetics_serve.answers.algebra import MathPool
 from kinetics_serve.answers.behaviour import ProgramRunner
 from kinetics_serve.api.dependencies import authenticated
 from kinetics_serve.api.routes import (
+    administration,
     completions,
     engine,
     frontier,
@@ -121,6 +122,7 @@ def create_app(
     app.add_middleware(PlainHttp)
     for family in (completions, responses, messages, engine, models, plan, frontier, usage):
         app.include_router(family.router, dependencies=[Depends(authenticated)])
+    app.include_router(administration.router)
     app.include_router(probes.router)
     app.include_router(playground.router)
     errors.install(app)

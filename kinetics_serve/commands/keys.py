@@ -8,7 +8,6 @@ from rich.table import Table
 
 from kinetics_serve.commands.ledger import LedgerUrl, run
 from kinetics_serve.commands.terminal import errors, output
-from kinetics_serve.ledger.errors import LedgerMisuse
 
 if TYPE_CHECKING:  # so that `--help` loads no SQL
     from kinetics_serve.ledger.ledger import Ledger
@@ -23,13 +22,10 @@ def create_key(
     name: Annotated[str, typer.Option(help="What the key is for, to tell it from others.")] = "",
 ) -> None:
     """Make a key for a tenant. It goes to standard output, this once: the ledger keeps its hash only."""
-    from kinetics_serve.ledger import keys, tenants
 
     async def work(ledger: "Ledger") -> str:
-        if len(name) > 100:
-            raise LedgerMisuse("a key's name has up to 100 characters")
-        async with ledger.database.write() as connection:
-            return await keys.create(connection, await tenants.by_name(connection, tenant), name, ledger.now)
+        _, secret = await ledger.create_key(tenant, name)
+        return secret
 
     print(run(ledger, work))
     errors.print("Keep the key: it can't be shown again.")
@@ -53,11 +49,9 @@ def list_keys(ledger: LedgerUrl) -> None:
 @keys.command(name="revoke")
 def revoke_key(key_id: Annotated[int, typer.Argument(metavar="ID")], ledger: LedgerUrl) -> None:
     """Refuse a key from the next request on."""
-    from kinetics_serve.ledger import keys
 
     async def work(ledger: "Ledger") -> None:
-        async with ledger.database.write() as connection:
-            await keys.revoke(connection, key_id, ledger.now)
+        await ledger.revoke_key(key_id)
 
     run(ledger, work)
 

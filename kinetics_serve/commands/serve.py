@@ -86,6 +86,7 @@ def front_end_settings(options: Options, profile: "HardwareProfile") -> "FrontEn
         ready_needs_ledger=options.ready_needs_ledger,
         max_deadline_s=options.max_deadline,
         media_hosts=frozenset(options.allowed_media_host),
+        admin_api_key=options.admin_api_key.get_secret_value() if options.admin_api_key is not None else None,
         cors_origins=tuple(options.cors_origin),
     )
 

@@ -8,6 +8,7 @@ import typer
 from kinetics_serve.commands.ledger import LedgerUrl, run
 from kinetics_serve.commands.terminal import output
 from kinetics_serve.ledger.errors import LedgerMisuse
+from kinetics_serve.ledger.limits import LONGEST_WINDOW_S, MOST_AT_ONCE
 
 if TYPE_CHECKING:  # so that `--help` loads no SQL
     from kinetics_serve.ledger.ledger import Ledger
@@ -34,12 +35,9 @@ def set_tenant(
     ] = None,
 ) -> None:
     """Create a tenant, or change the limits that are named. A new tenant has no limit but those."""
-    from kinetics_serve.ledger import tenants
     from kinetics_serve.ledger.amounts import parse
 
     async def work(ledger: "Ledger") -> None:
-        if not name or len(name) > 100 or not name.isprintable():
-            raise LedgerMisuse(f"a tenant's name has 1 to 100 printable characters; given: {name!r}")
         stated = {
             "window_eflops": _parsed(window_eflops, parse),
             "window_s": _parsed(window, _seconds),
@@ -49,10 +47,7 @@ def set_tenant(
             "models": ([] if not model else [None] if model == ["all"] else [list(model)]),
         }
         changes = {field: values[0] for field, values in stated.items() if values}
-        if "window_s" in changes and changes["window_s"] is None:
-            raise LedgerMisuse("a window has a length: to lift its limit, state --window-eflops none")
-        async with ledger.database.write() as connection:
-            tenant = await tenants.save(connection, name, changes, ledger.now)
+        tenant = await ledger.set_tenant(name, changes)
         output.print(_row(tenant.name, tenant.limits), markup=False, soft_wrap=True)
 
     run(ledger, work)
@@ -80,13 +75,13 @@ def _parsed(text: str | None, parse: Callable[[str], int]) -> list[int | None]:
 
 def _seconds(text: str) -> int:
     unit = UNITS.get(text[-1:])
-    if unit is None or not text[:-1].isdecimal() or not 1 <= int(text[:-1]) * unit <= 366 * UNITS["d"]:
+    if unit is None or not text[:-1].isdecimal() or not 1 <= int(text[:-1]) * unit <= LONGEST_WINDOW_S:
         raise LedgerMisuse(f"a window is such as 90m, 24h or 30d, up to 366d; given: {text!r}")
     return int(text[:-1]) * unit
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_AT_ONCE:
         raise LedgerMisuse(f"a concurrency is a whole number from 1 to a million, or none; given: {text!r}")
     return int(text)
 

@@ -24,13 +24,9 @@ def usage(
     until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, UTC.")] = None,
 ) -> None:
     """Show what was spent, by tenant, day (UTC), model and strategy."""
-    from kinetics_serve.ledger import tenants
 
     async def work(ledger: "Ledger") -> list[list[str]]:
-        only = None
-        if tenant is not None:
-            async with ledger.database.read() as connection:
-                only = await tenants.by_name(connection, tenant)
+        only = await ledger.tenant(tenant) if tenant is not None else None
         rows = await ledger.usage(since.date() if since else None, until.date() if until else None, only)
         return [
             [row.tenant, row.day.isoformat(), row.model, row.strategy, str(row.requests), str(row.eflops)]

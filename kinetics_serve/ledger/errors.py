@@ -47,3 +47,7 @@ class OutboxUnavailable(LedgerUnavailable):
 
 class LedgerMisuse(Exception):
     """What an administrator asked for can't be done. The message says why and what to do."""
+
+
+class NotInLedger(LedgerMisuse):
+    """There is no such tenant or key."""

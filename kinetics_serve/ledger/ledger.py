@@ -2,15 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kinetics_serve.ledger import keys, quotas, reservations, settlements, tenants, usage
+from kinetics_serve.ledger import accounts, keys, quotas, reservations, settlements, tenants, usage
+from kinetics_serve.ledger.accounts import Account
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
+from kinetics_serve.ledger.keys import Key
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.ledger.quotas import Standing
 from kinetics_serve.ledger.settlement import Settlement
@@ -112,6 +116,46 @@ class Ledger:
         await self.expire()
         async with self.database.read() as connection:
             return await usage.report(connection, since, until, tenant.id if tenant is not None else None)
+
+    # ----- what an administrator does -----
+
+    @uninterrupted
+    async def accounts(self) -> list[Account]:
+        """Every tenant, with what counts against its quotas now and its keys."""
+        await self.expire()
+        async with self.database.read() as connection:
+            return await accounts.everyone(connection, self.now)
+
+    @uninterrupted
+    async def tenant(self, name: str) -> Tenant:
+        """Raises NotInLedger where there is none of that name."""
+        async with self.database.read() as connection:
+            return await tenants.by_name(connection, name)
+
+    @uninterrupted
+    async def set_tenant(self, name: str, changes: Mapping[str, Any]) -> Tenant:
+        """Creates the tenant, or changes those of its limits that `changes` names. Raises LedgerMisuse."""
+        try:
+            return await self._save(name, changes)
+        except IntegrityError:  # somebody else has created it at the same time
+            return await self._save(name, changes)
+
+    async def _save(self, name: str, changes: Mapping[str, Any]) -> Tenant:
+        async with self.database.write() as connection:
+            return await tenants.save(connection, name, changes, self.now)
+
+    @uninterrupted
+    async def create_key(self, tenant: str, name: str) -> tuple[Key, str]:
+        """A new key of the tenant of that name, and what is known of it. Raises LedgerMisuse and NotInLedger."""
+        async with self.database.write() as connection:
+            secret = await keys.create(connection, await tenants.by_name(connection, tenant), name, self.now)
+            return await keys.details(connection, secret), secret
+
+    @uninterrupted
+    async def revoke_key(self, key_id: int) -> Key:
+        """From the next request on, the key is refused. Raises NotInLedger where no key in use has this id."""
+        async with self.database.write() as connection:
+            return await keys.revoke(connection, key_id, self.now)
 
     async def close(self) -> None:
         await self.database.close()

@@ -8,8 +8,8 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinetics_serve.ledger import tables
-from kinetics_serve.ledger.errors import LedgerMisuse
-from kinetics_serve.ledger.limits import Limits, Tenant
+from kinetics_serve.ledger.errors import NotInLedger
+from kinetics_serve.ledger.limits import LONGEST_NAME, Limits, Tenant, check_limits, check_name
 
 
 def from_row(row: Row[Any]) -> Tenant:
@@ -25,10 +25,13 @@ def from_row(row: Row[Any]) -> Tenant:
 
 
 async def by_name(connection: AsyncConnection, name: str) -> Tenant:
-    """Raises LedgerMisuse where there is none of that name."""
-    row = (await connection.execute(select(tables.tenants).where(tables.tenants.c.name == name))).one_or_none()
+    """Raises NotInLedger where there is none of that name."""
+    row = None
+    if name.isprintable():  # else no database need see it: PostgreSQL knows no text with a NUL
+        row = (await connection.execute(select(tables.tenants).where(tables.tenants.c.name == name))).one_or_none()
     if row is None:
-        raise LedgerMisuse(f"there is no tenant {name!r}: create it with `kinetics-serve tenants set {name}`")
+        shown = name[:LONGEST_NAME]
+        raise NotInLedger(f"there is no tenant {shown!r}: create it with `kinetics-serve tenants set {shown}`")
     return from_row(row)
 
 
@@ -48,7 +51,9 @@ async def lock(connection: AsyncConnection, tenant_id: int) -> Tenant | None:
 
 
 async def save(connection: AsyncConnection, name: str, changes: Mapping[str, Any], now: int) -> Tenant:
-    """Creates the tenant, or changes those of its limits that `changes` names."""
+    """Creates the tenant, or changes those of its limits that `changes` names. Raises LedgerMisuse."""
+    check_name(name)
+    check_limits(changes)
     table = tables.tenants
     exists = (await connection.execute(select(table.c.id).where(table.c.name == name))).scalar_one_or_none()
     if exists is None:

@@ -67,6 +67,9 @@ class Settings:
     ready_needs_ledger: bool = False
     """Whether a server whose ledger does not answer says that it is not ready."""
 
+    admin_api_key: str | None = field(default=None, repr=False)
+    """What the ledger's administrator is known by; None where nobody administers it over HTTP."""
+
     cors_origins: tuple[str, ...] = ()
     """Web pages that may call this server from a browser."""
 

@@ -1,14 +1,19 @@
-// What the page asks of the server. The key lives in this tab's session storage and nowhere else.
+// What a page asks of the server. The key lives in this tab's session storage and nowhere else.
 
 import { events } from "./events.js";
 
-const KEY = "kinetics-api-key";
+let place = "kinetics-api-key";
 
-export const storedKey = () => sessionStorage.getItem(KEY) ?? "";
+/** For a page whose key is another than the playground's. */
+export function keepKeyAt(name) {
+  place = name;
+}
+
+export const storedKey = () => sessionStorage.getItem(place) ?? "";
 
 export function storeKey(key) {
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+  if (key) sessionStorage.setItem(place, key);
+  else sessionStorage.removeItem(place);
 }
 
 /** What the server said no with. */
@@ -40,6 +45,8 @@ const posted = (body, signal) => ({
 export const get = async (path) => (await send(path, {})).json();
 
 export const post = async (path, body, signal) => (await send(path, posted(body, signal))).json();
+
+export const remove = async (path) => (await send(path, { method: "DELETE" })).json();
 
 /** The objects of a stream, as they come. */
 export async function* stream(path, body, signal) {

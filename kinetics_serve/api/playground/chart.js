@@ -1,18 +1,11 @@
 // The frontier as a drawing: accuracy over eFLOPs on a logarithmic axis.
 
+import { shape } from "./dom.js";
 import { forPeople, percent } from "./numbers.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 280;
 const MARGIN = { left: 52, right: 14, top: 12, bottom: 42 };
 const LABEL_PX = 84; // what a label of the lower axis needs
-
-function shape(tag, attributes, text) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  if (text) made.textContent = text;
-  return made;
-}
 
 /** points: of the calibration. request: what it spent and the accuracy expected, or null. width: in pixels. */
 export function scatter(points, request, width) {

@@ -1,5 +1,7 @@
 // Elements, always with text and never with markup: what models say is shown here.
 
+const SVG = "http://www.w3.org/2000/svg";
+
 export const byId = (id) => document.getElementById(id);
 
 /** A new element. properties: of the element itself, or attributes where they have a dash or are a role. */
@@ -10,6 +12,14 @@ export function element(tag, properties = {}, ...children) {
     else made[name] = value;
   }
   made.append(...children);
+  return made;
+}
+
+/** A new part of a drawing. */
+export function shape(tag, attributes, text) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  if (text) made.textContent = text;
   return made;
 }
 

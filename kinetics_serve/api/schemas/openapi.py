@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from kinetics_serve.api.routes import engine
-from kinetics_serve.api.schemas import answers, requests
+from kinetics_serve.api.schemas import administration, answers, requests
 from kinetics_serve.budgeted.stated_budget import BUDGET_HEADER, MAX_BUDGET
 
 Json = dict[str, Any]
@@ -18,6 +18,8 @@ BODIES: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "/v1/responses": (requests.ResponsesRequest, answers.ResponseAnswer),
     "/v1/kinetics/plan": (requests.ChatCompletionRequest, answers.PlanAnswer),
     "/v1/messages": (requests.MessagesRequest, None),
+    "/v1/kinetics/admin/tenants": (administration.TenantChange, administration.TenantAnswer),
+    "/v1/kinetics/admin/keys": (administration.KeyRequest, administration.NewApiKey),
     **dict.fromkeys((*engine.NOTHING_GENERATED, *engine.ONE_FORWARD_PASS), (requests.PassedRequest, None)),
 }
 """By path: what is sent, and what is answered where that is ours."""
@@ -27,9 +29,14 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "/v1/models/{name}": answers.ModelCard,
     "/v1/kinetics/frontier": answers.FrontierAnswer,
     "/v1/kinetics/usage": answers.UsageAnswer,
+    "/v1/kinetics/admin/tenants": administration.AccountsAnswer,
+    "/v1/kinetics/admin/usage": administration.SpendingAnswer,
     "/ready": answers.ReadyAnswer,
 }
 """By path: what a GET is answered."""
+
+DELETIONS: dict[str, type[BaseModel]] = {"/v1/kinetics/admin/keys/{id}": administration.ApiKey}
+"""By path: what a DELETE is answered."""
 
 BUDGETED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/kinetics/plan")
 
@@ -63,7 +70,7 @@ def install(app: FastAPI) -> None:
 def _fill_in(document: Json) -> None:
     pairs = BODIES.values()
     models: set[type[BaseModel]] = {model for pair in pairs for model in pair if model}
-    models |= {requests.PassedFile, answers.ErrorAnswer, *ANSWERS.values()}
+    models |= {requests.PassedFile, answers.ErrorAnswer, *ANSWERS.values(), *DELETIONS.values()}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_PLACE)
     for definition in definitions["$defs"].values():
@@ -83,8 +90,9 @@ def _fill_in(document: Json) -> None:
         if path in STREAMED:
             content = operation["responses"]["200"].setdefault("content", {})
             content["text/event-stream"] = {"schema": {"type": "string"}}
-    for path, answered in ANSWERS.items():
-        document["paths"][path]["get"]["responses"]["200"]["content"] = _content("application/json", answered)
+    for method, described in (("get", ANSWERS), ("delete", DELETIONS)):
+        for path, answered in described.items():
+            document["paths"][path][method]["responses"]["200"]["content"] = _content("application/json", answered)
     document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     for path in engine.AUDIO:
         document["paths"][path]["post"]["requestBody"] = _body("multipart/form-data", requests.PassedFile)

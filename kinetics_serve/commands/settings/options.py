@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 ENV_PREFIX = "KINETICS_"
 
+SHORTEST_ADMIN_KEY = 16
+"""Characters. The key opens everybody's quota, and nothing limits how often somebody guesses."""
+
 EFFORTS = {"minimal": 0.5, "low": 1.0, "medium": 4.0, "high": 16.0, "xhigh": 32.0, "max": 64.0}
 
 
@@ -126,6 +129,10 @@ class Options(BaseSettings):
     ledger: SecretStr | None = None
     """Where tenants, keys and quotas are: a file name, or postgresql://USER@HOST/NAME. Every request to /v1 then needs
     a key. Default: no keys and no quotas."""
+    admin_api_key: SecretStr | None = None
+    """What the ledger's administrator shows at /admin and /v1/kinetics/admin, where tenants, keys and quotas are set:
+    at least 16 characters, such as `openssl rand -hex 32` makes. Better not on the command line. Default: neither is
+    there."""
     ready_needs_ledger: bool = False
     """/ready is 503 also where the ledger's database does not answer. With a database that all front-ends share, an
     outage then takes all of them out of the load balancer."""
@@ -163,11 +170,21 @@ class Options(BaseSettings):
                 raise ValueError(f"expected a URL such as http://localhost:8001; given: {url!r}")
         return stated
 
-    @field_validator("upstream_api_key")
+    @field_validator("upstream_api_key", "admin_api_key")
     @classmethod
     def _fits_a_header(cls, stated: SecretStr | None) -> SecretStr | None:
         if stated and not (stated.get_secret_value().isascii() and stated.get_secret_value().isprintable()):
             raise ValueError("it has characters that a header can't carry")
+        return stated
+
+    @field_validator("admin_api_key")
+    @classmethod
+    def _hard_to_guess(cls, stated: SecretStr | None) -> SecretStr | None:
+        if stated is not None and len(stated.get_secret_value()) < SHORTEST_ADMIN_KEY:
+            raise ValueError(
+                f"it has {len(stated.get_secret_value())} characters, and needs at least {SHORTEST_ADMIN_KEY}: "
+                "`openssl rand -hex 32` makes one"
+            )
         return stated
 
     @field_validator("kv_budget", mode="before")
@@ -202,13 +219,15 @@ class Options(BaseSettings):
         return list(map(media_host, stated))
 
     @model_validator(mode="after")
-    def _one_engine(self) -> Self:
+    def _fit_together(self) -> Self:
         if self.model is not None and self.upstream:
             raise ValueError("--model starts an embedded engine and --upstream uses running ones: give one of them")
         if self.upstream and self.engine_args:
             raise ValueError(
                 f"arguments after -- are for the embedded engine, which --upstream replaces: {self.engine_args}"
             )
+        if self.admin_api_key is not None and self.ledger is None:
+            raise ValueError("--admin-api-key is for the administrator of a ledger: state --ledger too, or drop it")
         return self
 
 
