@@ -13,7 +13,7 @@ WAIT_S = 10
 @dataclass(frozen=True, slots=True)
 class Counted:
     """completed: requests, with a budget or without. refused: for want of room. left_eflops: of clients that leave,
-    which get no bill; eflops are the others'."""
+    which may get no bill; eflops are the others'."""
 
     completed: int
     refused: int

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from deploy.loadtest.counted import Counted
 from deploy.loadtest.figures import draw
+from deploy.loadtest.mix import LEFT_STRATEGY
 from deploy.loadtest.records import Record
 from deploy.loadtest.sums import PERCENTILES, Sums, by, over_time, seconds_of, sums
 from kinetics_serve.observability.numbers import dollars_for_people, for_people
@@ -76,7 +77,7 @@ def tables(test: LoadTest) -> dict[str, Rows]:
     if len(tenants) > 1:
         found["By tenant"] = _groups(tenants)
     if test.counted is not None:
-        found["Clients and server"] = _both_sides(sums(test.records), test.counted)
+        found["Clients and server"] = _both_sides(test.records, test.counted)
     return found
 
 
@@ -128,13 +129,15 @@ def _groups(groups: dict[str, Sums]) -> Rows:
     return rows
 
 
-def _both_sides(of: Sums, counted: Counted) -> Rows:
+def _both_sides(records: Sequence[Record], counted: Counted) -> Rows:
+    of = sums(records)
+    stayed = sums(record for record in records if record.strategy != LEFT_STRATEGY)
     return [
         ("", "clients", "server"),
         ("answers", str(of.answered), str(counted.completed)),
         ("refused", str(of.refused), str(counted.refused)),
-        ("eFLOPs of bills", for_people(of.eflops), for_people(counted.eflops)),
-        ("eFLOPs of clients that leave", "", for_people(counted.left_eflops)),
+        ("eFLOPs", for_people(stayed.eflops), for_people(counted.eflops)),
+        ("eFLOPs of clients that may leave", for_people(of.eflops - stayed.eflops), for_people(counted.left_eflops)),
     ]
 
 
