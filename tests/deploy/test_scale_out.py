@@ -34,7 +34,7 @@ class Engine:
     port: int = field(default_factory=free_port)
     open: int = 0
 
-    TOKEN_MS = 3000
+    TOKEN_MS = 5000
 
     @property
     def url(self) -> str:
@@ -78,7 +78,7 @@ async def test_an_engine_that_is_killed_under_load_costs_no_answer_and_is_used_a
             tally = Tally("kill -9 of an engine", made.kind)
 
             async def kill(dies: Engine = dies, name: str = name) -> None:
-                await made.until_running(name, 16)
+                await made.until_running(name, 10)
                 dies.kill()
 
             await made.load(tally, key, 24, kill)
