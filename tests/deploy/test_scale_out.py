@@ -105,6 +105,16 @@ async def test_a_quota_holds_over_front_ends_behind_nginx(behind_nginx: tuple[Sc
     assert not tally.wrong, tally
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/admin", "/v1/kinetics/admin/tenants"])
+async def test_what_is_for_the_inside_does_not_pass_nginx(behind_nginx: tuple[Scene, Scene], path: str) -> None:
+    _, through = behind_nginx
+    async with httpx.AsyncClient(base_url=through.front_ends[0].url, timeout=60) as client:
+        assert (await client.get("/health")).status_code == 200
+        refused = await client.get(path)
+        assert refused.status_code == 404
+        assert "nginx" in refused.text  # by it, and not by a front-end
+
+
 KINETICS: dict[str, Any] = {"budget": {"samples": 2}, "strategy": "best_of_n", "max_samples": 2}
 
 
