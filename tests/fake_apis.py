@@ -36,7 +36,7 @@ async def refuse_nonsense(request: Request) -> None:
     for field, kind in _TYPES.items():
         if body.get(field) is not None and not isinstance(body[field], kind):
             raise HTTPException(400, f"{field} must be a {kind}")
-    if not 1 <= (body.get("n") or 1) <= 128:
+    if not 1 <= (1 if body.get("n") is None else body["n"]) <= 128:
         raise HTTPException(400, "n must be from 1 to 128")
 
 

@@ -116,6 +116,10 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     async def incomplete(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": {"message": f"missing: {error}", "code": 400}}, 400)
 
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": {"message": error.detail, "code": error.status_code}}, error.status_code)
+
     @app.get("/health")
     async def health() -> Response:
         await asyncio.sleep(fake.health_s)
@@ -155,9 +159,10 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         n = body.get("n") or 1
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or CONTEXT - PROMPT_TOKENS
         tokens = min(fake.tokens, limit)
+        end = "stop" if tokens < limit else "length"
         chat = path.startswith("/v1/chat")
         if body.get("stream"):
-            return StreamingResponse(stream(body, chat, n, tokens), media_type="text/event-stream")
+            return StreamingResponse(stream(body, chat, n, tokens, end), media_type="text/event-stream")
         await asyncio.sleep(fake.first_token_s)
         for _ in range(tokens):
             await asyncio.sleep(fake.token_s)
@@ -168,10 +173,10 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             return JSONResponse(judged(body))
         text = fake.word(body.get("seed") or 0) * tokens
         content: Json = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        choices = [{"index": index, "finish_reason": "stop", **content} for index in range(n)]
+        choices = [{"index": index, "finish_reason": end, **content} for index in range(n)]
         return JSONResponse({"id": "x", "model": body["model"], "choices": choices, "usage": usage(n * tokens)})
 
-    async def stream(body: Json, chat: bool, n: int, tokens: int) -> AsyncIterator[str]:
+    async def stream(body: Json, chat: bool, n: int, tokens: int, end: str) -> AsyncIterator[str]:
         if fake.events is not None:
             for line in fake.events:
                 yield f"data: {line}\n\n"
@@ -188,7 +193,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
                 fake.generated = number
                 for index in range(n):
                     content: Json = {"delta": {"content": word}} if chat else {"text": word}
-                    reason = "stop" if number == tokens else None
+                    reason = end if number == tokens else None
                     chunk: Json = {"choices": [{"index": index, **content, "finish_reason": reason}]}
                     if options.get("include_usage") and options.get("continuous_usage_stats"):
                         chunk["usage"] = usage(number)

@@ -46,13 +46,17 @@ def token(text: str | None, number: int, finish: str | None = None, **delta: Any
     """A chat completion's chunk, as vLLM sends it with usage so far."""
     said = {"content": text, **delta} if text is not None else delta
     choice = {"index": 0, "delta": said, "finish_reason": finish}
+    return _chunk([choice], number)
+
+
+def _chunk(choices: list[Json], number: int) -> bytes:
     usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": number, "total_tokens": PROMPT_TOKENS + number}
-    return event({"id": "x", "object": "chat.completion.chunk", "created": 1, "choices": [choice], "usage": usage})
+    return event({"id": "x", "object": "chat.completion.chunk", "created": 1, "choices": choices, "usage": usage})
 
 
 def sample(text: str) -> list[Piece]:
     """One that says `text` in three tokens."""
-    return [STREAM, token(text, 1), token(" .", 2), token("", 3, "stop"), event(b"[DONE]")]
+    return [STREAM, token(text, 1), token(" .", 2), token("", 3, "stop"), _chunk([], 3), event(b"[DONE]")]
 
 
 @dataclass
