@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    """Whether a server could listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        probe.listen()
+        return True
+
+
 LONG: dict[str, Any] = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "Write a very long story about a ship."}],
@@ -119,13 +132,23 @@ async def until(condition: Callable[[], bool], timeout_s: float) -> float:
     return time.monotonic() - start
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("server") / "log"
-    port = free_port()
-    command = [sys.executable, "-m", "kinetics_serve", "serve", "--port", str(port), "--hardware", "paper-b200"]
+@contextmanager
+def running_server(folder: Path, *options: str, **variables: str) -> Iterator[Server]:
+    """A server with an engine of its own that is ready, and is stopped in the end. options: further ones of `serve`."""
+    log, port = folder / "log", free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "kinetics_serve",
+        "serve",
+        "--port",
+        str(port),
+        "--hardware",
+        "paper-b200",
+        *options,
+    ]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | variables)
         running = Server(process, f"http://127.0.0.1:{port}", log)
         try:
             running.wait_until_ready(START_TIMEOUT_S)
@@ -133,3 +156,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -1,10 +1,6 @@
 """vLLM's own data parallelism behind a front-end: two engines in one server, and budgets followed in both."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +10,7 @@ import pytest
 pytest.importorskip("vllm")
 
 from benchmarks.clients.__main__ import tokenizer_in
-from tests.e2e.conftest import START_TIMEOUT_S, Server, free_port
+from tests.e2e.conftest import Server, running_server
 from tests.sparse_backend.engines import llama, save
 
 pytestmark = pytest.mark.e2e
@@ -29,21 +25,12 @@ PROMPT = " ".join(f"w{(number * number * 7 + number * 3) % 400}" for number in r
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With a tiny model of random weights: two engines on two cores take long enough to start."""
     folder = tmp_path_factory.mktemp("parallel")
-    model, log, port = save(llama, folder), folder / "log", free_port()
+    model = save(llama, folder)
     tokenizer_in(model)
+    options = ["--model", str(model), "--kv-budget", str(BUDGET)]
     engine = ["--data-parallel-size", "2", "--max-model-len", "2048"]
-    command = [sys.executable, "-m", "kinetics_serve", "serve", "--port", str(port), "--hardware", "paper-b200"]
-    command += ["--model", str(model), "--kv-budget", str(BUDGET), "--", *engine]
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        running = Server(process, f"http://127.0.0.1:{port}", log)
-        try:
-            running.wait_until_ready(START_TIMEOUT_S)
-            yield running
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    with running_server(folder, *options, "--", *engine, VLLM_CPU_KVCACHE_SPACE="1") as running:
+        yield running
 
 
 def asked(server: Server, rank: int, **more: Any) -> list[float]:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ import httpx
 
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.server.serve import DRAIN_TIMEOUT_S
+from tests.e2e.conftest import is_free
 from tests.faults.scene import WORKERS, Scene
 from tests.faults.tally import Tally
 from tests.ledger.server import LEASE_S, QUESTION, FrontEnd
@@ -112,8 +112,8 @@ async def the_parent_is_killed(scene: Scene) -> Tally:
         await scene.until_running(name, 10)
         server.process.kill()
         killed_at.append(time.monotonic())
-        await _until(lambda: _is_free(int(server.url.rpartition(":")[2])), 10)
-        tally.expect(_is_free(int(server.url.rpartition(":")[2])), "its port was not free after 10 s")
+        await _until(lambda: is_free(int(server.url.rpartition(":")[2])), 10)
+        tally.expect(is_free(int(server.url.rpartition(":")[2])), "its port was not free after 10 s")
 
     await scene.load(tally, key, 24, kill, servers=[server])
     await _until(lambda: not any(map(_lives, workers)), killed_at[0] + DRAIN_TIMEOUT_S + 5 - time.monotonic())
@@ -121,17 +121,6 @@ async def the_parent_is_killed(scene: Scene) -> Tally:
     tally.expect(tally.answered > 0, "nothing was answered")
     scene.front_ends[0] = await asyncio.to_thread(scene.start, WORKERS[0])
     return await scene.settled(tally, name)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        probe.listen()
-        return True
 
 
 def _lives(pid: int) -> bool:

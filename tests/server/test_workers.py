@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import free_port
+from tests.e2e.conftest import free_port, is_free
 from tests.fake_vllm import CONFIG, MODEL, FakeVllm, running_fake_vllm
 from tests.ledger.server import FrontEnd, front_end
 
@@ -156,16 +156,6 @@ def test_a_stopped_server_ends_without_a_word_of_failure(
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
     assert "Traceback" not in log.read_text()
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def test_a_burst_of_connections_is_spread_over_all_workers(server: FrontEnd) -> None:
