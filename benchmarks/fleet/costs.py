@@ -99,6 +99,7 @@ def whole_request(fleet: Fleet) -> dict[str, object]:
     profile = cProfile.Profile()
     profile.runcall(run, fleet, scenario, requests_per_s=2.0)
     seconds: dict[str, float] = defaultdict(float)
+    # `stats` is what pstats itself works on; its stubs leave it out.
     for (file, _, _), (_, _, own, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
         seconds[next((name for name, places in SHARES.items() if any(each in file for each in places)), "Python")] += (
             own

@@ -70,6 +70,7 @@ async def test_an_engine_that_is_killed_under_load_costs_no_answer_and_is_used_a
 ) -> None:
     first, second = engines
     ledger = f"sqlite:///{tmp_path}/ledger.db"
+    # Front-end and scene are written for a stand-in in this process, and use what an Engine has too.
     with front_end(first, ledger, tmp_path, tmp_path / "log", "--upstream", second.url) as server:  # type: ignore[arg-type]
         made = Scene(tmp_path, first, ledger, None, [server])  # type: ignore[arg-type]
         await until(lambda: up(server.url, first) and up(server.url, second), 60)
@@ -87,6 +88,7 @@ async def test_an_engine_that_is_killed_under_load_costs_no_answer_and_is_used_a
             await made.settled(tally, name)
             assert not tally.wrong, tally
             assert tally.booked == tally.bills  # what was begun in vain costs nothing
+            # mypy does not infer a lambda with a default, which binds this turn's engine.
             await until(lambda dies=dies: not up(server.url, dies), 60)  # type: ignore[misc]
             dies.start()
             await until(lambda dies=dies: up(server.url, dies), 60)  # type: ignore[misc]

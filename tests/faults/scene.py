@@ -80,6 +80,7 @@ class Scene:
     def _starting(self, *options: str) -> AbstractContextManager[FrontEnd]:
         log = self.folder / f"log-{next(_numbers)}"
         outbox = ["--outbox", str(self.folder / "disk" / self.outbox)]
+        # An upstream of faults has the parts of a FakeVllm that are used.
         return front_end(self.upstream, self.url, self.folder, log, *outbox, *options)  # type: ignore[arg-type]
 
     async def ready(self, *servers: FrontEnd, within_s: float = QUIET_S) -> float:

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ async def test_they_stand_as_each_of_them_stands_alone(ledger: Ledger, clock: Cl
     assert [account.tenant.name for account in accounts] == ["idle", "quick", "slow"]
     for account in accounts:
         alone = await ledger.standing(account.tenant)
-        key = lambda bucket: bucket.ends_at  # noqa: E731
+        key = attrgetter("ends_at")
         assert sorted(account.standing.window, key=key) == sorted(alone.window, key=key)
         assert replace(account.standing, window=()) == replace(alone, window=())
     idle, quick, slow = (account.standing for account in accounts)

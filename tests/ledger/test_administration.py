@@ -210,6 +210,7 @@ async def test_every_change_is_logged_with_who_and_what_and_without_a_key(
         await client.delete(f"{PLACE}/keys/{key['id']}")
         await client.post(f"{PLACE}/keys", json={"tenant": "nobody"})
     lines = [record for record in caplog.records if record.getMessage().startswith("the administrator at 127.0.0.1")]
+    # What the log's `extra` adds, records' type does not know.
     assert [record.fields for record in lines] == [  # type: ignore[attr-defined]
         {"administrator": "127.0.0.1", "action": action, "tenant": "acme"} | what
         for action, what in (

@@ -75,6 +75,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         say_answers(json.loads(sys.argv[1]))
         return
+    # For the processes that are forked from here: they find both imported.
     import vllm.entrypoints.llm  # noqa: F401
 
     import sparse_backend.plugin  # noqa: F401

@@ -20,6 +20,7 @@ class Worker(ray_executor_v2.RayWorkerProc):
 class Executor(ray_executor_v2.RayExecutorV2):
     def _init_executor(self) -> None:
         CpuPlatform.ray_device_key = SLOT
+        # The executor takes the class of its workers from its module, and from nowhere else.
         ray_executor_v2.RayWorkerProc = Worker  # type: ignore[misc]
         ray.init(num_cpus=2, resources={SLOT: self.parallel_config.world_size}, include_dashboard=False)
         super()._init_executor()

@@ -97,6 +97,7 @@ def test_versions_differ_where_that_was_decided() -> None:
 def test_a_version_without_something_that_we_use_is_an_error_that_says_what() -> None:
     expected = r"vLLM 9\.9: cannot import name 'nothing'.*made for vLLM 0\.32 and 0\.33"
     with pytest.raises(LacksInterface, match=expected), interfaces_of("9.9"):
+        # It is not there: that is what is tried.
         from vllm import nothing  # type: ignore[attr-defined]  # noqa: F401
     with pytest.raises(LookupError, match="has no __version__ in vllm"):
         Sources(Path(__file__).parent).record()
@@ -117,6 +118,7 @@ def test_an_engine_of_an_unknown_version_says_so(monkeypatch: pytest.MonkeyPatch
     said: list[str] = []
     monkeypatch.setattr(engine, "__version__", "9.9.0")
     monkeypatch.setattr(engine.logger, "warning_once", lambda text, *values: said.append(text % values))
+    # Before any layer is built, an engine keeps its configuration and asks nothing of it.
     engine.Engine(SimpleNamespace(), SparseAttentionConfig())  # type: ignore[arg-type]
     assert said == ["This is vLLM 9.9.0, and sparse attention is made for 0.32 and 0.33."]
 
