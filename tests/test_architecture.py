@@ -28,7 +28,7 @@ LAYERS = (
     ("strategies",),
     ("answers",),
     ("cost",),
-    ("errors", "registry", "clock"),
+    ("errors", "registry", "clock", "container"),
 )
 """The packages of kinetics_serve, and its lone modules, from the top down: each may use what stands below it."""
 

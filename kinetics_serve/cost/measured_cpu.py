@@ -20,6 +20,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from kinetics_serve.container import memory_limit_bytes
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 
 MATRIX = 2048  # rows: large enough for full GEMM speed, 17 GFLOP
@@ -161,11 +162,9 @@ def _read_bandwidth() -> float:
 
 def _readable_bytes() -> int:
     """READ_BYTES, or a quarter of the memory that is free."""
-    limit = READ_BYTES
+    limit = min(READ_BYTES, (memory_limit_bytes() or READ_BYTES * 4) // 4)
     if "SC_AVPHYS_PAGES" in os.sysconf_names:
         limit = min(limit, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
-    with suppress(OSError, ValueError):  # a container's limit does not show in the machine's free memory
-        limit = min(limit, int(Path("/sys/fs/cgroup/memory.max").read_text()) // 4)
     return limit
 
 

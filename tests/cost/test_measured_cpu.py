@@ -100,3 +100,8 @@ def test_without_a_place_for_the_cache_it_still_measures(tmp_path: Path, monkeyp
     measured = HardwareProfile("cpu", 3e11, 3e10, "measured")
     monkeypatch.setattr(measured_cpu, "measure_cpu", lambda: measured)
     assert measured_cpu.cached_cpu() == measured
+
+
+def test_a_container_is_left_most_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_cpu, "memory_limit_bytes", lambda: 64 << 20)
+    assert measured_cpu._readable_bytes() <= 16 << 20

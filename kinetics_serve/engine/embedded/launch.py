@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kinetics_serve.container import memory_limit_bytes
+
 # What `python -m vllm.entrypoints.openai.api_server` runs too, less a deprecation warning. Not `vllm serve`:
 # with the CPU build it ends at once, because it asks for the metadata of a distribution named vllm.
 VLLM_SERVER = ("-m", "vllm.entrypoints.launchers.api_server.entry")
@@ -89,11 +91,13 @@ def kv_cache_bytes(available_bytes: int) -> int:
 
 
 def available_memory_bytes() -> int:
-    """Free memory and what the page cache can give back; with NUMA, of the first node: vLLM binds to it."""
+    """Free memory and what the page cache can give back; with NUMA, of the first node: vLLM binds to it. In a container
+    no more than its limit."""
     for path in (Path("/sys/devices/system/node/node0/meminfo"), Path("/proc/meminfo")):
         with contextlib.suppress(OSError):
             kib = {name: int(value) for name, value in re.findall(r"(\S+):\s+(\d+) kB", path.read_text())}
-            return 1024 * sum(kib.get(name, 0) for name in ("MemFree", "Active(file)", "Inactive(file)"))
+            free = 1024 * sum(kib.get(name, 0) for name in ("MemFree", "Active(file)", "Inactive(file)"))
+            return min(free, memory_limit_bytes() or free)
     return 4 * GIB  # neither Linux nor known: enough for the smallest cache
 
 

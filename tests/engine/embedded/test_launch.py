@@ -90,3 +90,8 @@ def test_a_cpu_that_cannot_multiply_bf16_works_in_fp32(monkeypatch: pytest.Monke
     monkeypatch.setattr(launch, "multiplies_bf16", lambda: True)
     assert "--dtype" not in cpu_defaults((), {})
     assert kv_element_bytes(()) is None
+
+
+def test_a_containers_limit_is_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "memory_limit_bytes", lambda: GIB)
+    assert launch.available_memory_bytes() == GIB
