@@ -29,6 +29,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-0.6b": {
         "batch": 4,
         "budget": 1024,
+        "prompt": 14336,
         "config": {
             "architectures": ["Qwen3ForCausalLM"],
             "model_type": "qwen3",
@@ -47,6 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "smollm2": {
         "batch": 16,
         "budget": 512,
+        "prompt": 7168,
         "config": {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -82,9 +84,12 @@ def in_turns(functions: dict[str, Callable[[], object]], rounds: int, clock: Cal
 
 
 def attention(
-    shape: dict[str, Any], selector_name: str, layers: int, rounds: int, clock: Callable[[], float]
+    shape: dict[str, Any], shared: bool, selector_name: str, layers: int, rounds: int, clock: Callable[[], float]
 ) -> dict[str, Any]:
-    """Times the attention of one decode step at context 16 × budget; a layer's mean."""
+    """Times the attention of one decode step at context 16 × budget; a layer's mean.
+
+    shared: the requests are samples of one prompt, whose blocks they share.
+    """
     from vllm import _custom_ops as ops
 
     config, batch, budget = shape["config"], shape["batch"], shape["budget"]
@@ -98,6 +103,8 @@ def attention(
     blocks = batch * blocks_each
     per_block = heads.pages_of_tile
     order = torch.randperm(blocks).view(batch, blocks_each).int()
+    if shared:
+        order[:, : shape["prompt"] // BLOCK] = order[0, : shape["prompt"] // BLOCK]
     table = (order[:, :, None] * per_block + torch.arange(per_block, dtype=torch.int32)).flatten(1).contiguous()
     requests = torch.arange(batch, dtype=torch.int32)
     seq_lens = torch.full((batch,), context, dtype=torch.int32)
@@ -120,7 +127,8 @@ def attention(
         use_huge_pages(kv_cache)  # as the plugin does in an engine
         cache, tiles = split_cache(kv_cache.zero_(), heads)
         cache.normal_()
-        kernels.update_summaries(heads, steps[-1], cache, tiles, requests, torch.zeros_like(requests))
+        for request in requests:  # one after another, for they may share blocks
+            kernels.update_summaries(heads, steps[-1], cache, tiles, request[None], torch.zeros_like(request[None]))
         ours.append((cache, tiles))
         stock.append(torch.empty(blocks, kv_heads, 2 * BLOCK, head_size, dtype=dtype).normal_())
     query = torch.randn(batch, kv_heads * group, head_size).to(dtype)
@@ -200,10 +208,12 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine(), "clock": clock.__name__, "threads": torch.get_num_threads()}
     print(results)
     for name in args.shape or list(SHAPES):
-        results[name] = attention(SHAPES[name], args.selector, args.layers, args.rounds, clock)
-        print(name)
-        for key, value in results[name].items():
-            print(f"  {key:16} {value:.3f}" if isinstance(value, float) else f"  {key:16} {value}")
+        for shared in (False, True):
+            label = f"{name}, one prompt for all" if shared else name
+            results[label] = attention(SHAPES[name], shared, args.selector, args.layers, args.rounds, clock)
+            print(label)
+            for key, value in results[label].items():
+                print(f"  {key:16} {value:.3f}" if isinstance(value, float) else f"  {key:16} {value}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -22,7 +22,7 @@ void decode_all(const Step& s, const T* query, const T* cache, const uint8_t* ti
   const int tasks = s.num_requests * s.kv_heads;
 #pragma omp parallel for schedule(dynamic, 1)
   for (int task = 0; task < tasks; task++) {
-    const int i = task / s.kv_heads, head = task % s.kv_heads;
+    const int i = task % s.num_requests, head = task / s.num_requests;
     const Request r = request_of(s, i);
     const float* q = load_query(s, query, i, head);
     const uint8_t* const* tile = tiles_of(s, tiles, r.table, r.pages, head);
@@ -41,7 +41,7 @@ void select_all(const Step& s, const T* query, const uint8_t* tiles, int32_t* pa
   const int tasks = s.num_requests * s.kv_heads;
 #pragma omp parallel for schedule(dynamic, 1)
   for (int task = 0; task < tasks; task++) {
-    const int i = task / s.kv_heads, head = task % s.kv_heads;
+    const int i = task % s.num_requests, head = task / s.num_requests;
     const Request r = request_of(s, i);
     const float* q = load_query(s, query, i, head);
     const uint8_t* const* tile = tiles_of(s, tiles, r.table, r.pages, head);
