@@ -45,10 +45,10 @@ def test_planning(run: Callable[..., None], tmp_path: Path, capsys: pytest.Captu
 
 
 def test_gateway(run: Callable[..., None], tmp_path: Path) -> None:
+    """Its first part: the others differ in what is asked, and take longer."""
     out = tmp_path / "gateway.json"
-    small = ("--seconds", 0.3, "--requests", 4, "--memory-requests", 20)
-    run("benchmarks.gateway", *small, "--out", out)
-    assert {"pass_through", "budgeted", "memory"} <= set(json.loads(out.read_text()))
+    run("benchmarks.gateway", "--only", "pass_through", "--seconds", 0.3, "--out", out)
+    assert json.loads(out.read_text())["pass_through"]
 
 
 def test_clients(run: Callable[..., None], tmp_path: Path) -> None:
