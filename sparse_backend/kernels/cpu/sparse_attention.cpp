@@ -49,8 +49,9 @@ void select_all(const Step& s, const T* query, const uint8_t* tiles, int32_t* pa
     float* dropped = Scratch::grow(scratch.packed, s.num_queries_per_kv * stride);
     int32_t* selected = Scratch::grow(scratch.pages, r.pages + LANES);
     float peak[MAX_QUERIES_PER_KV];
-    counts[task] = select_pages(s, tile, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
-    std::memcpy(page_table + (int64_t)task * s.max_pages, selected, sizeof(int32_t) * counts[task]);
+    const int row = i * s.kv_heads + head;
+    counts[row] = select_pages(s, tile, q, r, head, s.key_tokens[i], selected, dropped, stride, peak);
+    std::memcpy(page_table + (int64_t)row * s.max_pages, selected, sizeof(int32_t) * counts[row]);
   }
 }
 
