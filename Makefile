@@ -34,10 +34,9 @@ calibrate-demo: install
 serve: install
 	$(BIN)/kinetics-serve serve --port 8000
 
-# Two files at a time. An engine takes one thread, so that two of them don't wait for each other.
 test: install
 	@tests/programs
-	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest
 
 faults: install
 	@# Everything that may go wrong outside, on SQLite and PostgreSQL; a selection is in `make test`.
