@@ -56,7 +56,6 @@ class FakeVllm:
     of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
-    models: the names that it serves its model by.
     clients: the connections that it was sent requests on. generated: tokens of the last stream so far.
     shut_down: ends it before its time.
     """
@@ -81,7 +80,6 @@ class FakeVllm:
     health_s: float = 0.0
     kv_budget: int | None = None
     kv_cache_dtype: str = "auto"
-    models: tuple[str, ...] = (MODEL, OTHER_MODEL)
     clients: set[Any] = field(default_factory=set)
     generated: int = 0
     shut_down: Callable[[], None] = lambda: None
@@ -134,7 +132,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> Json:
         card = {"object": "model", "root": str(model_folder), "max_model_len": CONTEXT}
-        return {"object": "list", "data": [card | {"id": name} for name in fake.models]}
+        return {"object": "list", "data": [card | {"id": name} for name in (MODEL, OTHER_MODEL)]}
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Json:
