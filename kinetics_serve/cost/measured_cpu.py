@@ -162,7 +162,9 @@ def _read_bandwidth() -> float:
 
 def _readable_bytes() -> int:
     """READ_BYTES, or a quarter of the memory that is free."""
-    limit = min(READ_BYTES, (memory_limit_bytes() or READ_BYTES * 4) // 4)
+    limit = READ_BYTES
+    if (container := memory_limit_bytes()) is not None:
+        limit = min(limit, container // 4)
     if "SC_AVPHYS_PAGES" in os.sysconf_names:
         limit = min(limit, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
     return limit
