@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: install demo calibrate-demo serve test faults deploy-test lint wheel bench conformance loadtest docs clean
+.PHONY: install demo calibrate-demo serve test faults deploy-test lint wheel bench conformance loadtest docs links clean
 
 install: $(VENV)/.installed
 
@@ -34,9 +34,10 @@ calibrate-demo: install
 serve: install
 	$(BIN)/kinetics-serve serve --port 8000
 
+# Two files at a time. An engine takes one thread, so that two of them don't wait for each other.
 test: install
 	@tests/programs
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: install
 	@# Everything that may go wrong outside, on SQLite and PostgreSQL; a selection is in `make test`.
@@ -70,6 +71,10 @@ loadtest: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
+# Every link of the documents to elsewhere; needs the internet.
+links: install
+	$(BIN)/python -m tests.outside_links
+
 TOOLS := .venv-tools
 
 # Clients and load tools against scripted upstreams: what each reports beside what was true. The tools' own packages go
@@ -80,7 +85,7 @@ conformance: install
 	    > $$($(TOOLS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/kinetics.pth; }
 	@for tool in guidellm==0.8.1 aiperf==0.13.0; do \
 	  test -x $(TOOLS)/bin/$${tool%%=*} || $(BIN)/pip --python $(TOOLS)/bin/python --disable-pip-version-check install \
-	    --quiet $$tool || echo "$$tool can't be installed here: the table says so"; done
+	    --quiet --no-warn-conflicts $$tool || echo "$$tool can't be installed here: the table says so"; done
 	$(BIN)/python -m pytest -q tests/contracts tests/api/test_clients.py
 	$(BIN)/python -m benchmarks.clients --tools $(TOOLS)
 

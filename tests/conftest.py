@@ -1,6 +1,7 @@
 """A front-end on a real socket, in front of the stand-in for vLLM, and Triton's interpreter."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -13,6 +14,9 @@ from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
 from tests.fake_vllm import FakeVllm, running_fake_vllm
 from tests.front_ends import listening, wait_until_ready
+
+# pytest-xdist tells its workers a terminal's width, and a console would keep to it: tests that want one say so.
+os.environ.pop("COLUMNS", None)
 
 # Triton's kernels run in its interpreter here, on CPU tensors. Whether they do is settled when they are imported.
 if find_spec("triton"):

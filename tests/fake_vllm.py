@@ -56,6 +56,7 @@ class FakeVllm:
     of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
+    models: the names that it serves its model by.
     clients: the connections that it was sent requests on. generated: tokens of the last stream so far.
     shut_down: ends it before its time.
     """
@@ -80,6 +81,7 @@ class FakeVllm:
     health_s: float = 0.0
     kv_budget: int | None = None
     kv_cache_dtype: str = "auto"
+    models: tuple[str, ...] = (MODEL, OTHER_MODEL)
     clients: set[Any] = field(default_factory=set)
     generated: int = 0
     shut_down: Callable[[], None] = lambda: None
@@ -132,7 +134,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> Json:
         card = {"object": "model", "root": str(model_folder), "max_model_len": CONTEXT}
-        return {"object": "list", "data": [card | {"id": name} for name in (MODEL, OTHER_MODEL)]}
+        return {"object": "list", "data": [card | {"id": name} for name in fake.models]}
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Json:
@@ -182,7 +184,10 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
                 yield f"data: {line}\n\n"
             return
         options = body.get("stream_options") or {}
+        counted = options.get("include_usage") and options.get("continuous_usage_stats")
         word = fake.word(body.get("seed") or 0)
+        interval = body.get("stream_interval") or 1
+        told = 0
         done = False
         try:
             await asyncio.sleep(fake.first_token_s)
@@ -191,13 +196,16 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
                     raise ConnectionError("as it was told")
                 await asyncio.sleep(fake.token_s)
                 fake.generated = number
+                if told and number - told < interval and number < tokens:
+                    continue
                 for index in range(n):
-                    content: Json = {"delta": {"content": word}} if chat else {"text": word}
-                    reason = end if number == tokens else None
-                    chunk: Json = {"choices": [{"index": index, **content, "finish_reason": reason}]}
-                    if options.get("include_usage") and options.get("continuous_usage_stats"):
-                        chunk["usage"] = usage(number)
-                    yield event(body, chunk)
+                    if chat and not told:
+                        opening = {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+                        yield event(body, {"choices": [opening]} | ({"usage": usage(0)} if counted else {}))
+                    choice = said(body, chat, word, number - told)
+                    choice |= {"index": index, "finish_reason": end if number == tokens else None}
+                    yield event(body, {"choices": [choice]} | ({"usage": usage(number)} if counted else {}))
+                told = number
             if options.get("include_usage"):
                 total = usage(n * tokens) | {"prompt_tokens_details": {"cached_tokens": 4}}
                 yield event(body, {"choices": [], "usage": total})
@@ -205,6 +213,21 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             done = True
         finally:
             fake.aborted += not done
+
+    def said(body: Json, chat: bool, word: str, tokens: int) -> Json:
+        """A choice of so many tokens, with log-probabilities where the request wants them."""
+        content: Json = {"delta": {"content": word * tokens}} if chat else {"text": word * tokens}
+        if not chat and body.get("logprobs") is not None:
+            top = {f"{word}{each}": -0.1 - each for each in range(body["logprobs"])}
+            lists = {"tokens": [word] * tokens, "token_logprobs": [-0.1] * tokens, "text_offset": [0] * tokens}
+            return content | {"logprobs": lists | {"top_logprobs": [top] * tokens}}
+        if chat and body.get("logprobs"):
+            top_of_chat = [
+                {"token": word, "logprob": -0.1 - each, "bytes": None} for each in range(body.get("top_logprobs") or 0)
+            ]
+            token = {"token": word, "logprob": -0.1, "bytes": None, "top_logprobs": top_of_chat}
+            return content | {"logprobs": {"content": [token] * tokens}}
+        return content
 
     def judged(body: Json) -> Json:
         if body["structured_outputs"]["choice"] == ["yes", "no"]:

@@ -1,8 +1,6 @@
 """The documents and the code tell the same story."""
 
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +8,9 @@ from typer import Context
 from typer.main import get_command
 
 from kinetics_serve.commands.main import app
+from tests.documents import DOCUMENTS, commands
 from tests.test_architecture import LAYERS, ROOT
 
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 PACKAGES = (ROOT / "kinetics_serve", ROOT / "sparse_backend")
 FOLDERS = (ROOT, *PACKAGES, *(ROOT / "kinetics_serve").iterdir(), ROOT / "sparse_backend" / "kernels" / "triton")
 """What a path in a document may be in."""
@@ -29,9 +27,6 @@ ELSEWHERE = {
 """Programs of others that documents call, and where that is run."""
 
 NEEDS_A_GPU = re.compile(r"engine-cuda|attention_gpu|overlays/(gpu|ha)|--profile cuda")
-
-BLOCK = re.compile(r"^```(?:sh|bash)?\n(.*?)^```|(?:^|\n)\n((?: {4}[^\n]*\n)+)", re.M | re.S)
-"""A fenced block without another language, or an indented one."""
 
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 
@@ -60,21 +55,6 @@ def test_the_architectures_floors_are_those_that_are_kept() -> None:
     rows = re.findall(r"^\| (\d+) \| (`.*?`) \|", ARCHITECTURE, re.M)
     told = [(int(floor), name) for floor, names in rows for name in re.findall(r"`(\w+)(?:/|\.py)`", names)]
     assert told == [(len(LAYERS) - index, name) for index, layer in enumerate(LAYERS) for name in layer]
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """The command lines of a document's blocks, without comments and variables; and those of ours in running text."""
-    lines = [re.sub(r"\\\n\s*", "", fenced or indented) for fenced, indented in BLOCK.findall(text)]
-    quoted = re.findall(r"`((?:kinetics-serve|make) [^`\n…]+)`", text)
-    for line in [*"\n".join(lines).splitlines(), *quoted]:
-        for part in re.split(r"&&|\||\(#", line.strip()):
-            try:
-                words = shlex.split(part, comments=True)
-            except ValueError:  # a line of something else
-                continue
-            words = words[next((number for number, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)), 0) :]
-            if words:
-                yield words
 
 
 def mistake(words: list[str]) -> str | None:

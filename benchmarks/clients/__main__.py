@@ -75,9 +75,9 @@ def measure(folder: Path, tools: Path, only: list[str]) -> list[dict[str, Any]]:
     found = []
     with upstream(str(folder), ANSWER_TOKENS, TOKEN_MS) as engine, front_end(engine) as (port, _):
         url = f"http://127.0.0.1:{port}"
-        true_figures(url, True)  # what is loaded at the first request is loaded now
         for budget in (False, True):
-            true = true_figures(url, budget)
+            true_figures(url, budget)  # what is loaded at the first request of a kind is loaded now
+        for budget in (False, True):
             clients: dict[str, Callable[[], Figures]] = {
                 name: lambda sdk=sdk, budget=budget: sdk(url, budget)  # type: ignore[misc]
                 for name, sdk in SDKS.items()
@@ -86,6 +86,7 @@ def measure(folder: Path, tools: Path, only: list[str]) -> list[dict[str, Any]]:
                 clients[name] = lambda tool=tool, budget=budget: tool(url, budget, folder, tools)  # type: ignore[misc]
             for name, client in clients.items():
                 if not only or name in only:
+                    true = true_figures(url, budget)  # just before, for the machine may do something else meanwhile
                     row = {"client": name, "budget": budget, "true": asdict(true), **ask(client, true)}
                     print(f"{name}, {'budget' if budget else 'plain'}: {_verdict(row)}", file=sys.stderr, flush=True)
                     found.append(row)

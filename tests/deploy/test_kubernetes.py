@@ -13,7 +13,9 @@ import httpx
 import pytest
 import yaml
 
+from kinetics_serve.api.app import create_app
 from kinetics_serve.commands.settings.options import Options
+from tests.arms import PAPER_B200
 from tests.e2e.conftest import free_port
 from tests.fake_vllm import FakeVllm
 from tests.test_architecture import ROOT
@@ -79,6 +81,23 @@ def test_every_variable_is_an_option_and_every_reference_leads_somewhere(overlay
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_secret_without_the_administrators_key_is_enough(overlay: str, tmp_path: Path) -> None:
+    (container,) = dict(pods(rendered(overlay, tmp_path)))["frontend"]["containers"]
+    (variable,) = [each for each in container["env"] if each["name"] == "KINETICS_ADMIN_API_KEY"]
+    stated = {"name": "kinetics-serve", "key": "admin_api_key", "optional": True}
+    assert variable["valueFrom"] == {"secretKeyRef": stated}
+
+
+def test_what_the_administrators_key_opens_is_not_reached_through_the_gateway(tmp_path: Path) -> None:
+    (route,) = of_kind(rendered("ha", tmp_path), "HTTPRoute").values()
+    rules = {rule["matches"][0]["path"]["value"]: rule for rule in route["spec"]["rules"]}
+    assert set(rules) == {"/v1", "/v1/kinetics/admin"}
+    (rewritten,) = rules["/v1/kinetics/admin"]["filters"]
+    path = rewritten["urlRewrite"]["path"]["replaceFullPath"]
+    assert path not in create_app(["http://127.0.0.1:1"], PAPER_B200).openapi()["paths"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_container_may_do_more_than_it_needs(overlay: str, tmp_path: Path) -> None:
     for name, pod in pods(rendered(overlay, tmp_path)):
         assert pod["securityContext"]["runAsNonRoot"], name
@@ -110,10 +129,11 @@ def test_the_pod_runs_as_its_manifest_says(vllm: FakeVllm, tmp_path: Path) -> No
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "ledger_url").write_text(f"sqlite:///{tmp_path}/ledger.db\n")
     (tmp_path / "secrets" / "engine_api_key").write_text("a key\n")
+    secret = {"admin_api_key": "an-administrators-key"}
     vllm.api_key = "a key"
     port = free_port()
     config = of_kind(manifests, "ConfigMap")["frontend"]["data"]
-    stated = config | {entry["name"]: entry["value"] for entry in container["env"]}
+    stated = config | {entry["name"]: value_of(entry, secret) for entry in container["env"]}
     stated = {
         name: value.replace("/secrets/", f"{tmp_path}/secrets/").replace("/var/lib/kinetics", str(tmp_path))
         for name, value in stated.items()
@@ -135,10 +155,17 @@ def test_the_pod_runs_as_its_manifest_says(vllm: FakeVllm, tmp_path: Path) -> No
                 assert process.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < deadline, f"{probe}: {(tmp_path / 'log').read_text()}"
                 time.sleep(0.1)
+        headers = {"authorization": f"Bearer {secret['admin_api_key']}"}
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/kinetics/admin/tenants", headers=headers).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(pod["terminationGracePeriodSeconds"]) == 0
     finally:
         process.kill()
+
+
+def value_of(variable: Manifest, secret: dict[str, str]) -> str:
+    """As Kubernetes sets it."""
+    return str(variable["value"] if "value" in variable else secret[variable["valueFrom"]["secretKeyRef"]["key"]])
 
 
 def answers(url: str) -> bool:
