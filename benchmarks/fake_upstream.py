@@ -2,8 +2,9 @@
 
     python -m benchmarks.fake_upstream PORT FOLDER TOKENS TOKEN_MS
 
-Each sample has TOKENS tokens, one event each, TOKEN_MS apart; with 0, all at once. An event says when it was sent: the
-`sent` of its object, in nanoseconds of the machine's monotonic clock. FOLDER has the model's config.json.
+Each sample has TOKENS tokens, TOKEN_MS apart; with 0, all at once. An event has one token, or as many as the request's
+`stream_interval` says. It says when it was sent: the `sent` of its object, in nanoseconds of the machine's monotonic
+clock. FOLDER has the model's config.json.
 """
 
 import asyncio
@@ -60,10 +61,11 @@ class Server:
         )
         options = body.get("stream_options") or {}
         usage = bool(options.get("continuous_usage_stats"))
-        due = time.monotonic()
-        for event in _events(answer, self.tokens, body.get("top_logprobs") if body.get("logprobs") else None, usage):
+        top_logprobs = body.get("top_logprobs") if body.get("logprobs") else None
+        begun = time.monotonic()
+        for number, event in _events(answer, self.tokens, top_logprobs, usage, body.get("stream_interval") or 1):
             if self.token_s:
-                due += self.token_s
+                due = begun + number * self.token_s
                 await asyncio.sleep(max(0, due - time.monotonic()))
             writer.write(_chunk(event % time.monotonic_ns()))
             await writer.drain()
@@ -89,22 +91,34 @@ def _whole(answer: str, tokens: int) -> bytes:
 
 
 @cache
-def _events(answer: str, tokens: int, top_logprobs: int | None, usage: bool) -> tuple[bytes, ...]:
-    """What a real server sends for each token, `%d` where the time stands."""
-    events = []
-    for number in range(1, tokens + 1):
+def _events(
+    answer: str, tokens: int, top_logprobs: int | None, usage: bool, interval: int
+) -> tuple[tuple[int, bytes], ...]:
+    """What a real server sends, `%d` where the time stands, each with the number of tokens so far."""
+    events, told = [], 0
+    for number in sorted({*range(1, tokens, interval), tokens}):
         last = number == tokens
-        text = answer if last else "word "
-        choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": "stop" if last else None}
+        words = ["word "] * (number - told - last) + [answer] * last
+        told = number
+        choice: dict[str, Any] = {
+            "index": 0,
+            "delta": {"content": "".join(words)},
+            "finish_reason": "stop" if last else None,
+        }
         if top_logprobs:
-            top = [{"token": text, "logprob": -0.1 - each, "bytes": [119]} for each in range(top_logprobs)]
-            choice["logprobs"] = {"content": [{"token": text, "logprob": -0.1, "bytes": [119], "top_logprobs": top}]}
+            choice["logprobs"] = {"content": [_logprobs(word, top_logprobs) for word in words]}
         chunk: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
         chunk |= {"choices": [choice], "sent": 0}
         if usage:
             chunk["usage"] = _usage(number)
-        events.append(b"data: " + json.dumps(chunk).encode().replace(b'"sent": 0', b'"sent": %d') + b"\n\n")
+        event = b"data: " + json.dumps(chunk).encode().replace(b'"sent": 0', b'"sent": %d') + b"\n\n"
+        events.append((number, event))
     return tuple(events)
+
+
+def _logprobs(word: str, top_logprobs: int) -> dict[str, Any]:
+    top = [{"token": word, "logprob": -0.1 - each, "bytes": [119]} for each in range(top_logprobs)]
+    return {"token": word, "logprob": -0.1, "bytes": [119], "top_logprobs": top}
 
 
 @cache

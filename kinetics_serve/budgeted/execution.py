@@ -21,7 +21,7 @@ from kinetics_serve.runner.run import Ended, Run
 from kinetics_serve.sources.completion import Completion
 from kinetics_serve.sources.forced import ForcedSource
 from kinetics_serve.sources.grouped import GroupedSource
-from kinetics_serve.sources.live import LiveSource
+from kinetics_serve.sources.live import STREAM_INTERVAL, LiveSource
 from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.strategies.state import Sample
@@ -33,10 +33,12 @@ class Execution:
     def __init__(self, prepared: Prepared, services: Services, deadline: Deadline) -> None:
         """Plans the run, and raises what `Prepared.plan` does. Nothing is spent before `work`."""
         plan = prepared.plan()
-        self.run = Run(plan.policy, plan.arms, plan.budget)
         self.prompt = plan.arms[0].prompt
-        self._promise = Promise.of(plan)
         self.options = prepared.options
+        watched = self.prompt.stream and self.options.progress
+        self._stream_interval = 1 if watched else STREAM_INTERVAL
+        self.run = Run(plan.policy, plan.arms, plan.budget, untold=self._stream_interval - 1)
+        self._promise = Promise.of(plan)
         self.notes = notes_of(plan)
         self.deadline = deadline
         self._services = services
@@ -98,6 +100,7 @@ class Execution:
             lambda: arm.prompt.completion(arm.prompt.top_logprobs, window_tokens(arm.max_tokens)),
             self.reader,
             getattr(self.options.scorer, "statistic", "mean"),
+            self._stream_interval,
         )
 
     def _source(self, live: LiveSource, arm: LiveArm, prepared: Prepared) -> Source:

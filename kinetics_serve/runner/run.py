@@ -40,9 +40,12 @@ class Ended(NamedTuple):
 
 
 class Run:
-    """A policy at work on one request, whose samples run on `arms`."""
+    """A policy at work on one request, whose samples run on `arms`.
 
-    def __init__(self, policy: Policy, arms: Sequence[Arm], budget: int) -> None:
+    untold: tokens at most that a running sample without a floor may have generated beyond those it has told of.
+    """
+
+    def __init__(self, policy: Policy, arms: Sequence[Arm], budget: int, untold: int = 0) -> None:
         self.policy = policy
         self.arms = tuple(arms)
         self.account = Account(budget)
@@ -57,6 +60,7 @@ class Run:
         self.finish: Finish | None = None
         self.failures: dict[int, Exception] = {}
         """Of the samples that failed, what was said."""
+        self._untold = untold
         self._running = 0
         self._launched = [0] * len(self.arms)
         self._first: dict[int, int] = {}
@@ -99,8 +103,9 @@ class Run:
             if sample.status is not Status.RUNNING or start is None:
                 continue
             arm = self.arms[sample.arm]
-            steps = prompts[sample.arm].settle(start, sample.tokens)
-            cost, eflops = arm.settled(sample.tokens, self._cached_for(sample), steps)
+            tokens = self._generated(sample)
+            steps = prompts[sample.arm].settle(start, tokens)
+            cost, eflops = arm.settled(tokens, self._cached_for(sample), steps)
             if (extra := self._extra.get(sample.index)) is not None:
                 cost += extra
                 eflops = arm.eflops(cost)
@@ -199,14 +204,11 @@ class Run:
     def failed(self, index: int, error: Exception) -> None:
         """The server failed the sample, or refused it: it has no vote, and the others go on.
 
-        Charged is what it had generated, with what is extra at its worst. If that was nothing, it costs nothing.
+        Charged is what it may have generated, with what is extra at its worst. If it told of nothing, it costs nothing.
         """
-        sample = self.samples[index]
-        if sample.tokens == 0:
+        if self.samples[index].tokens == 0:
             self._starts.pop(index, None)
-        self._settle(index, sample.tokens, self._cached_for(sample))
-        self.samples[index] = sample._replace(status=Status.FAILED, answer=None)
-        self._running -= 1
+        self._cut_short(index, Status.FAILED)
         self.failures[index] = error
 
     @property
@@ -215,12 +217,10 @@ class Run:
         return len(self.failures) == len(self.samples) > 0
 
     def cancel_running(self) -> None:
-        """Settles what still runs for the tokens seen."""
+        """Settles what still runs for what it may have generated."""
         for sample in self.samples:
             if sample.status is Status.RUNNING:
-                self._settle(sample.index, sample.tokens, self._cached_for(sample))
-                self.samples[sample.index] = sample._replace(status=Status.CANCELLED)
-                self._running -= 1
+                self._cut_short(sample.index, Status.CANCELLED)
 
     def _launch(self, launch: Launch) -> list[Sample]:
         arm = self.arms[launch.arm]
@@ -246,6 +246,19 @@ class Run:
         blocks that their siblings found, which stay while any of them runs, so the least that one of them reported.
         """
         return 0 if self._first[sample.arm] == sample.index else self._found.get(sample.arm, 0)
+
+    def _generated(self, sample: Sample) -> int:
+        """Tokens that a sample which runs may have generated, at most."""
+        if sample.tokens == 0 or sample.floor is not None:
+            return sample.tokens
+        return min(sample.tokens + self._untold, sample.max_tokens)
+
+    def _cut_short(self, index: int, status: Status) -> None:
+        sample = self.samples[index]
+        tokens = self._generated(sample)
+        self._settle(index, tokens, self._cached_for(sample))
+        self.samples[index] = sample._replace(status=status, tokens=tokens, answer=None)
+        self._running -= 1
 
     def _settle(self, index: int, tokens: int, cached_tokens: int) -> None:
         if index not in self._starts:  # never accepted

@@ -25,7 +25,7 @@ class Completion:
         self.top_logprobs = top_logprobs
         self.tokens = 0
         self.pieces = 0
-        """Chunks that said something: where a server counts no tokens, there were as many at least."""
+        """Chunks that said something."""
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.finish_reason: str | None = None
@@ -38,6 +38,11 @@ class Completion:
     def decoder(self) -> Decoder:
         """Of the chunks that it takes in."""
         return BRIEF if self.top_logprobs is None else WITH_LOGPROBS
+
+    @property
+    def least_tokens(self) -> int:
+        """As many tokens at least came, where a server counts none: a chunk's, or all with log-probabilities in it."""
+        return max(self.pieces, self.confidence.tokens)
 
     @property
     def wanted_logprobs(self) -> int:

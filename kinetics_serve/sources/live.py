@@ -23,6 +23,9 @@ GIVEN_UP = ("abort", "error")
 UNCOUNTED = 16
 """Chunks without a token of their own, such as the end of a tool call, that a sample of max_tokens may have."""
 
+STREAM_INTERVAL = 8
+"""Tokens that a server tells of at a time where nobody looks on: each telling costs both sides CPU time."""
+
 SEED_RANGE = 2**64
 """vLLM's seeds are signed 64-bit integers."""
 
@@ -32,9 +35,9 @@ class LiveSource:
 
     prompt_tokens: what the prompt was priced at. body: the client's request, as it may be sent on, without streaming
     and length fields. Each sample is a request of its own, so that it can be cancelled; a client's seed gives
-    sample i the seed + i. ignored: fields of tool calls' arguments that don't make another answer.
-    A sample that failed before its first token is tried again where `route` leads; what one that failed later may
-    have cost, it has yielded before it raises.
+    sample i the seed + i. stream_interval: how many tokens a server tells of at a time, after the first; of a sample
+    with a floor, which may be stopped at any token, one. A sample that failed before its first token is tried again
+    where `route` leads; what one that failed later may have cost, it has yielded before it raises.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LiveSource:
         new_completion: Callable[[], Completion],
         reader: Reader,
         statistic: str,
+        stream_interval: int = 1,
     ) -> None:
         self.completions: dict[int, Completion] = {}
         self._route = route
@@ -53,6 +57,7 @@ class LiveSource:
         self._new_completion = new_completion
         self._reader = reader
         self._statistic = statistic
+        self._stream_interval = stream_interval
 
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
         if (name := request_id.get()) is not None:  # in this sample's task only
@@ -95,7 +100,7 @@ class LiveSource:
         """Takes in chunks that arrived together. Whether the sample goes on."""
         for chunk in chunks:
             used = (chunk.usage and chunk.usage.completion_tokens) or 0
-            if used > sample.max_tokens or completion.pieces > sample.max_tokens + UNCOUNTED:
+            if used > sample.max_tokens or completion.least_tokens > sample.max_tokens + UNCOUNTED:
                 completion.cut(sample.max_tokens)
                 return False
             try:
@@ -118,6 +123,7 @@ class LiveSource:
             "max_tokens": sample.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            "stream_interval": self._stream_interval if sample.floor is None else 1,
             "n": 1,
         }
         if completion.path == "/v1/chat/completions":
@@ -145,5 +151,5 @@ class LiveSource:
 
 
 def _counted(completion: Completion) -> int:
-    """Tokens so far: by the server's count, or as many at least as there were chunks with something in them."""
-    return completion.tokens or completion.pieces
+    """Tokens so far: by the server's count, or as many as there were at least."""
+    return completion.tokens or completion.least_tokens

@@ -133,6 +133,45 @@ async def test_a_text_stream_counts_ends_and_sums_up(upstream: Upstream) -> None
     assert (total["choices"], tokens_of(total)) == ([], counts[-1])
 
 
+@the_whole_api
+@both_paths
+async def test_it_tells_of_as_many_tokens_at_a_time_as_it_is_asked_to(
+    upstream: Upstream, path: str, prompt: Json
+) -> None:
+    """The first at once: a sample that is cut short may have generated fewer than the interval beyond those told."""
+    *chunks, total = await upstream.chunks(path, **prompt, stream_interval=4, max_tokens=7, **NEVER_ENDS)
+    told = sorted({tokens_of(chunk) for chunk in chunks if tokens_of(chunk)})
+    assert told == [1, 5, 7]
+    assert tokens_of(total) == 7
+
+
+@the_whole_api
+@pytest.mark.parametrize("interval", [1, 4])
+async def test_every_token_of_a_chat_has_its_log_probabilities(upstream: Upstream, interval: int) -> None:
+    wanted = {"logprobs": True, "top_logprobs": 3, "stream_interval": interval}
+    *chunks, _ = await upstream.chunks("/v1/chat/completions", messages=MESSAGES, max_tokens=6, **wanted, **NEVER_ENDS)
+    tokens = [token for chunk in chunks for token in (chunk["choices"][0].get("logprobs") or {}).get("content", ())]
+    assert len(tokens) == 6
+    assert all(token["logprob"] <= 0 and len(token["top_logprobs"]) >= 3 for token in tokens)
+
+
+@the_whole_api
+@pytest.mark.parametrize("interval", [1, 4])
+async def test_every_token_of_a_text_has_its_log_probabilities(upstream: Upstream, interval: int) -> None:
+    wanted = {"logprobs": 3, "stream_interval": interval}
+    *chunks, _ = await upstream.chunks("/v1/completions", prompt="One, two,", max_tokens=6, **wanted, **NEVER_ENDS)
+    tokens = [top for chunk in chunks for top in (chunk["choices"][0].get("logprobs") or {}).get("top_logprobs", ())]
+    assert len(tokens) == 6
+    assert all(len(top) >= 3 and all(logprob <= 0 for logprob in top.values()) for top in tokens)
+
+
+@the_whole_api
+async def test_a_chat_stream_opens_with_its_role(upstream: Upstream) -> None:
+    first, *_ = await upstream.chunks("/v1/chat/completions", messages=MESSAGES, max_tokens=2)
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert tokens_of(first) == 0
+
+
 @those_that_generate
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_sample_that_max_tokens_ends_says_so(upstream: Upstream, stream: bool) -> None:

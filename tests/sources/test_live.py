@@ -31,10 +31,12 @@ class Stream:
         self.together = together
         self.broken = broken
         self.sent = 0
+        self.asked: list[Any] = []
         self.closed = False
 
     @asynccontextmanager
     async def stream(self, path: str, body: Any, decoder: Any) -> AsyncIterator[AsyncIterator[list[Any]]]:
+        self.asked.append(body)
         try:
             yield self._chunks()
         finally:
@@ -66,7 +68,8 @@ class Stream:
 
 def source_of(stream: Stream) -> LiveSource:
     reader = Reader(number, AnswerGroups("auto", MathPool()))
-    return LiveSource(stream, {}, 9, lambda: ChatCompletion(None, 16), reader, "mean")  # type: ignore[arg-type]
+    body = {"stream_interval": 100}  # what a client sends on is not for us to wait for
+    return LiveSource(stream, body, 9, lambda: ChatCompletion(None, 16), reader, "mean", 8)  # type: ignore[arg-type]
 
 
 async def ended(stream: Stream, floor: float | None) -> Ended:
@@ -92,9 +95,25 @@ async def test_without_a_floor_it_runs_to_its_end_and_says_how_low_it_fell() -> 
     assert end.lowest == 2.0
 
 
+@pytest.mark.parametrize(("floor", "interval"), [(None, 8), (4.9, 1)])
+async def test_where_any_token_may_be_the_last_each_is_asked_for(floor: float | None, interval: int) -> None:
+    stream = Stream()
+    await ended(stream, floor)
+    assert stream.asked[0]["stream_interval"] == interval
+
+
 async def test_tokens_that_arrive_together_are_told_together() -> None:
     events = [event async for event in source_of(Stream(together=20)).sample(Sample(0, 64))]
     assert events[:-1] == [0, 20, 40]
+
+
+def test_without_a_servers_count_as_many_tokens_came_as_have_log_probabilities() -> None:
+    token = {"logprob": -0.1, "top_logprobs": [{"logprob": -0.1}] * 2}
+    for number_of_logprobs, tokens in ((5, 5), (0, 1)):
+        completion = ChatCompletion(None, 16)
+        choice = {"delta": {"content": "a b c d e"}, "logprobs": {"content": [token] * number_of_logprobs}}
+        completion.add(msgspec.convert({"choices": [choice]}, Chunk[Logprobs]))
+        assert completion.least_tokens == tokens
 
 
 async def test_tokens_that_arrive_with_a_chunk_that_makes_no_sense_are_told_before_the_failure() -> None:
