@@ -6,6 +6,9 @@ its own, in one engine with sparse attention for each, and a line for each. eFLO
 parameters and the engine's own work, which every step has: the line has an intercept. A time is the least of
 several rounds' medians, so that what else the machine does for a while is not in it.
 
+The same steps hold `kinetics-serve capacity` to what was measured: it is told the efficiency that this engine reached in
+one cell, as its user would measure it, and predicts the others.
+
     python -m benchmarks.cost_model [--out DIR]
 """
 
@@ -32,6 +35,7 @@ from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.measured_cpu import engine_threads
 from kinetics_serve.engine.embedded.launch import multiplies_bf16
 from kinetics_serve.engine.info import read_info
+from kinetics_serve.planner.capacity import Engine, Workload, speed
 
 MODELS = ("smollm2", "qwen3-0.6b")
 CONTEXTS = (256, 1024, 3072)
@@ -39,17 +43,23 @@ BATCHES = (1, 4, 8)
 KV_BUDGETS = (None, 128, 512)
 STEPS = 16
 ROUNDS = 3
+ANY_MEMORY = 1e12
+"""Bytes: the cells fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One decode step of `batch` samples. kv_budget: None is dense. eflops: predicted, of all of them."""
+    """One decode step of `batch` samples. kv_budget: None is dense. eflops: predicted, of all of them.
+
+    capacity_ms: what `kinetics-serve capacity` takes a step for, at the full rates of the profile.
+    """
 
     context: int
     batch: int
     kv_budget: int | None
     milliseconds: float
     eflops: float
+    capacity_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,17 @@ class Fit:
     ms_per_gigaeflops: float
     r_squared: float
 
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """efficiency: reached in the cell MEASURED_AT. least, most: of the other cells, tokens/s over those predicted by it."""
+
+    efficiency: float
+    least: float
+    most: float
+
+
+MEASURED_AT = (1024, 4, None)
 
 IN_A_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(engine_threads())}
 """Steps are taken, and timed, in the process that measures, on as many threads as a server's engine has."""
@@ -128,7 +149,10 @@ def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list
         for context, batch, budget in grid:
             kv = DENSE if budget is None else replace(sparse, budget=budget)
             eflops = price.eflops(price.decode(context, STEPS, kv)) / STEPS * batch
-            cells.append(Cell(context, batch, budget, seconds[context, batch, budget] * 1e3, eflops))
+            engine, workload = Engine(profile, ANY_MEMORY), Workload(1.0, 1, context, STEPS)
+            capacity_s = speed(architecture, engine, workload, kv).step_s(batch)
+            measured_s = seconds[context, batch, budget]
+            cells.append(Cell(context, batch, budget, measured_s * 1e3, eflops, capacity_s * 1e3))
     return cells
 
 
@@ -139,6 +163,12 @@ def fit(cells: list[Cell]) -> Fit:
     slope, intercept = np.polyfit(x, y, 1)
     residual = ((y - intercept - slope * x) ** 2).sum()
     return Fit(float(intercept), float(slope), float(1 - residual / ((y - y.mean()) ** 2).sum()))
+
+
+def held(cells: list[Cell]) -> Capacity:
+    shares = {(cell.context, cell.batch, cell.kv_budget): cell.capacity_ms / cell.milliseconds for cell in cells}
+    efficiency = shares.pop(MEASURED_AT)
+    return Capacity(efficiency, min(shares.values()) / efficiency, max(shares.values()) / efficiency)
 
 
 def draw(cells: list[Cell], line: Fit, profile: HardwareProfile, path: Path) -> None:
@@ -181,7 +211,12 @@ def main() -> None:
             f"{name}: R² {line.r_squared:.3f}: {line.intercept_ms:.1f} ms + {line.ms_per_gigaeflops:.2f} ms for 1e9 "
             f"eFLOPs; {ideal / line.ms_per_gigaeflops:.0%} of the profile's own {ideal:.2f} ms"
         )
-        models[name] = {"fit": asdict(line), "cells": [*map(asdict, cells)]}
+        reached = held(cells)
+        print(
+            f"{name}: capacity, at the {reached.efficiency:.0%} of the profile that {MEASURED_AT} reaches: the other "
+            f"cells' tokens/s are {reached.least:.2f} to {reached.most:.2f} of what it says"
+        )
+        models[name] = {"fit": asdict(line), "capacity": asdict(reached), "cells": [*map(asdict, cells)]}
         draw(cells, line, profile, arguments.out / f"cost_model_{name}.svg")
     result = {"machine": machine(), "hardware": asdict(profile), "models": models}
     (arguments.out / "cost_model.json").write_text(json.dumps(result, indent=1) + "\n")
