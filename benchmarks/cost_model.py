@@ -6,8 +6,8 @@ its own, in one engine with sparse attention for each, and a line for each. eFLO
 parameters and the engine's own work, which every step has: the line has an intercept. A time is the least of
 several rounds' medians, so that what else the machine does for a while is not in it.
 
-The same steps hold `kinetics-serve capacity` to what was measured: it is told the efficiency that this engine reached in
-one cell, as its user would measure it, and predicts the others.
+The same steps hold `kinetics-serve capacity` to what was measured: it is told the efficiency that this engine reached
+in one cell, as its user would measure it, and predicts the others.
 
     python -m benchmarks.cost_model [--out DIR]
 """
@@ -73,7 +73,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """efficiency: reached in the cell MEASURED_AT. least, most: of the other cells, tokens/s over those predicted by it."""
+    """efficiency: reached in the cell MEASURED_AT. least, most: of other cells, tokens/s over those predicted by it."""
 
     efficiency: float
     least: float

@@ -106,7 +106,7 @@ async def test_where_nothing_is_left_the_request_fails_and_says_why(
 
 
 @pytest.mark.parametrize(
-    ("failure", "charged"), [("negative usage", 20), ("a list for content", 20), ("error event", 1), ("status 500", 0)]
+    ("failure", "charged"), [("negative usage", 20), ("a list for content", 20), ("error event", 8), ("status 500", 0)]
 )
 async def test_a_failed_sample_is_charged_what_it_may_have_cost(
     upstream: Scripted, client: httpx.AsyncClient, failure: str, charged: int
