@@ -46,7 +46,7 @@ faults: install
 # Containers for real: both images for CPUs, and the compose stack on them.
 deploy-test: install
 	@tests/programs containers
-	$(BIN)/python -m pytest -v tests/deploy/stack.py
+	$(BIN)/python -m pytest -v -s tests/deploy/stack.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ RUN_BY = {
     "kinetics-serve demo": "tests/commands/test_demos.py",
     "kinetics-serve calibrate-demo": "tests/commands/test_demos.py",
     "make install": ".ci/run: make test", "make lint": ".ci/run", "make test": ".ci/run", "make wheel": ".ci/run",
+    "make deploy-test": ".ci/run",
     "pytest": ".ci/run: make test",
     "mkdocs": "tests/test_site.py",
     "deploy.loadtest": "tests/deploy/test_loadtest.py",
@@ -62,14 +63,13 @@ NEEDS = {
     "benchmarks.its_hub_comparison": "real engine",
     "kubectl apply": "Kubernetes",
     "kubectl port-forward": "Kubernetes",
-    "make deploy-test": "as root",
     "podman run": "CycloneDX",
     "cyclonedx-py": "CycloneDX",
     "pip install cyclonedx-bom": "CycloneDX",
     "pre-commit": "pre-commit",
     "pip install pre-commit": "pre-commit",
 }
-"""What no test runs, and what its document says beside it: that it takes a GPU, a cluster, root, an engine for minutes;
+"""What no test runs, and what its document says beside it: that it takes a GPU, a cluster, an engine for minutes;
 or whose tool it is."""
 
 NOT_OF_USERS = ("lock", "render-rules", "setup")

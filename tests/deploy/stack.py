@@ -60,6 +60,11 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
     return done.stdout
 
 
+def say(what: str) -> None:
+    """What is done now, for some of it takes minutes. `make deploy-test` lets it through."""
+    print(f"\n{time.strftime('%X')} {what}", flush=True)
+
+
 def image_of(name: str) -> str:
     return f"localhost/kinetics-serve/{name}:{version('kinetics-serve')}"
 
@@ -148,6 +153,7 @@ def podman() -> None:
 @pytest.fixture(scope="module")
 def wheels(podman: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All packages of both images: the front-end's as locked, the engine's at the versions installed here."""
+    say("downloading the packages of both images")
     folder = tmp_path_factory.mktemp("wheels")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--dest", str(folder)]
     lock = str(ROOT / "deploy" / "docker" / "frontend.lock")
@@ -163,15 +169,18 @@ def wheels(podman: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Ours by the script that users call, and Debian's programs in place of images of others."""
+    say("making a base image of Debian's packages")
     run(ROOT / "deploy" / "docker" / "debian-base", BASE)
     config = tmp_path_factory.mktemp("pip") / "pip.conf"
     config.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     source = {"PYTHON_IMAGE": BASE, "WHEELS": str(wheels), "PIP_CONF": str(config)}
     own = ROOT / "tests" / "deploy" / "images"
     for name, tag in STAND_INS.items():
+        say(f"building the image {name}")
         build = ("buildah", "bud", "--isolation", "chroot", "--network", "host", "--layers")
         run(*build, "--build-arg", f"BASE={BASE}", "-f", f"Dockerfile.{name}", "-t", tag, ".", cwd=own)
     for image in ("frontend", "engine-cpu"):
+        say(f"building the image {image}")
         run(ROOT / "deploy" / "docker" / "build", image, cwd=ROOT, **source)
 
 
@@ -191,6 +200,7 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         settings.writelines(f"{name.upper()}_IMAGE={tag}\n" for name, tag in STAND_INS.items())
     started = Stack(folder, f"http://{addresses['PUBLISH']}", Prometheus(f"http://{addresses['PROMETHEUS_PUBLISH']}"))
     try:
+        say("starting the stack: the engine converts its model and compiles its kernels")
         started.compose("up", "-d", *SERVICES)
         started.until_ready()
         yield started
