@@ -13,7 +13,8 @@ constexpr int TILES_AHEAD = 3;
 // What the query heads of one KV head are to the scoring of its tiles.
 struct Query {
   const float* spread;  // [num_queries_per_kv][head_size * pages], page fastest: what a page-interleaved tile wants
-  const int8_t* codes;  // [2][num_queries_per_kv][layout.codes], in fours: the query is (FINE * coarse + fine) * scale
+  const int16_t* codes;  // [num_queries_per_kv][layout.codes], of each vector the even ones first: the query / scale
+  const int8_t* coarse;  // [num_queries_per_kv][layout.codes], in fours: the query / (FINE * scale)
   float scale[MAX_QUERIES_PER_KV];
   int32_t coarse_sum[MAX_QUERIES_PER_KV], sum[MAX_QUERIES_PER_KV];
 };
@@ -28,8 +29,10 @@ Query prepare(const Step& s, const TileLayout& at, const float* query, int pages
     out.spread = spread;
     return out;
   }
-  int8_t* codes = Scratch::grow(scratch.codes, 2 * (size_t)G * at.codes);
-  std::memset(codes, 0, 2 * (size_t)G * at.codes);
+  int16_t* codes = Scratch::grow(scratch.codes, (size_t)G * at.codes);
+  int8_t* coarse = Scratch::grow(scratch.coarse, (size_t)G * at.codes);
+  std::memset(codes, 0, G * at.codes * sizeof(int16_t));
+  std::memset(coarse, 0, G * at.codes);
   for (int g = 0; g < G; g++) {
     vf top = splat(1e-20f);
     for (int d = 0; d < D; d += LANES) {
@@ -40,21 +43,26 @@ Query prepare(const Step& s, const TileLayout& at, const float* query, int pages
     out.scale[g] = limit / (127 * FINE);
     out.coarse_sum[g] = out.sum[g] = 0;
     for (int d = 0; d < D; d += 4) {
-      int8_t coarse[4], fine[4];
+      int8_t rough[4];
+      int16_t even[2], odd[2];
       for (int j = 0; j < 4; j++) {
         const int code = (int)std::nearbyint(query[g * D + d + j] * inverse);
-        coarse[j] = (int8_t)std::nearbyint(code / (float)FINE);
-        fine[j] = (int8_t)(code - FINE * coarse[j]);
-        out.coarse_sum[g] += coarse[j];
+        (j % 2 ? odd : even)[j / 2] = (int16_t)code;
+        rough[j] = (int8_t)std::nearbyint(code / (float)FINE);
+        out.coarse_sum[g] += rough[j];
         out.sum[g] += code;
       }
       for (int p = 0; p < pages; p++) {
-        std::memcpy(codes + g * at.codes + in_fours(d, p, pages), coarse, 4);
-        std::memcpy(codes + (G + g) * at.codes + in_fours(d, p, pages), fine, 4);
+        const int64_t place = in_fours(d, p, pages), vector = place / VECTOR * VECTOR;
+        int16_t* to = codes + g * at.codes + vector + (place - vector) / 2;
+        std::memcpy(coarse + g * at.codes + place, rough, sizeof(rough));
+        std::memcpy(to, even, sizeof(even));
+        std::memcpy(to + VECTOR / 2, odd, sizeof(odd));
       }
     }
   }
   out.codes = codes;
+  out.coarse = coarse;
   return out;
 }
 
@@ -78,28 +86,32 @@ INLINE vf per_page(const float* x) {
 template <int G, int PAGES>
 void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, const uint8_t* next,
                     const Query& query, int first, float* logit, float* mass, int64_t stride) {
-  vi m[G] = {}, fine[G] = {}, b[RANK][G] = {};
-  const uint8_t* codes = (const uint8_t*)query.codes + first * at.codes;
+  vu m[G] = {};
+  vi b[RANK][G] = {};
+  const int16_t* codes = query.codes + first * at.codes;
+  const int8_t* coarse = query.coarse + first * at.codes;
   for (int64_t i = 0; i < at.codes; i += VECTOR) {
     prefetch(next + i);
+    const vbytes mean = load_as<vbytes>(tile + i);
+    for (int g = 0; g < G; g++) m[g] = dot_bytes(m[g], mean, codes + g * at.codes + i);
+  }
+  for (int64_t i = 0; i < at.codes; i += VECTOR) {
     prefetch(next + at.directions + i);
-    vbytes mean = load_as<vbytes>(tile + i), both = load_as<vbytes>(tile + at.directions + i);
-    vbytes low = low_codes(both), high = high_codes(both);
+    const vbytes both = load_as<vbytes>(tile + at.directions + i);
+    const vbytes low = low_codes(both), high = high_codes(both);
     for (int g = 0; g < G; g++) {
-      vbytes q = load_as<vbytes>(codes + g * at.codes + i);
-      m[g] = dot4(m[g], mean, q);
-      fine[g] = dot4(fine[g], mean, load_as<vbytes>(codes + (s.num_queries_per_kv + g) * at.codes + i));
-      b[0][g] = dot4(b[0][g], low, q);
-      b[1][g] = dot4(b[1][g], high, q);
+      const vbytes q = load_as<vbytes>(coarse + g * at.codes + i);
+      b[0][g] = dot_nibbles(b[0][g], low, q);
+      b[1][g] = dot_nibbles(b[1][g], high, q);
     }
   }
   for (int64_t i = 0; i < at.codes / 2; i += VECTOR) {
     prefetch(next + at.third_direction + i);
-    vbytes both = load_as<vbytes>(tile + at.third_direction + i);
-    vbytes low = low_codes(both), high = high_codes(both);
+    const vbytes both = load_as<vbytes>(tile + at.third_direction + i);
+    const vbytes low = low_codes(both), high = high_codes(both);
     for (int g = 0; g < G; g++) {
-      b[2][g] = dot4(b[2][g], low, load_as<vbytes>(codes + g * at.codes + i));
-      b[2][g] = dot4(b[2][g], high, load_as<vbytes>(codes + g * at.codes + at.codes / 2 + i));
+      b[2][g] = dot_nibbles(b[2][g], low, load_as<vbytes>(coarse + g * at.codes + i));
+      b[2][g] = dot_nibbles(b[2][g], high, load_as<vbytes>(coarse + g * at.codes + at.codes / 2 + i));
     }
   }
   for (int64_t i = at.coefficients; i < at.end; i += VECTOR) prefetch(next + i);
@@ -107,7 +119,7 @@ void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, co
   vf mean[G], slope[RANK][G], offset[G], sum[G] = {};
   for (int g = 0; g < G; g++) {
     const float scale = query.scale[first + g] * LOG2_E;
-    const vi dot = fold<PAGES>((vi)((vu)m[g] * FINE + (vu)fine[g])) - 128 * query.sum[first + g];
+    const vi dot = (vi)fold<PAGES>(m[g]) - 128 * query.sum[first + g];
     mean[g] = __builtin_convertvector(dot, vf) * (mean_scale * scale);
     offset[g] = vf{};
     for (int k = 0; k < RANK; k++) {

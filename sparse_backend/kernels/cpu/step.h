@@ -31,7 +31,8 @@ namespace {
 
 struct Scratch {
   std::vector<float> query, expanded, estimate, score, logits, weight, packed, out, residual;
-  std::vector<int8_t> codes;
+  std::vector<int16_t> codes;
+  std::vector<int8_t> coarse;
   std::vector<int32_t> pages, tokens;
   std::vector<const uint8_t*> tiles;
   template <class T>

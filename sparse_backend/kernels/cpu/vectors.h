@@ -100,6 +100,18 @@ INLINE vf splat(float x) { return x - vf{}; }
 #if defined(__AVX512F__)
 INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+struct halves { __m256 part[2]; };
+INLINE vf vmax(vf a, vf b) {
+  const halves x = load_as<halves>(&a), y = load_as<halves>(&b);
+  const halves z = {{_mm256_max_ps(x.part[0], y.part[0]), _mm256_max_ps(x.part[1], y.part[1])}};
+  return load_as<vf>(&z);
+}
+INLINE vf vmin(vf a, vf b) {
+  const halves x = load_as<halves>(&a), y = load_as<halves>(&b);
+  const halves z = {{_mm256_min_ps(x.part[0], y.part[0]), _mm256_min_ps(x.part[1], y.part[1])}};
+  return load_as<vf>(&z);
+}
 #else
 INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
@@ -146,8 +158,8 @@ INLINE vi widen(vu8 x) {
 INLINE vbytes low_codes(vbytes x) { return x & 15; }
 INLINE vbytes high_codes(vbytes x) { return (vbytes)((vu)x >> 4) & 15; }
 
-// Every lane: sum + the dot product of its four unsigned bytes of `codes` with its four signed bytes of `query`.
-INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
+// Every lane: sum + the dot product of its four codes of four bits, a byte each, with its four signed bytes of `query`.
+INLINE vi dot_nibbles(vi sum, vbytes codes, vbytes query) {
 #if defined(__AVX512VNNI__)
   return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)query);
 #elif defined(__AVX2__)
@@ -156,17 +168,41 @@ INLINE vi dot4(vi sum, vbytes codes, vbytes query) {
   std::memcpy(q, &query, sizeof(q));
   std::memcpy(total, &sum, sizeof(total));
   for (int i = 0; i < 2; i++) {
-    __m256i even = _mm256_madd_epi16(_mm256_and_si256(c[i], _mm256_set1_epi16(255)),
-                                     _mm256_srai_epi16(_mm256_slli_epi16(q[i], 8), 8));
-    __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(c[i], 8), _mm256_srai_epi16(q[i], 8));
-    total[i] = _mm256_add_epi32(total[i], _mm256_add_epi32(even, odd));
+    const __m256i pairs = _mm256_maddubs_epi16(c[i], q[i]);
+    total[i] = _mm256_add_epi32(total[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
   return load_as<vi>(total);
 #else
   vu c = (vu)codes;
   vi q = (vi)query;
-  sum += (vi)(c & 255) * (q << 24 >> 24) + (vi)(c >> 8 & 255) * (q << 16 >> 24);
-  return sum + (vi)(c >> 16 & 255) * (q << 8 >> 24) + (vi)(c >> 24) * (q >> 24);
+  sum += (vi)(c & 15) * (q << 24 >> 24) + (vi)(c >> 8 & 15) * (q << 16 >> 24);
+  return sum + (vi)(c >> 16 & 15) * (q << 8 >> 24) + (vi)(c >> 24) * (q >> 24);
+#endif
+}
+
+// Every lane, to 32 bits: sum + the dot product of its four unsigned bytes of `codes` with four numbers of 16 bits.
+// query: those of the vector's 32 even bytes, then those of its odd ones.
+INLINE vu dot_bytes(vu sum, vbytes codes, const int16_t* query) {
+#if defined(__AVX512VNNI__)
+  const __m512i c = (__m512i)codes, even = _mm512_and_si512(c, _mm512_set1_epi16(255));
+  const __m512i total = _mm512_dpwssd_epi32((__m512i)sum, even, (__m512i)load_as<vi>(query));
+  return (vu)_mm512_dpwssd_epi32(total, _mm512_srli_epi16(c, 8), (__m512i)load_as<vi>(query + VECTOR / 2));
+#elif defined(__AVX2__)
+  __m256i c[2], even[2], odd[2], total[2];
+  std::memcpy(c, &codes, sizeof(c));
+  std::memcpy(even, query, sizeof(even));
+  std::memcpy(odd, query + VECTOR / 2, sizeof(odd));
+  std::memcpy(total, &sum, sizeof(total));
+  for (int i = 0; i < 2; i++) {
+    total[i] = _mm256_add_epi32(total[i], _mm256_madd_epi16(_mm256_and_si256(c[i], _mm256_set1_epi16(255)), even[i]));
+    total[i] = _mm256_add_epi32(total[i], _mm256_madd_epi16(_mm256_srli_epi16(c[i], 8), odd[i]));
+  }
+  return load_as<vu>(total);
+#else
+  const vu c = (vu)codes;
+  const vi even = load_as<vi>(query), odd = load_as<vi>(query + VECTOR / 2);
+  sum += (c & 255) * (vu)(even << 16 >> 16) + (c >> 16 & 255) * (vu)(even >> 16);
+  return sum + (c >> 8 & 255) * (vu)(odd << 16 >> 16) + (c >> 24) * (vu)(odd >> 16);
 #endif
 }
 
