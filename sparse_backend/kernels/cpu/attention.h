@@ -45,7 +45,7 @@ void add_codes(const uint8_t* const* tiles, int blocks, int d, int D, const Tile
       const float* w = weight + b * at.means + m;
       for (int c = 0; c < C; c++) {
         const vi both = widen(load_as<vu8>(codes + c * LANES));
-        const vf low = __builtin_convertvector(both & 15, vf), high = __builtin_convertvector(both >> 4, vf);
+        const vf low = to_float(both & 15), high = to_float(both >> 4);
         for (int g = 0; g < G; g++) acc[g][c] += low * w[g * means] + high * w[g * means + 1];
       }
     }
@@ -117,7 +117,7 @@ void attend(const Step& s, const T* cache, const uint8_t* const* tiles, const fl
     vf sum = {};
     for (int t = 0; t < padded; t += LANES) {
       vf x = load16(l + t);
-      vf p = x == -INFINITY ? vf{} : exp2(x - m);
+      vf p = select(x == -INFINITY, vf{}, exp2(x - m));
       store_as(l + t, p);
       sum += p;
     }

@@ -120,11 +120,11 @@ void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, co
   for (int g = 0; g < G; g++) {
     const float scale = query.scale[first + g] * LOG2_E;
     const vi dot = (vi)fold<PAGES>(m[g]) - 128 * query.sum[first + g];
-    mean[g] = __builtin_convertvector(dot, vf) * (mean_scale * scale);
+    mean[g] = to_float(dot) * (mean_scale * scale);
     offset[g] = vf{};
     for (int k = 0; k < RANK; k++) {
       const vf product_scale = per_page<PAGES>((const float*)(tile + at.product_scale) + k * PAGES);
-      slope[k][g] = __builtin_convertvector(fold<PAGES>(b[k][g]) - 8 * query.coarse_sum[first + g], vf) *
+      slope[k][g] = to_float(fold<PAGES>(b[k][g]) - 8 * query.coarse_sum[first + g]) *
                     (product_scale * (FINE * scale));
       offset[g] -= 8.0f * slope[k][g];
     }
@@ -133,8 +133,7 @@ void score_low_rank(const Step& s, const TileLayout& at, const uint8_t* tile, co
     const vi third = widen(load_as<vu8>(tile + at.third_coefficient + i));
     for (int half = 0; half < 2; half++) {
       const vi both = widen(load_as<vu8>(tile + at.coefficients + half * BLOCK / 2 + i));
-      const vf c[RANK] = {__builtin_convertvector(both & 15, vf), __builtin_convertvector(both >> 4, vf),
-                          __builtin_convertvector(half == 0 ? third & 15 : third >> 4, vf)};
+      const vf c[RANK] = {to_float(both & 15), to_float(both >> 4), to_float(half == 0 ? third & 15 : third >> 4)};
       for (int g = 0; g < G; g++)
         sum[g] += exp2(offset[g] + slope[0][g] * c[0] + slope[1][g] * c[1] + slope[2][g] * c[2]);
     }
