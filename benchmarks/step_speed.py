@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.attention_speed import SHAPES, machine
+from kinetics_serve.engine.embedded.launch import multiplies_bf16
 from sparse_backend.constants import BLOCK
 
 SIDES = ("stock", "sparse")
@@ -49,6 +50,7 @@ def engine(shape: dict[str, Any], folder: str, longest: int, sparse: bool, **opt
         max_model_len=longest + BLOCK,
         max_num_seqs=shape["batch"],
         additional_config={"sparse_attention": {"kv_budget": shape["budget"]}} if sparse else {},
+        dtype="bfloat16" if multiplies_bf16() else "float32",
         **options,
     )
 
@@ -60,10 +62,10 @@ def filled_engine(shape: dict[str, Any], folder: str, longest: int, sparse: bool
     # `fill` does it, when the plugin has seen the cache and before anything else touches the memory.
     DecodeBenchConnectorWorker.register_kv_caches = lambda self, kv_caches: None  # type: ignore[method-assign]
     if sparse:
-        from sparse_backend.backends import cpu
+        from sparse_backend.backends import choice, cpu
 
-        # A connector's blocks have no summaries; `fill` makes them.
-        setattr(cpu, "check_engine", lambda vllm_config: None)  # noqa: B010  mypy: it is not exported
+        for module in (choice, cpu):  # they refuse a connector, whose blocks have no summaries: `fill` makes them
+            setattr(module, "check_engine", lambda vllm_config: None)  # noqa: B010  mypy: it is not exported
     connector = {
         "kv_connector": "DecodeBenchConnector",
         "kv_role": "kv_both",
