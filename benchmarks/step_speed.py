@@ -37,6 +37,11 @@ def contexts_of(shape: dict[str, Any], times_budget: int) -> list[int]:
     return [shape["budget"] // 2, shape["budget"], times_budget * shape["budget"]]
 
 
+def dtype() -> str:
+    """What an engine serves in here."""
+    return "bfloat16" if multiplies_bf16() else "float32"
+
+
 def engine(shape: dict[str, Any], folder: str, longest: int, sparse: bool, **options: Any) -> Any:
     from vllm import LLM
 
@@ -50,7 +55,7 @@ def engine(shape: dict[str, Any], folder: str, longest: int, sparse: bool, **opt
         max_model_len=longest + BLOCK,
         max_num_seqs=shape["batch"],
         additional_config={"sparse_attention": {"kv_budget": shape["budget"]}} if sparse else {},
-        dtype="bfloat16" if multiplies_bf16() else "float32",
+        dtype=dtype(),
         **options,
     )
 
@@ -131,7 +136,13 @@ def in_turns(name: str, times_budget: int, steps: int, rounds: int, shared: bool
     shape = SHAPES[name]
     seen: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     tokens = shape["batch"] * (contexts_of(shape, times_budget)[-1] + 2 * BLOCK)
-    kv_bytes = tokens * 4 * shape["config"]["num_key_value_heads"] * shape["config"]["head_dim"]
+    kv_bytes = (
+        tokens
+        * 2
+        * getattr(torch, dtype()).itemsize
+        * shape["config"]["num_key_value_heads"]
+        * shape["config"]["head_dim"]
+    )
     gib = kv_bytes * shape["config"]["num_hidden_layers"] * 1.1 / 2**30  # and the summaries
     environment = os.environ | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # so that `fill` gets at the cache
