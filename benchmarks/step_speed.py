@@ -135,15 +135,11 @@ def in_turns(name: str, times_budget: int, steps: int, rounds: int, shared: bool
     """The median over rounds of each side's steps, the sides alternating."""
     shape = SHAPES[name]
     seen: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    config = shape["config"]
     tokens = shape["batch"] * (contexts_of(shape, times_budget)[-1] + 2 * BLOCK)
-    kv_bytes = (
-        tokens
-        * 2
-        * getattr(torch, dtype()).itemsize
-        * shape["config"]["num_key_value_heads"]
-        * shape["config"]["head_dim"]
-    )
-    gib = kv_bytes * shape["config"]["num_hidden_layers"] * 1.1 / 2**30  # and the summaries
+    head_bytes = 2 * getattr(torch, dtype()).itemsize * config["head_dim"]
+    kv_bytes = tokens * head_bytes * config["num_key_value_heads"] * config["num_hidden_layers"]
+    gib = kv_bytes * 1.1 / 2**30  # and the summaries
     environment = os.environ | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # so that `fill` gets at the cache
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, -(-gib // 1))).removesuffix(".0"),
