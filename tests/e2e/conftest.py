@@ -160,5 +160,6 @@ def running_server(folder: Path, *options: str, **variables: str) -> Iterator[Se
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
+    """With less memory for KV than by default, because two of them may run side by side."""
+    with running_server(tmp_path_factory.mktemp("server"), VLLM_CPU_KVCACHE_SPACE="2") as running:
         yield running
