@@ -36,7 +36,8 @@ class Execution:
         self.prompt = plan.arms[0].prompt
         self.options = prepared.options
         watched = self.prompt.stream and self.options.progress
-        self._stream_interval = 1 if watched else STREAM_INTERVAL
+        calls = "tools" in self.prompt.body  # some of vLLM's parsers take in one part of a call at a time
+        self._stream_interval = 1 if watched or calls else STREAM_INTERVAL
         self.run = Run(plan.policy, plan.arms, plan.budget, untold=self._stream_interval - 1)
         self._promise = Promise.of(plan)
         self.notes = notes_of(plan)

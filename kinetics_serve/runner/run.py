@@ -249,7 +249,8 @@ class Run:
 
     def _generated(self, sample: Sample) -> int:
         """Tokens that a sample which runs may have generated, at most."""
-        if sample.tokens == 0 or sample.floor is not None:
+        told = sample.index in self._extra  # its stream has ended, and its answer is forced or scored
+        if sample.tokens == 0 or sample.floor is not None or told:
             return sample.tokens
         return min(sample.tokens + self._untold, sample.max_tokens)
 

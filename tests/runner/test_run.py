@@ -210,6 +210,17 @@ def test_a_sample_that_is_cut_short_costs_what_it_may_have_generated_untold(
     assert run.account.spent == (0 if failed and not told else arm.eflops(arm.price.sample(20, charged)))
 
 
+def test_a_sample_that_is_scored_has_told_of_all_its_tokens() -> None:
+    arm = arm_of(20, 64, 1)
+    run = Run(BestOfN(), [arm], arm.worst_case(64), untold=7)
+    run.decide()
+    run.opened(0)
+    run.generated(0, 25)
+    run.extra(0, arm.price.prefill(1))
+    run.cancel_running()
+    assert run.samples[0].tokens == 25
+
+
 def test_a_sample_with_a_floor_tells_of_each_token() -> None:
     arm = arm_of(20, 64, 1)
 
