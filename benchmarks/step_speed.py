@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -37,7 +37,7 @@ def contexts_of(shape: dict[str, Any], times_budget: int) -> list[int]:
     return [shape["budget"] // 2, shape["budget"], times_budget * shape["budget"]]
 
 
-def dtype() -> str:
+def dtype() -> Literal["bfloat16", "float32"]:
     """What an engine serves in here."""
     return "bfloat16" if multiplies_bf16() else "float32"
 
