@@ -29,11 +29,11 @@ import numpy as np
 from prometheus_client import generate_latest
 
 from benchmarks.attention_speed import SHAPES, machine
+from benchmarks.step_speed import dtype
 from kinetics_serve.commands.terminal import chosen_hardware
 from kinetics_serve.cost import DENSE, Price, read_config
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.measured_cpu import engine_threads
-from kinetics_serve.engine.embedded.launch import multiplies_bf16
 from kinetics_serve.engine.info import read_info
 from kinetics_serve.planner.capacity import Engine, Workload, speed
 
@@ -103,7 +103,7 @@ def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list
             max_num_seqs=max(BATCHES),
             enable_prefix_caching=True,
             additional_config={"sparse_attention": {"kv_budget": 512}},
-            dtype="bfloat16" if multiplies_bf16() else "float32",
+            dtype=dtype(),
             kv_cache_memory_bytes=10 << 30,  # all prompts of the larger model, in float32
         )
         EngineInfo(llm.llm_engine.vllm_config, [0]).log_engine_initialized()  # what a server does by itself

@@ -74,14 +74,14 @@ def test_fleet(run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_attention_speed(run: Callable[..., None], tmp_path: Path) -> None:
-    pytest.importorskip("vllm")
+    pytest.importorskip("vllm", reason="it is timed beside vLLM's own attention")
     out = tmp_path / "attention.json"
     run("benchmarks.attention_speed", "--shape", "smollm2", "--layers", 1, "--rounds", 1, "--out", out)
     assert "smollm2" in json.loads(out.read_text())
 
 
 def test_selection_quality(run: Callable[..., None], tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="keys and values are tensors")
     out = tmp_path / "selection.json"
     small = ("--tokens", 512, "--budgets", 128, "--page-sizes", 16, "--step", 256, "--selectors", "low_rank")
     run("benchmarks.selection_quality", *small, "--out", out)

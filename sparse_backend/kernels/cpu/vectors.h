@@ -35,7 +35,10 @@ static inline void in_turns(int n, F f) {
 
 #define INLINE static inline __attribute__((always_inline))
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+template <class T>
+constexpr bool in_halves = false;
+
+#if defined(__AVX2__) && defined(__F16C__) && !defined(__AVX512F__)
 // GCC moves vectors that are wider than the machine's through memory, so here they are two of the machine's.
 #define HALVES 1
 template <class H>
@@ -80,8 +83,6 @@ typedef Halves<floats8> vf;
 typedef Halves<ints8> vi;
 typedef Halves<uints8> vu;
 typedef Halves<bytes32> vbytes;
-template <class T>
-constexpr bool in_halves = false;
 template <class H>
 constexpr bool in_halves<Halves<H>> = true;
 #else
@@ -89,8 +90,6 @@ typedef float vf __attribute__((vector_size(64), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t vu __attribute__((vector_size(64), aligned(4)));
 typedef uint8_t vbytes __attribute__((vector_size(64), aligned(1)));
-template <class T>
-constexpr bool in_halves = false;
 #endif
 typedef uint16_t vu16 __attribute__((vector_size(32), aligned(2)));
 typedef uint8_t vu8 __attribute__((vector_size(16), aligned(1)));
@@ -169,12 +168,9 @@ typedef _Float16 vh __attribute__((vector_size(32), aligned(2)));
 INLINE vf load16(const fp16* p) {
 #if defined(__AVX512F__)
   return (vf)_mm512_cvtph_ps((__m256i)load_as<vu16>(p));
-#elif defined(HALVES) && defined(__F16C__)
+#elif defined(HALVES)
   const __m128i* halves = (const __m128i*)p;
   return both((floats8)_mm256_cvtph_ps(_mm_loadu_si128(halves)), (floats8)_mm256_cvtph_ps(_mm_loadu_si128(halves + 1)));
-#elif defined(HALVES)
-  typedef _Float16 vh8 __attribute__((vector_size(16), aligned(2)));
-  return both(__builtin_convertvector(load_as<vh8>(p), floats8), __builtin_convertvector(load_as<vh8>(p + 8), floats8));
 #else
   return __builtin_convertvector(load_as<vh>(p), vf);
 #endif
