@@ -87,8 +87,7 @@ class Answer:
         winner = self._run.finish.winner
         ranked = [self._run.samples[winner]] if winner is not None else self._without_text()
         completions = filter(None, map(self._execution.completion_of, ranked))
-        prompt = self._execution.prompt
-        return next(completions, None) or prompt.completion(prompt.top_logprobs)
+        return next(completions, None) or self._execution.prompt.new_completion()
 
     def _without_text(self) -> list[Sample]:
         """Where no sample has any: those that ended by themselves, then those that were cut off. A model may have

@@ -17,11 +17,11 @@ from kinetics_serve.requests.deadline import Deadline
 from kinetics_serve.requests.drain import stopping
 from kinetics_serve.requests.services import Services
 from kinetics_serve.runner.live import Source, drive
-from kinetics_serve.runner.run import Ended, Run
+from kinetics_serve.runner.run import STREAM_INTERVAL, Ended, Run
 from kinetics_serve.sources.completion import Completion
 from kinetics_serve.sources.forced import ForcedSource
 from kinetics_serve.sources.grouped import GroupedSource
-from kinetics_serve.sources.live import STREAM_INTERVAL, LiveSource
+from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.confidence import window_tokens
 from kinetics_serve.strategies.state import Sample
@@ -38,7 +38,7 @@ class Execution:
         watched = self.prompt.stream and self.options.progress
         calls = "tools" in self.prompt.body  # some of vLLM's parsers take in one part of a call at a time
         self._stream_interval = 1 if watched or calls else STREAM_INTERVAL
-        self.run = Run(plan.policy, plan.arms, plan.budget, untold=self._stream_interval - 1)
+        self.run = Run(plan.policy, plan.arms, plan.budget, self._stream_interval)
         self._promise = Promise.of(plan)
         self.notes = notes_of(plan)
         self.deadline = deadline
@@ -98,7 +98,7 @@ class Execution:
             arm.route,
             arm.prompt.body,
             arm.prompt_tokens,
-            lambda: arm.prompt.completion(arm.prompt.top_logprobs, window_tokens(arm.max_tokens)),
+            lambda: arm.prompt.new_completion(window_tokens(arm.max_tokens)),
             self.reader,
             getattr(self.options.scorer, "statistic", "mean"),
             self._stream_interval,

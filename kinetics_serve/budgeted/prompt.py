@@ -8,6 +8,7 @@ from kinetics_serve.requests.errors import invalid
 from kinetics_serve.requests.fields import boolean, integer
 from kinetics_serve.requests.prompt_tokens import count_tokens
 from kinetics_serve.sources.completion import MAX_TOP_LOGPROBS, ChatCompletion, Completion
+from kinetics_serve.strategies.confidence import MIN_WINDOW_TOKENS
 
 _OURS = (
     "kinetics",
@@ -18,6 +19,7 @@ _OURS = (
     "n",
     "logprobs",
     "top_logprobs",
+    "include_reasoning",  # without it, vLLM tells of no token while a model thinks, so that none could be counted
 )
 
 
@@ -36,6 +38,11 @@ class Prompt:
     include_usage: bool
     greedy: bool
     """Decoded without randomness, so that every sample is the same."""
+    shows_reasoning: bool
+
+    def new_completion(self, window: int = MIN_WINDOW_TOKENS) -> Completion:
+        """Where a sample's chunks are put together. window: see Completion."""
+        return self.completion(self.top_logprobs, window, self.shows_reasoning)
 
     async def count_tokens(self, upstream: Upstream) -> int:
         """The tokens of the prompt as the upstream's tokenizer and chat template make them."""
@@ -82,6 +89,7 @@ def prompt_of(body: Json, completion: type[Completion], model: str) -> Prompt:
         stream=boolean(body, "stream"),
         include_usage=bool(stream_options.get("include_usage")),
         greedy=body.get("temperature") == 0,
+        shows_reasoning=body.get("include_reasoning") is None or boolean(body, "include_reasoning"),
     )
 
 

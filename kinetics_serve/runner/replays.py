@@ -7,7 +7,7 @@ from typing import Self
 
 from kinetics_serve.cost import Price
 from kinetics_serve.runner.replay import replay
-from kinetics_serve.runner.run import Run
+from kinetics_serve.runner.run import STREAM_INTERVAL, Run
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.state import Policy, Status
 from kinetics_serve.traces.intervals import Interval, bootstrap
@@ -103,7 +103,7 @@ def replay_all(
         for draw in zip(*[order.tolist() for order in orders], strict=True):
             pairs = zip(questions, draw, strict=True)
             trials = [[question.trials[number] for number in numbers] for question, numbers in pairs]
-            run = Run(chosen, arms, eflops)
+            run = Run(chosen, arms, eflops, STREAM_INTERVAL)
             finish = replay(run, trials, cached)
             correct = _correct(run, finish.winner, trials)
             lost += not correct and _covered(arms, trials)

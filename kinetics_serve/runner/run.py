@@ -16,6 +16,16 @@ from kinetics_serve.strategies.votes import Tally
 
 logger = logging.getLogger(__name__)
 
+STREAM_INTERVAL = 8
+"""Tokens that a server tells of at a time where nobody looks on: each telling costs both sides CPU time."""
+
+
+def interval_of(sample: Sample, stream_interval: int) -> int:
+    """Tokens that a server tells of at a time, after the first: of a sample with a floor, which may be stopped at any
+    token, one.
+    """
+    return 1 if sample.floor is not None else stream_interval
+
 
 class Ended(NamedTuple):
     """How a sample ended, by whoever ran it. See Sample for what is not explained."""
@@ -42,10 +52,10 @@ class Ended(NamedTuple):
 class Run:
     """A policy at work on one request, whose samples run on `arms`.
 
-    untold: tokens at most that a running sample without a floor may have generated beyond those it has told of.
+    stream_interval: tokens that a server tells of at a time, so that a running sample may have generated more.
     """
 
-    def __init__(self, policy: Policy, arms: Sequence[Arm], budget: int, untold: int = 0) -> None:
+    def __init__(self, policy: Policy, arms: Sequence[Arm], budget: int, stream_interval: int = 1) -> None:
         self.policy = policy
         self.arms = tuple(arms)
         self.account = Account(budget)
@@ -60,7 +70,7 @@ class Run:
         self.finish: Finish | None = None
         self.failures: dict[int, Exception] = {}
         """Of the samples that failed, what was said."""
-        self._untold = untold
+        self._stream_interval = stream_interval
         self._running = 0
         self._launched = [0] * len(self.arms)
         self._first: dict[int, int] = {}
@@ -250,9 +260,9 @@ class Run:
     def _generated(self, sample: Sample) -> int:
         """Tokens that a sample which runs may have generated, at most."""
         told = sample.index in self._extra  # its stream has ended, and its answer is forced or scored
-        if sample.tokens == 0 or sample.floor is not None or told:
+        if sample.tokens == 0 or told:
             return sample.tokens
-        return min(sample.tokens + self._untold, sample.max_tokens)
+        return min(sample.tokens + interval_of(sample, self._stream_interval) - 1, sample.max_tokens)
 
     def _cut_short(self, index: int, status: Status) -> None:
         sample = self.samples[index]

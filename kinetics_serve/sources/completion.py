@@ -16,13 +16,17 @@ class Completion:
     """What the two kinds of completion share: token counts, how it ended, the model's confidence.
 
     top_logprobs: how many candidates per token the client asked for; None if it asked for no log-probabilities.
-    window: tokens of a group, see strategies.confidence.
+    window: tokens of a group, see strategies.confidence. shows_reasoning: to the client, together with the
+    log-probabilities that would tell of it.
     """
 
     path: str
 
-    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS) -> None:
+    def __init__(
+        self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True
+    ) -> None:
         self.top_logprobs = top_logprobs
+        self.shows_reasoning = shows_reasoning
         self.tokens = 0
         self.pieces = 0
         """Chunks that said something."""
@@ -125,8 +129,10 @@ class Completion:
 class ChatCompletion(Completion):
     path = "/v1/chat/completions"
 
-    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS) -> None:
-        super().__init__(top_logprobs, window)
+    def __init__(
+        self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True
+    ) -> None:
+        super().__init__(top_logprobs, window, shows_reasoning)
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -147,7 +153,7 @@ class ChatCompletion(Completion):
         return super().silent and not (self._reasoning or self._refusal)
 
     def tail(self, characters: int) -> str:
-        return _tail(self._content or self._reasoning, characters)
+        return _tail(self._content or self._shown_reasoning, characters)
 
     def extend(self, text: str) -> None:
         self._content.append(text)
@@ -160,7 +166,7 @@ class ChatCompletion(Completion):
         return {
             "index": 0,
             "message": self._message(),
-            "logprobs": {"content": self._logprobs} if self.top_logprobs is not None else None,
+            "logprobs": self._shown_logprobs,
             **self._ending(),
         }
 
@@ -169,14 +175,23 @@ class ChatCompletion(Completion):
         for index, call in enumerate(delta.get("tool_calls", ())):
             call["index"] = index
         choice = {"index": 0, "delta": delta, "finish_reason": None}
-        if self.top_logprobs is not None:
-            choice["logprobs"] = {"content": self._logprobs}
+        if (logprobs := self._shown_logprobs) is not None:
+            choice["logprobs"] = logprobs
         return [choice, {"index": 0, "delta": {}, **self._ending()}]
+
+    @property
+    def _shown_reasoning(self) -> list[str]:
+        return self._reasoning if self.shows_reasoning else []
+
+    @property
+    def _shown_logprobs(self) -> Json | None:
+        hidden = self.top_logprobs is None or self._shown_reasoning != self._reasoning
+        return None if hidden else {"content": self._logprobs}
 
     def _message(self) -> Json:
         message: Json = {"role": "assistant", "content": self.text}
-        if self._reasoning:
-            message["reasoning"] = message["reasoning_content"] = "".join(self._reasoning)
+        if self._shown_reasoning:
+            message["reasoning"] = message["reasoning_content"] = "".join(self._shown_reasoning)
         if self._refusal:
             message["refusal"] = "".join(self._refusal)
             message["content"] = self.text or None
@@ -226,8 +241,10 @@ class ChatCompletion(Completion):
 class TextCompletion(Completion):
     path = "/v1/completions"
 
-    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS) -> None:
-        super().__init__(top_logprobs, window)
+    def __init__(
+        self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True
+    ) -> None:
+        super().__init__(top_logprobs, window, shows_reasoning)
         self._text: list[str] = []
         self._logprobs: dict[str, list[Any]] = {
             "tokens": [],

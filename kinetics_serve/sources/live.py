@@ -8,7 +8,7 @@ from kinetics_serve.engine.chunks import AnyChunk
 from kinetics_serve.engine.errors import EngineNonsense, EngineRejected, EngineUnavailable
 from kinetics_serve.engine.route import Route
 from kinetics_serve.observability.request_id import request_id
-from kinetics_serve.runner.run import Ended
+from kinetics_serve.runner.run import Ended, interval_of
 from kinetics_serve.sources.completion import Completion
 from kinetics_serve.strategies.state import Sample, Status
 
@@ -23,9 +23,6 @@ GIVEN_UP = ("abort", "error")
 UNCOUNTED = 16
 """Chunks without a token of their own, such as the end of a tool call, that a sample of max_tokens may have."""
 
-STREAM_INTERVAL = 8
-"""Tokens that a server tells of at a time where nobody looks on: each telling costs both sides CPU time."""
-
 SEED_RANGE = 2**64
 """vLLM's seeds are signed 64-bit integers."""
 
@@ -35,9 +32,8 @@ class LiveSource:
 
     prompt_tokens: what the prompt was priced at. body: the client's request, as it may be sent on, without streaming
     and length fields. Each sample is a request of its own, so that it can be cancelled; a client's seed gives
-    sample i the seed + i. stream_interval: how many tokens a server tells of at a time, after the first; of a sample
-    with a floor, which may be stopped at any token, one. A sample that failed before its first token is tried again
-    where `route` leads; what one that failed later may have cost, it has yielded before it raises.
+    sample i the seed + i. stream_interval: see Run. A sample that failed before its first token is tried again where
+    `route` leads; what one that failed later may have cost, it has yielded before it raises.
     """
 
     def __init__(
@@ -123,7 +119,7 @@ class LiveSource:
             "max_tokens": sample.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-            "stream_interval": self._stream_interval if sample.floor is None else 1,
+            "stream_interval": interval_of(sample, self._stream_interval),
             "n": 1,
         }
         if completion.path == "/v1/chat/completions":
@@ -140,7 +136,7 @@ class LiveSource:
         read = await self._reader.read(completion.text, completion.tool_calls) if whole else None
         return Ended(
             status=Status.STOPPED if stopped else Status.FINISHED if whole else Status.TRUNCATED,
-            tokens=completion.tokens,
+            tokens=_counted(completion),
             cached_tokens=completion.cached_tokens,
             answer=read.label if read is not None else None,
             score=getattr(completion.confidence, self._statistic),

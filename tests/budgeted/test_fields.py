@@ -162,6 +162,26 @@ def test_reasoning_and_tool_calls_reach_the_client(url: str, vllm: FakeVllm, str
     assert message["reasoning"] == message["reasoning_content"] == "think"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_that_is_not_wanted_is_counted_and_not_shown(url: str, vllm: FakeVllm, stream: bool) -> None:
+    """Where a client leaves it out, vLLM itself tells of no token while a model thinks."""
+    alternatives = [{"token": "secret", "logprob": -0.1}]
+    thought = {"content": [{"token": "secret", "logprob": -0.1, "top_logprobs": alternatives}]}
+    choices = [
+        {"index": 0, "delta": {"reasoning": "a secret"}, "logprobs": thought, "finish_reason": None},
+        {"index": 0, "delta": {"content": "56"}, "finish_reason": "stop"},
+    ]
+    vllm.events = [*[json.dumps({"choices": [choice], "usage": USAGE}) for choice in choices], "[DONE]"]
+    more = {"logprobs": True, "top_logprobs": 1, "tools": None, "kinetics": KINETICS | {"include_samples": True}}
+    answer = ask(url, include_reasoning=False, stream=stream, **more)
+    assert "56" in answer.text
+    assert "secret" not in answer.text
+    assert "reasoning" not in answer.text
+    for sent in vllm.sent("/v1/chat/completions"):
+        assert "include_reasoning" not in sent
+    assert "a secret" in ask(url, include_reasoning=True, stream=stream, **more).text
+
+
 def test_a_budget_has_one_answer(url: str, vllm: FakeVllm) -> None:
     body = {"model": MODEL, "messages": MESSAGES, "n": 2, "kinetics": KINETICS}
     refused = httpx.post(f"{url}/v1/chat/completions", json=body)

@@ -138,10 +138,12 @@ async def test_a_text_stream_counts_ends_and_sums_up(upstream: Upstream) -> None
 async def test_it_tells_of_as_many_tokens_at_a_time_as_it_is_asked_to(
     upstream: Upstream, path: str, prompt: Json
 ) -> None:
-    """The first at once: a sample that is cut short may have generated fewer than the interval beyond those told."""
+    """The first at once: a sample that is cut short may have generated fewer than the interval beyond those told.
+    vLLM tells of two of its steps in one chunk where its front-end is the slower one, so that some may be missing."""
     *chunks, total = await upstream.chunks(path, **prompt, stream_interval=4, max_tokens=7, **NEVER_ENDS)
     told = sorted({tokens_of(chunk) for chunk in chunks if tokens_of(chunk)})
-    assert told == [1, 5, 7]
+    assert told[-1] == 7
+    assert set(told) <= {1, 5, 7}
     assert tokens_of(total) == 7
 
 

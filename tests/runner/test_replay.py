@@ -251,6 +251,17 @@ def test_a_sample_cut_short_found_the_prompt_in_the_cache_where_its_siblings_did
     assert set(unknown.cached_tokens.values()) == {0}
 
 
+def test_a_sample_cut_short_is_charged_what_its_server_had_not_told_of() -> None:
+    arm = arm_of(100, 50, 4)
+    trials = [trial(0, 40), trial(1, 10), trial(2, 12), trial(3, 45)]
+    told, untold = (Run(Race(0.8), [arm], 4 * arm.worst_case(50), interval) for interval in (1, 8))
+    for run in (told, untold):
+        replay(run, [trials], [96])
+    more = [second.tokens - first.tokens for first, second in zip(told.samples, untold.samples, strict=True)]
+    assert more == [7 if sample.status is Status.CANCELLED else 0 for sample in told.samples]
+    assert told.account.spent < untold.account.spent
+
+
 def test_a_sample_that_needs_more_tokens_than_it_may_have_is_cut_off_and_has_no_vote() -> None:
     arm = arm_of(100, 30, 2)
     run = Run(BestOfN(), [arm], 2 * arm.worst_case(30))

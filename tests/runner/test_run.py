@@ -114,7 +114,7 @@ kv_policies = st.sampled_from([DENSE, KVPolicy(budget=32), KVPolicy(budget=32, p
     samples_worth=st.floats(0, 14),
     kv=kv_policies,
     deadline_s=st.sampled_from([None, 0.0, 0.001]),
-    untold=st.sampled_from([0, 7]),
+    interval=st.sampled_from([1, 8]),
 )
 def test_spent_never_exceeds_the_budget_and_nothing_reserved_is_left_behind(
     policy: Policy,
@@ -127,11 +127,11 @@ def test_spent_never_exceeds_the_budget_and_nothing_reserved_is_left_behind(
     samples_worth: float,
     kv: KVPolicy,
     deadline_s: float | None,
-    untold: int,
+    interval: int,
 ) -> None:
     arm = arm_of(prompt_tokens, max_tokens, max_samples, kv, Price(ARCHITECTURE, intensity))
     budget = int(arm.worst_case(max_tokens) * samples_worth)
-    run = Run(policy, [arm], budget, untold)
+    run = Run(policy, [arm], budget, interval)
     source = ScriptedSource(scripts, min(cached, prompt_tokens))
 
     def check() -> None:
@@ -155,11 +155,11 @@ def test_spent_never_exceeds_the_budget_and_nothing_reserved_is_left_behind(
     assert 0 <= run.account.spent - arm.price.eflops(run.cost) <= len(run.samples) + run.account.spent * 1e-12
 
 
-@pytest.mark.parametrize("untold", [0, 7])
+@pytest.mark.parametrize("interval", [1, 8])
 @pytest.mark.parametrize("kv", [DENSE, KVPolicy(budget=32)])
-async def test_what_is_spent_so_far_is_what_a_cancellation_would_be_charged(kv: KVPolicy, untold: int) -> None:
+async def test_what_is_spent_so_far_is_what_a_cancellation_would_be_charged(kv: KVPolicy, interval: int) -> None:
     arm = arm_of(200, 64, 6, kv, Price(ARCHITECTURE, 500))
-    run = Run(BestOfN(), [arm], 6 * arm.worst_case(64), untold)
+    run = Run(BestOfN(), [arm], 6 * arm.worst_case(64), interval)
     alone = []
 
     def check() -> None:
@@ -167,7 +167,7 @@ async def test_what_is_spent_so_far_is_what_a_cancellation_would_be_charged(kv: 
         cancelled.cancel_running()
         assert run.spent_so_far() == cancelled.account.spent
         running = [sample for sample in run.samples if sample.status is Status.RUNNING]
-        generated = [min(sample.tokens + untold, 64) if sample.tokens else 0 for sample in running]
+        generated = [min(sample.tokens + interval - 1, 64) if sample.tokens else 0 for sample in running]
         alone.append(run.account.spent + sum(map(arm.worst_case, generated)))
         assert run.spent_so_far() <= alone[-1]
         assert run.so_far() == (cancelled.cost, cancelled.account.spent)
@@ -194,11 +194,11 @@ async def test_cancelling_a_request_stops_and_settles_its_samples() -> None:
 
 @pytest.mark.parametrize(("told", "charged"), [(0, 0), (1, 8), (25, 32), (60, 64), (64, 64)])
 @pytest.mark.parametrize("failed", [False, True])
-def test_a_sample_that_is_cut_short_costs_what_it_may_have_generated_untold(
+def test_a_sample_that_is_cut_short_costs_what_it_may_have_generated(
     told: int, charged: int, failed: bool
 ) -> None:
     arm = arm_of(20, 64, 1)
-    run = Run(BestOfN(), [arm], arm.worst_case(64), untold=7)
+    run = Run(BestOfN(), [arm], arm.worst_case(64), stream_interval=8)
     run.decide()
     run.opened(0)
     run.generated(0, told)
@@ -212,7 +212,7 @@ def test_a_sample_that_is_cut_short_costs_what_it_may_have_generated_untold(
 
 def test_a_sample_that_is_scored_has_told_of_all_its_tokens() -> None:
     arm = arm_of(20, 64, 1)
-    run = Run(BestOfN(), [arm], arm.worst_case(64), untold=7)
+    run = Run(BestOfN(), [arm], arm.worst_case(64), stream_interval=8)
     run.decide()
     run.opened(0)
     run.generated(0, 25)
@@ -228,7 +228,7 @@ def test_a_sample_with_a_floor_tells_of_each_token() -> None:
         def decide(self, state: State) -> Action:
             return Launch(1, 64, floor=4.0)
 
-    run = Run(Careful(), [arm], arm.worst_case(64), untold=7)
+    run = Run(Careful(), [arm], arm.worst_case(64), stream_interval=8)
     run.decide()
     run.opened(0)
     run.generated(0, 25)

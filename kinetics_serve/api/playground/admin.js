@@ -89,21 +89,21 @@ async function save() {
 }
 
 async function create() {
-  const made = await attempt("tenant-error", async () => {
+  await attempt("tenant-error", async () => {
     await keys.create(shown);
+    say(byId("tenant-status"), "The key is made."); // at once: it can be copied while the rest is read anew
     await refresh();
   });
-  if (made) say(byId("tenant-status"), "The key is made.");
 }
 
 async function revoke(key) {
   const which = `the key ${key.id}${key.name && ` (${key.name})`} of ${key.tenant}`;
   if (!(await confirmed(`Revoke ${which}? Whoever uses it is refused from the next request on.`))) return;
-  const done = await attempt("tenant-error", async () => {
+  await attempt("tenant-error", async () => {
     await keys.revoke(key);
+    say(byId("tenant-status"), `The key ${key.id} is revoked.`);
     await refresh();
   });
-  if (done) say(byId("tenant-status"), `The key ${key.id} is revoked.`);
   byId("tenant-title").focus(); // the button that was pressed is gone
 }
 
