@@ -78,7 +78,7 @@ async def test_a_sample_without_a_vote_says_why(url: str, vllm: FakeVllm, open_p
     page = await open_page(url)
     await planned(page)
     await ask(page)
-    await expect(page.locator("#no-votes")).to_contain_text("it says nothing")
+    await expect(page.locator("#no-votes")).to_have_text("32 samples without a vote: each says nothing")
     await expect(page.locator(".lane").first).to_contain_text("no vote: it says nothing")
 
 

@@ -87,7 +87,7 @@ function finished(bill, text, longest, seconds, expected) {
   byId("notes").replaceChildren(...bill.notes.map((note) => element("li", {}, note)));
   byId("bill").textContent = JSON.stringify(bill, null, 2);
   frontier.mark({ spent: bill.spent_eflops, accuracy: expected?.expected_accuracy?.mean ?? null });
-  say(byId("status"), `Answered${bill.answer === null ? "" : `: ${bill.answer}`}. ${verdict}`);
+  say(byId("status"), `Answered${bill.answer === null ? "" : `: ${bill.answer.replace(/\.$/, "")}`}. ${verdict}`);
 }
 
 function verdictOf(bill, seconds) {

@@ -17,9 +17,10 @@ export function show(votes, noVotes) {
     bar(vote.answer, count(vote.count, "vote"), vote.count / most, rank ? "" : "leader"),
   );
   byId("vote-bars").replaceChildren(...bars);
-  const reasons = Object.entries(noVotes).map(([reason, samples]) =>
-    element("li", {}, `${count(samples, "sample")} without a vote: it ${NO_VOTE[reason] ?? reason}`),
-  );
+  const reasons = Object.entries(noVotes).map(([reason, samples]) => {
+    const why = `${samples === 1 ? "it" : "each"} ${NO_VOTE[reason] ?? reason}`;
+    return element("li", {}, `${count(samples, "sample")} without a vote: ${why}`);
+  });
   byId("no-votes").replaceChildren(...reasons);
 }
 
