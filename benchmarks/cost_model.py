@@ -9,7 +9,7 @@ several rounds' medians, so that what else the machine does for a while is not i
 The same steps hold `kinetics-serve capacity` to what was measured: it is told the efficiency that this engine reached
 in one cell, as its user would measure it, and predicts the others.
 
-    python -m benchmarks.cost_model [--out DIR]
+    python -m benchmarks.cost_model [--model NAME] [--out DIR]
 """
 
 import argparse
@@ -194,6 +194,7 @@ def draw(cells: list[Cell], line: Fit, profile: HardwareProfile, path: Path) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, help="only this one")
     parser.add_argument("--out", type=Path, default=Path("results/cost_model"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -202,7 +203,7 @@ def main() -> None:
     ideal = 1e12 / profile.flops  # ms for 1e9 eFLOPs, at the speed that the profile was measured at
     models = {}
     os.environ |= IN_A_PROCESS
-    for name in MODELS:
+    for name in [arguments.model] if arguments.model else MODELS:
         config = {**SHAPES[name]["config"], **more}
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             cells = pool.submit(measure, name, config, profile).result()

@@ -29,8 +29,8 @@ POWER_ITERATIONS = 12
 MAX_QUERIES_PER_KV = 64
 """Query heads that share a KV head: buffers of the C++ kernels."""
 
-MAX_HEAD_SIZE = 1024
-"""Dimensions of a head: a buffer of the C++ kernels."""
+MAX_HEAD_SIZE = 512
+"""Dimensions of a head: buffers of the C++ kernels, whose dot products of codes fill 32 bits at 521."""
 
 HEAD_SIZE_MULTIPLE = 16
 """Dimensions that a vector register of the C++ kernels holds."""

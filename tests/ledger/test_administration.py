@@ -84,6 +84,13 @@ async def test_a_tenants_whole_life(client: httpx.AsyncClient, vllm: FakeVllm) -
     check_error(await client.delete(f"{PLACE}/keys/{key['id']}"), 404, "not_found", f"id {key['id']}")
 
 
+@pytest.mark.parametrize("path", ["/v1/kinetics/%61dmin/tenants", "/v1/%6binetics/admin/tenants", "/%61dmin"])
+async def test_its_paths_have_one_spelling_which_a_gateway_can_keep_from_others(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    check_error(await client.get(path), 404, "not_found", "%")
+
+
 async def test_limits_that_are_not_stated_stay_and_null_lifts_one(client: httpx.AsyncClient) -> None:
     first = {"window_eflops": "4e30", "window_s": 5400, "month_eflops": 1e30, "concurrency": 3, "models": ["a", "b"]}
     await set_tenant(client, "acme", **first)

@@ -199,7 +199,7 @@ def test_kernels_built_around_other_constants_are_not_used(monkeypatch: pytest.M
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("queries", "head_size", "says"), [(65, 64, "at most 64"), (1, 1040, "up to 1024"), (1, 72, "multiples of 16")]
+    ("queries", "head_size", "says"), [(65, 64, "at most 64"), (1, 528, "up to 512"), (1, 72, "multiples of 16")]
 )
 def test_heads_beyond_the_kernels_buffers_are_refused(queries: int, head_size: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -13,7 +13,7 @@ constexpr int FINE = 254;   // steps of a query's fine code in one of its coarse
 constexpr int POWER_ITERATIONS = 12;
 constexpr int VECTOR = 64;  // bytes of a vector register
 constexpr int LANES = 16;   // floats of it
-constexpr int MAX_QUERIES_PER_KV = 64, MAX_HEAD_SIZE = 1024;  // buffers
+constexpr int MAX_QUERIES_PER_KV = 64, MAX_HEAD_SIZE = 512;  // buffers
 
 enum DType : int32_t { BF16 = 0, FP16 = 1, FP32 = 2 };
 enum Selector : int32_t { EXACT = 0, BLOCK_MEAN = 1, QUEST = 2, LOW_RANK = 3 };

@@ -278,7 +278,7 @@ INLINE vi dot_nibbles(vi sum, vbytes codes, vbytes query) {
 // Every lane, to 32 bits: sum + the dot product of its four unsigned bytes of `codes` with four numbers of 16 bits.
 // query: those of the vector's 32 even bytes, then those of its odd ones.
 INLINE vu dot_bytes(vu sum, vbytes codes, const int16_t* query) {
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
   const __m512i c = (__m512i)codes, even = _mm512_and_si512(c, _mm512_set1_epi16(255));
   const __m512i total = _mm512_dpwssd_epi32((__m512i)sum, even, (__m512i)load_as<vi>(query));
   return (vu)_mm512_dpwssd_epi32(total, _mm512_srli_epi16(c, 8), (__m512i)load_as<vi>(query + VECTOR / 2));
