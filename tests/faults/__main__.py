@@ -19,8 +19,8 @@ FAULTS: tuple[Fault, ...] = (
     *(outages.killed, outages.away, outages.one_of_two_flaps),
     *(front_ends.stands_still, front_ends.stands_still_under_a_quota, front_ends.a_worker_is_killed),
     *(databases.away, databases.stands_still, databases.disk_full),
-    *(front_ends.a_front_end_is_killed, front_ends.a_front_end_is_stopped),
-    *(front_ends.has_to_stop_soon, front_ends.the_parent_is_killed),
+    *(front_ends.a_front_end_is_killed, front_ends.a_front_end_is_killed_in_long_streams),
+    *(front_ends.a_front_end_is_stopped, front_ends.has_to_stop_soon, front_ends.the_parent_is_killed),
 )
 OF_ONE: dict[str, tuple[Fault, ...]] = {
     "sqlite": (sqlite_file.overwritten,),

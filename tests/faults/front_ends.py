@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from kinetics_serve.ledger.errors import LedgerUnavailable
+from kinetics_serve.runner.run import STREAM_INTERVAL
 from kinetics_serve.server.serve import DRAIN_TIMEOUT_S
 from tests.e2e.conftest import is_free
 from tests.faults.scene import WORKERS, Scene
@@ -170,6 +171,33 @@ async def a_front_end_is_killed(scene: Scene) -> Tally:
     await asyncio.sleep(LEASE_S + 1)
     scene.front_ends[1] = await asyncio.to_thread(scene.start, 1)
     return await scene.settled(tally, name)
+
+
+async def a_front_end_is_killed_in_long_streams(scene: Scene) -> Tally:
+    """What its requests had noted is charged, and never more than was generated."""
+    name, key = await scene.tenant("killed-late")
+    tally = Tally("kill -9 in long streams", scene.kind)
+    server = scene.front_ends[1]
+    scene.upstream.tokens, scene.upstream.token_s = 100, 0.2
+    earlier = len(scene.upstream.told)
+    noted = 0
+
+    async def kill() -> None:
+        nonlocal noted
+        await scene.until_running(name, 12)
+        await asyncio.sleep(LEASE_S + 1)
+        noted = await scene.noted(name)
+        server.process.kill()
+
+    await scene.load(tally, key, 12, kill, servers=[server], stream=True)
+    scene.upstream.well()
+    await asyncio.sleep(LEASE_S + 1)
+    scene.front_ends[1] = await asyncio.to_thread(scene.start, 1)
+    await scene.settled(tally, name)
+    generated = [tokens + STREAM_INTERVAL for tokens in scene.upstream.told[earlier:]]
+    tally.expect(0 < noted <= tally.booked, f"{noted} was noted")
+    tally.expect(tally.booked <= sum(map(server.eflops, generated)), "more than was generated")
+    return tally
 
 
 async def a_front_end_is_stopped(scene: Scene) -> Tally:

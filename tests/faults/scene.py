@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import select
 
+from kinetics_serve.ledger import tables
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.ledger.ledger import Ledger
@@ -106,6 +108,18 @@ class Scene:
                 tenant: Tenant = await by_name(connection, name)
             booked = sum(row.eflops for row in await ledger.usage(tenant=tenant))
             return booked, await ledger.standing(tenant)
+        finally:
+            await ledger.close()
+
+    async def noted(self, name: str) -> int:
+        """eFLOPs that the tenant's requests had spent by their last notes."""
+        ledger = Ledger(Database(self.url))
+        try:
+            async with ledger.database.read() as connection:
+                tenant: Tenant = await by_name(connection, name)
+                own = tables.reservations.c.tenant_id == tenant.id
+                spent = await connection.execute(select(tables.reservations.c.spent).where(own))
+                return sum(row.spent for row in spent)
         finally:
             await ledger.close()
 

@@ -22,7 +22,7 @@ class Upstream:
     """tokens: of each sample, at token_s seconds a token. end: of its lines. spaced: its JSON has spaces.
 
     usage: what it says instead of its usage; "right" is the truth. status: of its answers. open: what it works on.
-    still: it is as if stopped: it accepts, and reads and writes nothing. drips: after its first token, a stream has a
+    told: how many tokens each stream has told of. still: it is as if stopped: it accepts, and reads and writes nothing. drips: after its first token, a stream has a
     byte now and then. endless: streams go on beyond their max_tokens. unanswered: paths that it never answers.
     """
 
@@ -39,13 +39,14 @@ class Upstream:
     endless: bool = False
     unanswered: frozenset[str] = frozenset()
     open: int = 0
+    told: list[int] = field(default_factory=list)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _server: asyncio.Server | None = None
     _connections: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def well(self) -> None:
         """As it was in the beginning."""
-        kept = ("url", "folder", "open", "_loop", "_server", "_connections")
+        kept = ("url", "folder", "open", "told", "_loop", "_server", "_connections")
         for each in fields(self):
             if each.name not in kept:
                 setattr(self, each.name, each.default)
@@ -112,6 +113,8 @@ class Upstream:
 
     async def _stream(self, writer: asyncio.StreamWriter, tokens: int, end: str) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        mine = len(self.told)
+        self.told.append(0)
         for number in range(1, tokens + 1):
             await asyncio.sleep(self.token_s)
             await self.running()
@@ -122,6 +125,7 @@ class Upstream:
             reason = end if number == tokens else None
             choice = {"index": 0, "delta": {"content": "7" if reason else "so "}, "finish_reason": reason}
             self._event(writer, {"id": "x", "model": MODEL, "choices": [choice], "usage": self.said(number)})
+            self.told[mine] = number
             await writer.drain()
         self._event(writer, {"id": "x", "model": MODEL, "choices": [], "usage": self.said(tokens)})
         writer.write(b"data: [DONE]" + self.end * 2)
