@@ -22,9 +22,7 @@ class Completion:
 
     path: str
 
-    def __init__(
-        self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True
-    ) -> None:
+    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True) -> None:
         self.top_logprobs = top_logprobs
         self.shows_reasoning = shows_reasoning
         self.tokens = 0
@@ -129,9 +127,7 @@ class Completion:
 class ChatCompletion(Completion):
     path = "/v1/chat/completions"
 
-    def __init__(
-        self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True
-    ) -> None:
+    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True) -> None:
         super().__init__(top_logprobs, window, shows_reasoning)
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -241,9 +237,7 @@ class ChatCompletion(Completion):
 class TextCompletion(Completion):
     path = "/v1/completions"
 
-    def __init__(
-        self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True
-    ) -> None:
+    def __init__(self, top_logprobs: int | None, window: int = MIN_WINDOW_TOKENS, shows_reasoning: bool = True) -> None:
         super().__init__(top_logprobs, window, shows_reasoning)
         self._text: list[str] = []
         self._logprobs: dict[str, list[Any]] = {

@@ -22,8 +22,9 @@ class Upstream:
     """tokens: of each sample, at token_s seconds a token. end: of its lines. spaced: its JSON has spaces.
 
     usage: what it says instead of its usage; "right" is the truth. status: of its answers. open: what it works on.
-    told: how many tokens each stream has told of. still: it is as if stopped: it accepts, and reads and writes nothing. drips: after its first token, a stream has a
-    byte now and then. endless: streams go on beyond their max_tokens. unanswered: paths that it never answers.
+    told: how many tokens each stream has told of. still: it is as if stopped: it accepts, and reads and writes nothing.
+    drips: after its first token, a stream has a byte now and then. endless: streams go on beyond their max_tokens.
+    unanswered: paths that it never answers.
     """
 
     url: str = ""

@@ -194,9 +194,7 @@ async def test_cancelling_a_request_stops_and_settles_its_samples() -> None:
 
 @pytest.mark.parametrize(("told", "charged"), [(0, 0), (1, 8), (25, 32), (60, 64), (64, 64)])
 @pytest.mark.parametrize("failed", [False, True])
-def test_a_sample_that_is_cut_short_costs_what_it_may_have_generated(
-    told: int, charged: int, failed: bool
-) -> None:
+def test_a_sample_that_is_cut_short_costs_what_it_may_have_generated(told: int, charged: int, failed: bool) -> None:
     arm = arm_of(20, 64, 1)
     run = Run(BestOfN(), [arm], arm.worst_case(64), stream_interval=8)
     run.decide()
