@@ -28,7 +28,10 @@ def _of_the_ledger() -> None:
 def check_ledger(
     ledger: LedgerUrl,
     outbox: Annotated[
-        Path | None, typer.Option(help="This machine's outbox. Default: where a server of this ledger keeps it.")
+        Path | None,
+        typer.Option(
+            envvar="KINETICS_OUTBOX", help="This machine's outbox. Default: where a server of this ledger keeps it."
+        ),
     ] = None,
 ) -> None:
     """Check that what is booked is the sum of the bills, that nothing is left in the outbox, and say what differs.

@@ -4,6 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text, update
 
 from kinetics_serve.ledger import check, tables
@@ -73,6 +74,20 @@ async def test_the_command_agrees_or_says_what_differs_and_fails(tmp_path: Path)
         connection.execute("UPDATE settlements SET put_at = put_at - 100")
     outbox.close()
     assert "2 things differ" in await _run(*command, succeeds=False)
+
+
+async def test_the_command_looks_where_the_server_of_its_environment_keeps_bills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, outbox = tmp_path / "ledger.db", tmp_path / "elsewhere"
+    ledger = Ledger(Database(str(file)))
+    await ledger.database.migrate()
+    await ledger.close()
+    bills = OutboxFile(outbox)
+    bills.check()
+    bills.close()
+    monkeypatch.setenv("KINETICS_OUTBOX", str(outbox))
+    assert f"bills in the outbox {outbox}: 0 waiting" in await _run("ledger", "check", "--ledger", str(file))
 
 
 async def _run(*arguments: str, succeeds: bool = True) -> str:
