@@ -150,7 +150,8 @@ def measure(name: str, config: dict[str, Any], profile: HardwareProfile) -> list
             kv = DENSE if budget is None else replace(sparse, budget=budget)
             eflops = price.eflops(price.decode(context, STEPS, kv)) / STEPS * batch
             engine, workload = Engine(profile, ANY_MEMORY), Workload(1.0, 1, context, STEPS)
-            capacity_s = speed(architecture, engine, workload, kv).step_s(batch)
+            expected = speed(architecture, engine, workload, kv)
+            capacity_s = expected.step_s(batch) - batch * expected.prefill_s / STEPS  # of prompts that are cached
             measured_s = seconds[context, batch, budget]
             cells.append(Cell(context, batch, budget, measured_s * 1e3, eflops, capacity_s * 1e3))
     return cells
