@@ -56,7 +56,7 @@ class FakeVllm:
     of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
     follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
-    models: the names that it serves its model by.
+    models: the names that it serves its model by. counted: tokens that every prompt has by its /tokenize.
     clients: the connections that it was sent requests on. generated: tokens of the last stream so far.
     shut_down: ends it before its time.
     """
@@ -65,6 +65,7 @@ class FakeVllm:
     token_s: float = 0.0
     tokens: int = 8
     events: list[str] | None = None
+    counted: int = PROMPT_TOKENS
     word: Callable[[int], str] = lambda seed: "word "
     score: Callable[[str], float] = lambda text: 1.0
     follows: Callable[[str, str], bool] = lambda given, claim: given == claim
@@ -139,7 +140,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Json:
         fake.requests.append({"path": "/tokenize", **await request.json()})
-        return {"count": PROMPT_TOKENS, "max_model_len": CONTEXT}
+        return {"count": fake.counted, "max_model_len": CONTEXT}
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:

@@ -237,7 +237,7 @@ SERVICE = Board(
             Panel("Waiting", "Requests in the queue.", {"{{instance}}": "sum by (instance) (kinetics_queue_requests)"}),
             Panel(
                 "Load",
-                "What runs, over what may run at once. Autoscaling follows it.",
+                "What runs, over what may run at once.",
                 {"{{instance}}": "max by (instance) (kinetics_load_ratio)"},
                 unit="percentunit",
             ),

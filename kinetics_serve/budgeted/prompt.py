@@ -66,7 +66,7 @@ def prompt_of(body: Json, completion: type[Completion], model: str) -> Prompt:
         raise invalid(
             "with a budget, state the KV budget as kinetics.kv_budget, where it is on the bill", "vllm_xargs.kv_budget"
         )
-    for field in ("echo", "use_beam_search", "best_of"):
+    for field in ("echo", "use_beam_search", "best_of", "truncate_prompt_tokens", "prompt_embeds"):
         if body.get(field):
             raise invalid(f"{field} can't be combined with a budget: leave it out", field)
     sent = {key: value for key, value in body.items() if key not in _OURS} | {"model": model}

@@ -14,6 +14,19 @@ from kinetics_serve.planner.plan import Plan
 QUESTION = "{query}"
 """Where the question stands in a prompt template."""
 
+OTHERS_THAT_MATTER = (
+    *("top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "bad_words"),
+    *(
+        "chat_template",
+        "chat_template_kwargs",
+        "response_format",
+        "structured_outputs",
+        "tools",
+        "thinking_token_budget",
+    ),
+)
+"""Fields that change what a model says, and that no recording states."""
+
 
 def sampled_as_recorded(plan: Plan[LiveArm], calibration: Calibration) -> Plan[LiveArm]:
     """The same plan, each of its arms sampled as it was recorded, with notes on what differs."""
@@ -39,7 +52,10 @@ def differences(arm: LiveArm, recorded: Recorded) -> list[str]:
     if isinstance(template, str) and not _written_by(template, body):
         found.append(f"the prompt does not follow the calibration's template, {template!r:.200}")
     info = arm.route.served.info
-    for name, now in (("cache_block", info.kv_block), ("device", info.device)):
+    for field in OTHERS_THAT_MATTER:
+        if body.get(field) and body[field] != recorded.sampling.get(field):
+            found.append(f"{field} is stated, and the calibration was recorded without it")
+    for name, now in (("cache_block", info.kv_block), ("device", info.device), ("vllm", info.vllm)):
         was = recorded.engine.get(name)
         if was is not None and now is not None and was != now:
             found.append(f"the engine's {name} is {now}, and the calibration was recorded with {was}")

@@ -67,6 +67,9 @@ class EngineInfo:
     device: str | None = None
     """As its driver calls it."""
 
+    vllm: str | None = None
+    """Its version; None where it doesn't say."""
+
     tensor_parallel: int = 1
     """Devices that share a layer."""
 

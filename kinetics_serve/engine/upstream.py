@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -90,7 +90,7 @@ class Upstream:
             async with asyncio.timeout(LISTING_TIMEOUT_S):
                 body = await self._json("GET", "/v1/models")
             return [
-                ModelCard(card["id"], card.get("root") or card["id"], card.get("max_model_len"), card)
+                ModelCard(card["id"], card.get("root") or card["id"], _length(card.get("max_model_len")), card)
                 for card in body["data"]
             ]
         except TimeoutError:
@@ -106,28 +106,36 @@ class Upstream:
         )
         try:
             async with opening as response:
-                return read_info(await response.text()) if response.status == 200 else EngineInfo()
+                found = read_info(await response.text()) if response.status == 200 else EngineInfo()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable(f"/metrics: {str(error) or type(error).__name__}") from error
+        return replace(found, vllm=await self._version())
 
-    async def version(self) -> str | None:
-        """Of vLLM; None where it doesn't say. Raises EngineRejected and EngineUnavailable."""
-        stated = (await self._json("GET", "/version")).get("version")
-        return str(stated) if stated is not None else None
+    async def _version(self) -> str | None:
+        opening = self.client.get(
+            f"{self.url}/version", headers=self._authorization, allow_redirects=False, timeout=INFO_TIMEOUT
+        )
+        try:
+            async with opening as response:
+                stated = object_of(await response.read()).get("version") if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, EngineUnavailable):
+            return None
+        return stated if isinstance(stated, str) else None
 
     async def count_tokens(self, body: Json) -> int:
         """The tokens of a prompt: `body` is a `/tokenize` request."""
         try:
             async with asyncio.timeout(self.patience.first_token_s):
-                return int((await self._json("POST", "/tokenize", body))["count"])
+                length = _length((await self._json("POST", "/tokenize", body)).get("count"))
         except TimeoutError:
             raise self._silent(self.patience.first_token_s) from None
-        except (KeyError, TypeError) as error:
-            raise EngineUnavailable(f"{self.url}/tokenize does not answer as vLLM's") from error
         except EngineRejected as error:
             if error.status == 404:
                 raise EngineUnavailable(f"{self.url} has no /tokenize, which budgets need") from None
             raise
+        if length is None:
+            raise EngineUnavailable(f"{self.url}/tokenize does not answer as vLLM's")
+        return length
 
     async def post(self, path: str, body: Json) -> Json:
         """The whole answer of a model. Raises EngineRejected (4xx) and EngineUnavailable."""
@@ -280,3 +288,8 @@ class Upstream:
             if response.status >= 400:
                 raise EngineRejected(response.status, await reason(response))
             return object_of(await response.read())
+
+
+def _length(value: Any) -> int | None:
+    """In tokens; None where it is no such number."""
+    return value if type(value) is int and 0 <= value <= 2**53 else None

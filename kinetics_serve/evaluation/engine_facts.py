@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
+from kinetics_serve.engine.errors import EngineUnavailable
+from kinetics_serve.engine.info import EngineInfo
 from kinetics_serve.engine.upstream import Upstream
 
 
@@ -10,12 +11,7 @@ async def engine_facts(server: Upstream, root: str | None) -> dict[str, Any]:
     """As traces keep it, see traces.Metadata: what the server says of itself, and no more. root: of the model."""
     try:
         info = await server.info()
-        block, device = info.kv_block, info.device
     except (EngineUnavailable, ValueError):  # the trials can be recorded all the same
-        block = device = None
-    try:
-        version = await server.version()
-    except (EngineRejected, EngineUnavailable):
-        version = None
-    found = {"cache_block": block, "vllm": version, "device": device, "model_root": root}
+        info = EngineInfo()
+    found = {"cache_block": info.kv_block, "vllm": info.vllm, "device": info.device, "model_root": root}
     return {name: value for name, value in found.items() if value is not None}

@@ -84,6 +84,12 @@ class Metrics:
             "Requests that the queue had no room for, or no turn in time",
             registry=self.registry,
         )
+        self.server_errors = Counter(
+            "kinetics_server_errors",
+            "Requests that were answered with a 5xx status, whether anything ran or not",
+            ["code"],
+            registry=self.registry,
+        )
         self.upstream_up = self._gauge("kinetics_upstream_up", "1 where an upstream answers", "livemin", ["upstream"])
         self.outbox_entries = self._gauge(
             "kinetics_outbox_bills", "Bills that wait in the outbox for the ledger's database", "livemax"

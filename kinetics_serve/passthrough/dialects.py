@@ -17,7 +17,7 @@ _USAGE = re.compile(rb',\s*"usage":\s*(?:null|' + _OBJECT + rb')|"usage":\s*(?:n
 
 
 class Dialect(Protocol):
-    """counts_tokens: a stream says with each event what it has used so far, not only at its end."""
+    """counts_tokens: a stream says at any moment what it has used so far, not only at its end."""
 
     counts_tokens: bool
 
@@ -30,13 +30,15 @@ class Dialect(Protocol):
     def is_last(self, event: Event) -> bool:
         """The client takes the answer as complete with this event."""
 
+    def broke_off(self, tab: Tab) -> None:
+        """The engine failed in the middle of the stream: what it has told of, or shown, is what it cost."""
+
 
 class Completions:
     """Chat completions and completions. options: the client's `stream_options`; we ask for all usage there is."""
 
-    counts_tokens = True
-
-    def __init__(self, options: Json) -> None:
+    def __init__(self, options: Json, body: Json) -> None:
+        self.counts_tokens = not _hides_reasoning(body) and body.get("stream_interval") in (None, 1)
         self._usage = bool(options.get("include_usage"))
         self._continuous = self._usage and bool(options.get("continuous_usage_stats"))
 
@@ -55,6 +57,9 @@ class Completions:
     def is_last(self, event: Event) -> bool:
         return event.data.strip() == b"[DONE]"
 
+    def broke_off(self, tab: Tab) -> None:
+        tab.accepted()
+
 
 class _TotalAtTheEnd:
     """A token stands for at least one byte, so the text that a stream has shown bounds what was generated for it, where
@@ -67,7 +72,10 @@ class _TotalAtTheEnd:
     _last: re.Pattern[str]
 
     def __init__(self, body: Json) -> None:
-        self._most = _unshown_tokens(body)
+        self._unshown = _unshown_tokens(body)
+        self._shown = 0
+        """Bytes of text."""
+        self._told = False
 
     def read_answer(self, content: bytes, tab: Tab) -> None:
         self._read(object_in(content) or {}, tab)
@@ -75,12 +83,17 @@ class _TotalAtTheEnd:
     def read_event(self, event: Event, tab: Tab) -> bytes:
         kind, data = _kind(event), event.json()
         if data is not None and self._with_usage.fullmatch(kind) and self._read(data, tab):
-            self._most = None
-        elif self._most is not None:
+            self._told = True
+        elif not self._told:
             if self._with_text.fullmatch(kind):
-                self._most += len(event.data) if data is None else _shown_bytes(data)
-            tab.at_most(self._most)
+                self._shown += len(event.data) if data is None else _shown_bytes(data)
+            if self._unshown is not None:
+                tab.at_most(self._shown + self._unshown)
         return event.raw
+
+    def broke_off(self, tab: Tab) -> None:
+        if not self._told:
+            tab.at_most(self._shown)
 
     def is_last(self, event: Event) -> bool:
         return self._last.fullmatch(_kind(event)) is not None
@@ -142,12 +155,19 @@ def _kind(event: Event) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _shown_bytes(value: Any) -> int:
-    """Of the texts that an event of generation may show, wherever they stand in it."""
-    if not isinstance(value, dict):
+def _shown_bytes(value: Any, depth: int = 4) -> int:
+    """Of the texts that an event of generation may show, wherever they stand in it, as deep as any API has them."""
+    if not isinstance(value, dict) or depth == 0:
         return 0
     texts = [value.get(key) for key in ("delta", "text", "thinking")]
-    return sum(len(text.encode()) if isinstance(text, str) else _shown_bytes(text) for text in texts)
+    return sum(
+        len(text.encode(errors="replace")) if isinstance(text, str) else _shown_bytes(text, depth - 1) for text in texts
+    )
+
+
+def _hides_reasoning(body: Json) -> bool:
+    """vLLM tells of no token of it then. What isn't true may be false to vLLM, such as 0."""
+    return body.get("include_reasoning") not in (None, True)
 
 
 def _unshown_tokens(body: Json) -> int | None:
@@ -157,7 +177,7 @@ def _unshown_tokens(body: Json) -> int | None:
     request can ask for, never show.
     """
     asks_for_special = body.get("logit_bias") or body.get("ignore_eos")
-    if asks_for_special or body.get("tools") or body.get("include_reasoning") is False:
+    if asks_for_special or body.get("tools") or _hides_reasoning(body):
         return None
     stops = body.get("stop") or body.get("stop_sequences") or []
     stops = [stops] if isinstance(stops, str) else stops

@@ -95,8 +95,7 @@ async def _events(
             ready = monotonic()
     except EngineUnavailable:
         passed.failed()
-        if not dialect.counts_tokens:
-            tab.refused()
+        dialect.broke_off(tab)
         raise
     passed.answered(status)
     await resources.aclose()

@@ -10,7 +10,7 @@ from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.limits import Tenant
-from kinetics_serve.passthrough.tab import Tab
+from kinetics_serve.passthrough.tab import Tab, count
 from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.requests.fields import integer
 from kinetics_serve.requests.prompt_tokens import count_tokens
@@ -58,6 +58,8 @@ async def of_completion(route: Route, tenant: Tenant, completion: type[Completio
         stated = DEFAULT_COMPLETION_TOKENS
     served = route.served
     prompts = await _prompts(route, completion, body, _context(served))
+    if body.get("truncate_prompt_tokens") is not None:  # what is cut off the prompt leaves room for the completion
+        prompts = [_Length(1, prompt.most) for prompt in prompts]
     return _priced(served, tenant, prompts, n, stated, _kv_policy(body, served))
 
 
@@ -69,7 +71,7 @@ async def of_message(route: Route, tenant: Tenant, body: Json) -> Tab:
     counted: Json = {key: body[key] for key in COUNTED_OF_A_MESSAGE if key in body}
     answer = await route.ask(lambda upstream: upstream.count_message(counted))
     prompt = _Length(1, _context(route.served))
-    if isinstance(tokens := answer.get("input_tokens"), int):
+    if (tokens := count(answer, "input_tokens")) is not None:
         prompt = _Length(tokens, tokens)
     return _priced(route.served, tenant, [prompt], 1, max_tokens, _kv_policy(body, route.served))
 
@@ -81,15 +83,24 @@ def events(path: str, body: Mapping[str, Any], served: ServedModel) -> int | Non
     if path == ChatCompletion.path:
         stated = body.get("max_tokens") if body.get("max_completion_tokens") is None else body["max_completion_tokens"]
         prompts: Any = None
+        embeds = 0
     elif path == TextCompletion.path:
         stated, prompts = body.get("max_tokens", DEFAULT_COMPLETION_TOKENS), body.get("prompt")
+        embeds = _embeds(body)
     else:
         return None
     context = _context(served)
     tokens = min(stated, context) if type(stated) is int else context
     several = isinstance(prompts, list) and not all(isinstance(token, int) for token in prompts)
     completions = max([n for n in (body.get("n"), body.get("best_of")) if type(n) is int], default=1)
-    return (tokens + UNCOUNTED_EVENTS) * max(completions, 1) * (len(prompts) if several else 1)
+    of_prompts = embeds + (len(prompts) if several else 1)
+    return (tokens + UNCOUNTED_EVENTS) * max(completions, 1) * of_prompts
+
+
+def _embeds(body: Mapping[str, Any]) -> int:
+    """How many prompts a completion has as embeddings, beside those in `prompt`."""
+    embeds = body.get("prompt_embeds")
+    return len(embeds) if isinstance(embeds, list) else int(embeds is not None)
 
 
 def _context(served: ServedModel) -> int:
@@ -129,10 +140,13 @@ async def _prompts(route: Route, completion: type[Completion], body: Json, conte
     unknown = _Length(1, context)
     prompt = body.get("prompt")
     chat = completion is ChatCompletion
+    if not chat and (embeds := _embeds(body)):
+        rest = {key: value for key, value in body.items() if key != "prompt_embeds"}
+        return [unknown] * embeds + (await _prompts(route, completion, rest, context) if prompt is not None else [])
     if (chat and not _has_media(body.get("messages"))) or (not chat and isinstance(prompt, str)):
         tokens = min(await route.ask(lambda upstream: count_tokens(upstream, completion, body)), context)
         return [_Length(tokens, tokens)]
-    if chat or body.get("prompt_embeds") is not None or not isinstance(prompt, list):
+    if chat or not isinstance(prompt, list):
         return [unknown]
     if all(isinstance(token, int) for token in prompt):
         return [_bounds(prompt, context)]

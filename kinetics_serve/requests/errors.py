@@ -76,7 +76,10 @@ def install(app: FastAPI) -> None:
     """Makes every error of the app's leave in the envelope."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return as_api_error(error).response()
+        answer = as_api_error(error)
+        if answer.status >= 500:
+            app.state.services.metrics.server_errors.labels(code=answer.code).inc()
+        return answer.response()
 
     async def handle_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

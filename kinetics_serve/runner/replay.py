@@ -49,12 +49,12 @@ def replay(run: Run, trials: Sequence[Sequence[Trial]], cached_tokens: Sequence[
         if waiting:
             step = min(step, *[firsts[sample.arm][1] for sample in waiting])
         ending = sorted([index for index, end in ends.items() if end == step])
-        advanced = set()  # all advance together, so one of each arm shows how far
+        advanced = set()  # those that began together advance together, so one of them shows how far
         for index, start in began.items():
-            arm = run.samples[index].arm
-            if arm not in advanced and ends[index] != step:
-                advanced.add(arm)
-                run.generated(index, step - start)
+            kind = run.samples[index].arm, start
+            if kind not in advanced and ends[index] != step:
+                advanced.add(kind)
+                run.generated(index, run.told(index, step - start))
         if waiting:
             for index in ending:
                 run.generated(index, min(step - began[index], tried[index][1]))
@@ -70,7 +70,7 @@ def replay(run: Run, trials: Sequence[Sequence[Trial]], cached_tokens: Sequence[
         if run.finish is None:
             open_samples(launched)
     for index, start in began.items():
-        run.generated(index, step - start)
+        run.generated(index, run.told(index, step - start))
     run.cancel_running()
     return run.finish
 

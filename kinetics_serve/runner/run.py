@@ -184,6 +184,10 @@ class Run:
         self._prompts[sample.arm].advance(self._starts[index], tokens)
         self.samples[index] = sample._replace(tokens=tokens, empty=False)
 
+    def told(self, index: int, tokens: int) -> int:
+        """How many a server has told of where the sample has generated so many: of the first at once."""
+        return tokens - (tokens - 1) % interval_of(self.samples[index], self._stream_interval) if tokens else 0
+
     def extra(self, index: int, cost: Cost) -> None:
         """The sample's answer is being forced, or scored, which costs so much at most: its charge, should the request
         end meanwhile.

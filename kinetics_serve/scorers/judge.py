@@ -61,10 +61,8 @@ class Judge:
             raise ScorerFailed(f"the judge {self.model!r} gave no grade: {error}") from error
         try:
             value = expected_grade(response["choices"][0])
-            usage = response["usage"]
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            return Score(value, self.prompt.settle(tokens, int(usage["prompt_tokens"]), int(cached)))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            return Score(value, self.prompt.settle(tokens, response["usage"]))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ScorerFailed(f"the judge {self.model!r} answered without a grade from 1 to 9") from error
 
 

@@ -103,9 +103,7 @@ class Entailment:
         response = await _posted(self.engine, "/v1/chat/completions", body)
         try:
             said = response["choices"][0]["message"]["content"].strip().lower()
-            usage = response["usage"]
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            cost = self.prompt.settle(2 * ANSWER_TOKENS, int(usage["prompt_tokens"]), int(cached))
+            cost = self.prompt.settle(2 * ANSWER_TOKENS, response["usage"])
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise MeaningFailed(f"the judge {self.engine.model!r} does not answer as a chat completion") from error
         if not said or not (YES.startswith(said) or NO.startswith(said)):
@@ -135,7 +133,7 @@ class Embedding:
         response = await _posted(self.engine, "/v1/embeddings", body)
         try:
             vector = list(map(float, response["data"][0]["embedding"]))
-            cost = self.prompt.settle(ANSWER_TOKENS, int(response["usage"]["prompt_tokens"]))
+            cost = self.prompt.settle(ANSWER_TOKENS, response["usage"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             message = f"the model {self.engine.model!r} does not answer as vLLM's /v1/embeddings"
             raise MeaningFailed(message) from error

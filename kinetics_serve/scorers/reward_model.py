@@ -48,10 +48,10 @@ class RewardModel:
             raise ScorerFailed(f"the reward model {self.model!r} gave no score: {error}") from error
         try:
             value = self._value(response["data"][0])
-            read = int(response["usage"]["prompt_tokens"])
+            cost = self.prompt.settle(tokens, response["usage"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ScorerFailed(f"the reward model {self.model!r} does not answer as vLLM's /{self.api}") from error
-        return Score(value, self.prompt.settle(tokens, read))
+        return Score(value, cost)
 
     def _input(self, text: str) -> Json:
         if self.api == "score":

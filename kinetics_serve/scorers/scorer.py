@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kinetics_serve.cost import ZERO, Cost, Price
+from kinetics_serve.engine.upstream import Json
+from kinetics_serve.engine.usage import cached, reported
 from kinetics_serve.errors import KineticsError
 
 TOKENS_PER_TOKEN = 2
@@ -73,10 +75,10 @@ class ScorerPrompt:
         """vLLM's request fields that hold it to the limit. The end stays: that is where answers are."""
         return {"truncate_prompt_tokens": self.limit(tokens), "truncation_side": "left"}
 
-    def settle(self, tokens: int, prompt_tokens: int, cached_tokens: int = 0) -> Cost:
+    def settle(self, tokens: int, usage: Json) -> Cost:
         """The cost by what the server reports, which it can't exceed the limit with."""
-        prompt = max(1, min(prompt_tokens, self.limit(tokens)))
-        return self.price.sample(prompt, self.generated, cached_tokens=max(0, min(cached_tokens, prompt)))
+        prompt = reported(usage, "prompt_tokens", self.limit(tokens))
+        return self.price.sample(prompt, self.generated, cached_tokens=cached(usage, prompt))
 
     def check_room(self, model: str) -> None:
         """Raises ScorerRefused where the question alone fills the context."""

@@ -56,7 +56,7 @@ class Completion:
         usage = chunk.usage
         if usage is not None:
             self.tokens = max(self.tokens, usage.completion_tokens or 0)
-            self.prompt_tokens = usage.prompt_tokens
+            self.prompt_tokens = max(self.prompt_tokens, usage.prompt_tokens)
             details = usage.prompt_tokens_details
             self.cached_tokens = (details and details.cached_tokens) or 0
         for choice in chunk.choices:

@@ -9,6 +9,7 @@ from kinetics_serve.cost import Cost, KVPolicy, Price
 from kinetics_serve.engine.errors import EngineNonsense
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.engine.usage import cached, reported
 from kinetics_serve.errors import KineticsError
 from kinetics_serve.runner.run import Ended
 from kinetics_serve.sources.completion import ChatCompletion, Completion
@@ -42,11 +43,11 @@ class Forcing:
     def worst_case(self, tokens: int) -> Cost:
         return self.price.sample(self.limit(tokens), self.force_tokens, self.kv)
 
-    def settle(self, tokens: int, usage: Json) -> Cost:
-        prompt = max(1, min(int(usage["prompt_tokens"]), self.limit(tokens)))
-        generated = max(0, min(int(usage["completion_tokens"]), self.force_tokens))
-        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        return self.price.sample(prompt, generated, self.kv, cached_tokens=max(0, min(cached, prompt)))
+    def settle(self, tokens: int, usage: Json) -> tuple[Cost, int]:
+        """By what the engine reports, and how many tokens it generated."""
+        prompt = reported(usage, "prompt_tokens", self.limit(tokens))
+        generated = reported(usage, "completion_tokens", self.force_tokens)
+        return self.price.sample(prompt, generated, self.kv, cached_tokens=cached(usage, prompt)), generated
 
 
 class ForcedSource:
@@ -85,9 +86,8 @@ class ForcedSource:
         try:
             choice, usage = response["choices"][0], response["usage"]
             text = (choice.get("message") or {}).get("content") or choice.get("text") or ""
-            tokens = int(usage["completion_tokens"])
             said = CUE + text
-            cost = self._forcing.settle(end.tokens, usage)
+            cost, tokens = self._forcing.settle(end.tokens, usage)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise EngineNonsense("the engine's answer is not a completion") from error
         completion.extend(said)

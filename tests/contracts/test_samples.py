@@ -197,3 +197,33 @@ async def test_a_plain_stream_that_says_nothing_is_given_up_however_many_bytes_i
         response = await ask(client, kinetics=None, stream=True)
     assert "engine_timeout" in response.text
     assert response.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("count", ["abc", -3, 2.5, None, True])
+async def test_a_prompt_whose_length_an_engine_cannot_tell_is_no_error_of_ours(
+    upstream: Scripted, client: httpx.AsyncClient, count: Any
+) -> None:
+    upstream.says([whole({"count": count})], path="/tokenize")
+    response = await ask(client)
+    assert response.status_code == 503, response.text
+    assert "/tokenize" in response.json()["error"]["message"]
+
+
+async def test_a_total_that_leaves_the_prompt_out_is_no_reason_to_lose_a_sample(
+    upstream: Scripted, client: httpx.AsyncClient
+) -> None:
+    total = event({"choices": [], "usage": {"completion_tokens": 3}})
+    upstream.says([STREAM, token("56", 1), token("", 3, "stop"), total, event(b"[DONE]")])
+    bill = (await ask(client)).json()["kinetics"]
+    assert (bill["answer"], bill["samples_failed"]) == ("56", 0)
+
+
+@pytest.mark.parametrize("length", ["4096", -1, 2.5])
+async def test_a_context_that_makes_no_sense_is_not_known(tmp_path: Path, length: Any) -> None:
+    async with scripted(tmp_path) as upstream:
+        card = {"id": MODEL, "object": "model", "root": str(tmp_path), "max_model_len": length}
+        upstream.says([whole({"object": "list", "data": [card]})], path="/v1/models")
+        upstream.says(sample("56"))
+        async with serving(create_app([upstream.url], PAPER_B200, patience=PATIENCE)) as client:
+            response = await ask(client)
+    assert response.status_code == 200, response.text

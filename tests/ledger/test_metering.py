@@ -10,7 +10,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.fake_vllm import MODEL, FakeVllm
+from tests.fake_vllm import CONTEXT, MODEL, PROMPT_TOKENS, FakeVllm
 from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, leave, run_command, settled
 from tests.openapi_document import document_of, undescribed
 
@@ -117,6 +117,28 @@ def test_a_request_above_the_maximum_is_told_the_maximum(server: FrontEnd, limit
 def test_what_would_dodge_the_meter_is_refused(server: FrontEnd, more: dict[str, Any]) -> None:
     check_error(server.ask(server.key("dodge"), QUESTION | more), 400, "invalid_request")
     assert server.fake.sent("/v1/chat/completions") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "completions"),
+    [
+        ({"prompt": "a " * 4000, "truncate_prompt_tokens": 1}, 1),
+        ({"prompt": "a", "prompt_embeds": ["e"] * 20}, 21),
+        ({"prompt_embeds": "e"}, 1),
+    ],
+)
+def test_what_makes_room_for_more_than_the_prompt_says_is_reserved(
+    server: FrontEnd, body: dict[str, Any], completions: int
+) -> None:
+    """Of a prompt that fills the context, as the engine counts it before it cuts it off."""
+    server.fake.counted = CONTEXT
+    try:
+        least = completions * server.eflops(900) - server.eflops(0)
+        key = server.key(f"room-{len(body)}-{completions}", request_eflops=int(0.9 * least))
+        refused = server.ask(key, {"model": MODEL, "max_tokens": 900, **body}, "/v1/completions")
+        check_error(refused, 400, "invalid_request", "may cost up to")
+    finally:
+        server.fake.counted = PROMPT_TOKENS
 
 
 def test_the_limit_that_the_engine_follows_is_reserved(server: FrontEnd) -> None:

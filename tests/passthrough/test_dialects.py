@@ -104,8 +104,8 @@ ANY = st.recursive(
 MESSAGES = ("message_start", "message_delta", "content_block_delta", "message_stop")
 KINDS = st.sampled_from([*MESSAGES, "response.completed", "response.failed", "response.output_text.delta", "error"])
 DIALECTS = [
-    lambda: Completions({}),
-    lambda: Completions({"include_usage": True}),
+    lambda: Completions({}, {}),
+    lambda: Completions({"include_usage": True}, {}),
     lambda: Responses({}),
     lambda: Messages({}),
 ]
@@ -130,7 +130,7 @@ def test_whatever_an_engine_says_something_between_nothing_and_the_reservation_i
 
 @pytest.mark.parametrize("usage", [None, {}, [], "3", {"completion_tokens": -1, "prompt_tokens": 10}])
 def test_an_answer_that_does_not_tell_its_usage_is_charged_what_was_reserved(usage: Any) -> None:
-    for dialect in (Completions({}), Responses({}), Messages({})):
+    for dialect in (Completions({}, {}), Responses({}), Messages({})):
         metered = tab()
         dialect.read_answer(json.dumps({"usage": usage}).encode(), metered)
         assert metered.spent() == metered.reserved
@@ -138,7 +138,7 @@ def test_an_answer_that_does_not_tell_its_usage_is_charged_what_was_reserved(usa
 
 @pytest.mark.parametrize("usage", [None, {"completion_tokens": "3"}, {"completion_tokens": None}])
 def test_a_choice_that_does_not_tell_its_usage_counts_as_long_as_it_may_become_until_one_does(usage: Any) -> None:
-    dialect, metered = Completions({}), tab()
+    dialect, metered = Completions({}, {}), tab()
     metered.accepted()
     chunk = {"choices": [{"index": 0, "delta": {"content": "x"}}], "usage": usage}
     dialect.read_event(Event(b"data: " + json.dumps(chunk).encode() + b"\n\n"), metered)
@@ -177,6 +177,34 @@ def test_usage_that_the_client_did_not_ask_for_is_left_out_however_it_is_spaced(
     rest: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": ',"usage":{}'}}]}
     chunk = usage | rest if first else rest | usage
     event = Event(b"data: " + json.dumps(chunk, separators=separators).encode() + b"\r\n\r\n")
-    passed = Completions({}).read_event(event, tab())
+    passed = Completions({}, {}).read_event(event, tab())
     assert json.loads(Event(passed).data) == rest
     assert passed.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("value", [False, 0, "false"])
+def test_reasoning_that_is_hidden_is_not_told_of_token_by_token(value: Any) -> None:
+    assert not Completions({}, {"include_reasoning": value}).counts_tokens
+    metered = tab()
+    shown = {"type": "response.output_text.delta", "delta": "a word"}
+    Responses({"include_reasoning": value}).read_event(Event(b"data: " + json.dumps(shown).encode() + b"\n\n"), metered)
+    assert metered.spent() == metered.reserved
+
+
+def test_a_stream_that_tells_of_many_tokens_at_a_time_is_not_followed() -> None:
+    assert Completions({}, {"include_reasoning": True, "stream_interval": 1}).counts_tokens
+    assert not Completions({}, {"stream_interval": 1000}).counts_tokens
+
+
+@pytest.mark.parametrize("body", [{}, {"tools": [{}]}])
+def test_of_a_stream_that_breaks_off_is_charged_what_was_shown(body: dict[str, Any]) -> None:
+    metered, dialect = tab(), Responses(body)
+    shown = {"type": "response.output_text.delta", "delta": "seven"}
+    dialect.read_event(Event(b"data: " + json.dumps(shown).encode() + b"\n\n"), metered)
+    dialect.broke_off(metered)
+    assert PRICE.longest(10, metered.spent(), limit=MOST) == 5
+
+
+def test_what_is_nested_without_end_is_no_text() -> None:
+    nested = b'{"delta":' * 400 + b'"x"' + b"}" * 400
+    Responses({}).read_event(Event(b"event: response.output_text.delta\ndata: " + nested + b"\n\n"), tab())

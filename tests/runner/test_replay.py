@@ -11,7 +11,7 @@ from kinetics_serve.cost import DENSE, Cost, KVPolicy, Price
 from kinetics_serve.runner.live import drive
 from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.replays import Recording, cached_tokens, replay_all
-from kinetics_serve.runner.run import Ended, Run
+from kinetics_serve.runner.run import Ended, Run, interval_of
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.auto import auto
 from kinetics_serve.strategies.best_of_n import BestOfN
@@ -75,10 +75,11 @@ async def settled() -> None:
 
 
 class RecordedSource:
-    """Streams recorded trials token by token, as a live server would. trials: of each arm."""
+    """Streams recorded trials as a live server would. trials: of each arm. interval: see Run."""
 
-    def __init__(self, trials: Sequence[Sequence[Trial]], cached: int) -> None:
+    def __init__(self, trials: Sequence[Sequence[Trial]], cached: int, interval: int) -> None:
         self.steps = Steps()
+        self.interval = interval
         self.trials = [iter(each) for each in trials]
         self.cached = [0, *([cached] * 99)]
         self.opened = [0] * len(trials)
@@ -92,7 +93,8 @@ class RecordedSource:
         lows = dict(trial.lows)
         for token in range(1, tokens + 1):
             await self.steps.next("token", sample.index)
-            yield token
+            if (token - 1) % interval_of(sample, self.interval) == 0:
+                yield token
             if sample.floor is not None and lows.get(token, sample.floor) < sample.floor:
                 await self.steps.next("end", sample.index)
                 yield Ended(Status.STOPPED, token, 0, None, trial.confidence, trial.empty, lowest=trial.worst_window)
@@ -110,8 +112,8 @@ class RecordedSource:
         )
 
 
-async def live(run: Run, cached: int, *trials: Sequence[Trial]) -> None:
-    source = RecordedSource(trials, cached)
+async def live(run: Run, cached: int, interval: int, *trials: Sequence[Trial]) -> None:
+    source = RecordedSource(trials, cached, interval)
     ticking = asyncio.create_task(source.steps.run())
     try:
         await drive(run, source)
@@ -128,6 +130,7 @@ async def live(run: Run, cached: int, *trials: Sequence[Trial]) -> None:
     max_tokens=st.integers(8, 40),
     kv=st.sampled_from([DENSE, KVPolicy(32, 8, 2)]),
     deciding=st.sampled_from([None, 1, 3]),
+    interval=st.sampled_from([1, 8]),
 )
 def test_replay_and_a_live_run_decide_and_bill_the_same(
     strategy: str,
@@ -137,15 +140,16 @@ def test_replay_and_a_live_run_decide_and_bill_the_same(
     max_tokens: int,
     kv: KVPolicy,
     deciding: int | None,
+    interval: int,
 ) -> None:
     (question,) = synthetic(seed, questions=1, trials=12, max_tokens=40, skill=0.4).questions
     arm = arm_of(question.prompt_tokens, max_tokens, max_samples, kv)
     budget = int(samples_worth * arm.worst_case(max_tokens))
     policy = policy_for(strategy, arm, budget, 0.9, deciding)
     cached = cached_tokens(question.prompt_tokens)
-    replayed, lived = Run(policy, [arm], budget), Run(policy, [arm], budget)
+    replayed, lived = (Run(policy, [arm], budget, interval) for _ in range(2))
     replay(replayed, [question.trials], [cached])
-    asyncio.run(live(lived, cached, question.trials))
+    asyncio.run(live(lived, cached, interval, question.trials))
     assert replayed.finish == lived.finish
     assert replayed.samples == lived.samples
     assert replayed.account.spent == lived.account.spent
@@ -158,9 +162,10 @@ def test_replay_and_a_live_run_decide_and_bill_the_same(
     worth=st.floats(0.2, 12),
     max_samples=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     escalate_below=st.sampled_from([0.5, 0.8, 0.95, 1.0]),
+    interval=st.sampled_from([1, 8]),
 )
 def test_a_cascade_decides_and_bills_the_same_in_replay_and_live_and_keeps_its_budget(
-    seed: int, worth: float, max_samples: tuple[int, int], escalate_below: float
+    seed: int, worth: float, max_samples: tuple[int, int], escalate_below: float, interval: int
 ) -> None:
     cheap, dear = (
         synthetic(seed + arm, questions=1, trials=6, max_tokens=40, skill=skill).questions[0]
@@ -171,9 +176,9 @@ def test_a_cascade_decides_and_bills_the_same_in_replay_and_live_and_keeps_its_b
     second = arm_of(dear.prompt_tokens, 30, max_samples[1], price=large, model="large")
     budget = int(worth * first.worst_case(40))
     policy = Cascade((MajorityVote(0.9), Consensus(0.9)), escalate_below)
-    replayed, lived = Run(policy, [first, second], budget), Run(policy, [first, second], budget)
+    replayed, lived = (Run(policy, [first, second], budget, interval) for _ in range(2))
     replay(replayed, [cheap.trials, dear.trials], [16, 16])
-    asyncio.run(live(lived, 16, cheap.trials, dear.trials))
+    asyncio.run(live(lived, 16, interval, cheap.trials, dear.trials))
     assert replayed.finish == lived.finish
     assert replayed.samples == lived.samples
     assert replayed.cost == lived.cost
@@ -257,8 +262,8 @@ def test_a_sample_cut_short_is_charged_what_its_server_had_not_told_of() -> None
     told, untold = (Run(Race(0.8), [arm], 4 * arm.worst_case(50), interval) for interval in (1, 8))
     for run in (told, untold):
         replay(run, [trials], [96])
-    more = [second.tokens - first.tokens for first, second in zip(told.samples, untold.samples, strict=True)]
-    assert more == [7 if sample.status is Status.CANCELLED else 0 for sample in told.samples]
+    assert [sample.tokens for sample in told.samples] == [13, 10, 12, 12]
+    assert [sample.tokens for sample in untold.samples] == [16, 10, 12, 16]  # of 9, and 7 more
     assert told.account.spent < untold.account.spent
 
 

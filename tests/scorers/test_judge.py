@@ -5,6 +5,8 @@ import pytest
 
 from kinetics_serve.scorers.judge import expected_grade, judge_messages
 from kinetics_serve.scorers.reward_model import question
+from kinetics_serve.scorers.scorer import ScorerPrompt
+from tests.arms import PRICE
 
 
 def first_token(*candidates: tuple[str, float]) -> dict[str, object]:
@@ -38,3 +40,9 @@ def test_the_judge_reads_the_users_last_question_the_answer_and_the_criteria() -
     assert question(messages) == "2 + 2?"
     (judged,) = judge_messages(messages, "four", "Be kind.")
     assert all(part in judged["content"] for part in ("2 + 2?", "four", "Be kind."))
+
+
+@pytest.mark.parametrize("told", [-1, None, "3", 10**9])
+def test_a_scorer_that_cannot_tell_its_prompt_is_charged_the_most_that_it_can_have_read(told: Any) -> None:
+    prompt = ScorerPrompt(PRICE, 70, 1, 8192)
+    assert prompt.settle(100, {"prompt_tokens": told}) == prompt.worst_case(100)

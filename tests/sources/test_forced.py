@@ -60,7 +60,7 @@ async def test_a_sample_that_was_cut_off_votes_after_a_cue_and_pays_for_it(
     assert bill["votes"] == [{"answer": "42 42 42 42", "count": 4, "weight": 0.0}]
     assert forced["choices"][0]["message"]["content"].endswith(f"{CUE} 42 42 42 42")
     assert forced["usage"]["completion_tokens_details"]["sampled_tokens"] == 4 * (16 + 4)
-    each = FORCING.settle(16, {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 4})
+    each, _ = FORCING.settle(16, {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 4})
     assert bill["forced"] == {"completion_tokens": 16, "spent_eflops": pytest.approx(4 * PRICE.eflops(each), abs=1)}
     assert bill["forced"]["spent_eflops"] < bill["spent_eflops"] <= bill["budget_eflops"]
     cues = [body for body in fake.sent("/v1/chat/completions") if body.get("continue_final_message")]
@@ -90,6 +90,7 @@ def test_reasoning_that_the_server_took_apart_is_put_together_again_and_closed()
 
 @pytest.mark.parametrize("tokens", [1, 50, CONTEXT])
 def test_what_forcing_costs_is_reserved(tokens: int) -> None:
-    usage = {"prompt_tokens": 10**6, "completion_tokens": 10**6}
-    assert FORCING.settle(tokens, usage) == FORCING.worst_case(tokens)
+    for much in (10**6, -1, None, "3"):
+        usage = {"prompt_tokens": much, "completion_tokens": much}
+        assert FORCING.settle(tokens, usage) == (FORCING.worst_case(tokens), FORCING.force_tokens)
     assert FORCING.limit(tokens) + FORCING.force_tokens <= CONTEXT

@@ -49,7 +49,7 @@ class LengthScorer:
     async def score(self, text: str, answer: str | None, tokens: int) -> Score:
         self.calls += 1
         await asyncio.sleep(0 if self.calls < self.slow_from else 60)
-        self.spent.append(self.prompt.settle(tokens, tokens))
+        self.spent.append(self.prompt.settle(tokens, {"prompt_tokens": tokens}))
         return Score(float(tokens), self.spent[-1])
 
 

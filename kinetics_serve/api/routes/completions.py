@@ -54,4 +54,4 @@ async def _metered(call: Call, tenant: Tenant, completion: type[Completion]) -> 
         tab = await worst_case.of_completion(passage.route, tenant, completion, body)
     if boolean(body, "stream"):
         body = body | {"stream_options": options | {"include_usage": True, "continuous_usage_stats": True}}
-    return await forward_metered(passage, body, tab, Completions(options))
+    return await forward_metered(passage, body, tab, Completions(options, body))

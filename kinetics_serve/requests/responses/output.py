@@ -104,13 +104,15 @@ class ResponseOutput:
         yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _part_events(self, place: Json, part: Json) -> Iterator[Json]:
-        kind, text = part["type"], part["text"]
+        kind = part["type"]
+        field = "refusal" if kind == "refusal" else "text"
+        text = part[field]
         logprobs = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
-        empty = part | {"text": ""} | ({"logprobs": []} if logprobs else {})
+        empty = part | {field: ""} | ({"logprobs": []} if logprobs else {})
         yield self._event("response.content_part.added", **place, part=empty)
         if text:
             yield self._event(f"response.{kind}.delta", **place, delta=text, **logprobs)
-        yield self._event(f"response.{kind}.done", **place, text=text, **logprobs)
+        yield self._event(f"response.{kind}.done", **place, **{field: text}, **logprobs)
         yield self._event("response.content_part.done", **place, part=part)
 
     def _event(self, kind: str, **fields: Any) -> Json:
@@ -125,14 +127,25 @@ def _items(choice: Json, status: str) -> Iterator[Json]:
         content = [{"type": "reasoning_text", "text": message["reasoning"]}]
         yield {"id": _id("rs"), "type": "reasoning", "summary": [], "content": content, "status": status}
     calls = message.get("tool_calls") or []
-    if message.get("content") or not calls:
+    parts: list[Json] = []
+    if message.get("content") or not (calls or message.get("refusal")):
         logprobs = (choice.get("logprobs") or {}).get("content") or []
-        text = {"type": "output_text", "text": message.get("content") or "", "annotations": [], "logprobs": logprobs}
-        yield {"id": _id("msg"), "type": "message", "role": "assistant", "content": [text], "status": status}
+        text = message.get("content") or ""
+        parts.append({"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs})
+    if message.get("refusal"):
+        parts.append({"type": "refusal", "refusal": message["refusal"]})
+    if parts:
+        yield {"id": _id("msg"), "type": "message", "role": "assistant", "content": parts, "status": status}
     for call in calls:
         function = call["function"]
         called = {"name": function["name"], "arguments": function["arguments"]}
-        yield {"id": _id("fc"), "type": "function_call", "call_id": call["id"], **called, "status": status}
+        yield {
+            "id": _id("fc"),
+            "type": "function_call",
+            "call_id": call.get("id") or _id("call"),
+            **called,
+            "status": status,
+        }
 
 
 def _usage(usage: Json) -> Json:

@@ -179,3 +179,22 @@ def test_a_filtered_answer_is_incomplete_because_of_the_filter(client: OpenAI, v
     assert response.status == "incomplete"
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "content_filter"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_and_a_call_without_an_id_stay_what_they_are(client: OpenAI, vllm: FakeVllm, stream: bool) -> None:
+    call = {"index": 0, "function": {"name": "f", "arguments": "{}"}}
+    vllm.events = sample({"refusal": "I can't", "tool_calls": [call]}, "tool_calls")
+    asked = {**ASK, "extra_body": {"kinetics": {"budget": {"samples": 1}}}}
+    if stream:
+        *events, last = client.responses.create(**asked, stream=True)
+        assert [event.delta for event in events if event.type == "response.refusal.delta"] == ["I can't"]
+        assert last.type == "response.completed"
+        response = last.response
+    else:
+        response = client.responses.create(**asked)
+    message, called = response.output
+    assert message.type == "message"
+    assert [part.refusal for part in message.content if part.type == "refusal"] == ["I can't"]
+    assert called.type == "function_call"
+    assert called.call_id
