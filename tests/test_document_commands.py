@@ -61,7 +61,7 @@ NEEDS = {
     "benchmarks.decode_quality": "real engine",
     "benchmarks.task_accuracy": "real engine",
     "benchmarks.its_hub_comparison": "real engine",
-    "kubectl apply": "Kubernetes",
+    "kubectl apply": "Kubernetes", "kubectl create": "Kubernetes", "kubectl exec": "Kubernetes",
     "kubectl port-forward": "Kubernetes",
     "podman run": "CycloneDX",
     "cyclonedx-py": "CycloneDX",

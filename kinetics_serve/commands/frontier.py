@@ -22,7 +22,7 @@ def frontier(
     try:
         files = draw(calibration, out)
     except ImportError as error:
-        raise fail(f"figures need matplotlib ({error}): pip install 'kinetics-serve[planning]'") from None
+        raise fail(f"figures need matplotlib ({error}): install kinetics-serve with its extra 'planning'") from None
     for cost, accuracy, point in served_frontier(calibration.served):
         output.print(
             f"{cost:.3e} eFLOPs ({for_people(cost)})  {accuracy:.3f}  "

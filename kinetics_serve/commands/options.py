@@ -82,7 +82,9 @@ def _counter(name: str) -> "CountTokens":
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise fail("counting tokens needs the package tokenizers: pip install 'kinetics-serve[planning]'") from None
+        raise fail(
+            "counting tokens needs the package tokenizers: install kinetics-serve with its extra 'planning'"
+        ) from None
     file = Path(name).expanduser() / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)

@@ -143,7 +143,7 @@ def _from_hub(data: HubData) -> list[Row]:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise TaskError("tasks of the Hugging Face hub need `pip install 'kinetics-serve[planning]'`") from None
+        raise TaskError("tasks of the Hugging Face hub need kinetics-serve's extra 'planning'") from None
     try:
         return list(load_dataset(data.repository, data.configuration, split=data.split))
     except Exception as error:  # the library raises a dozen kinds for a hub that can't be reached

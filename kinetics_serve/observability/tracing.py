@@ -44,7 +44,9 @@ def install(app: FastAPI) -> Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        logger.error("%s is set, but there are no traces: %s; install kinetics-serve[otel]", SWITCH, error)
+        logger.error(
+            "%s is set, but there are no traces: %s; install kinetics-serve with its extra 'otel'", SWITCH, error
+        )
         return Tracing()
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: os.environ.get(SERVICE, "kinetics-serve")}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -14,7 +14,7 @@ FOLDER = ROOT / "deploy" / "grafana"
 
 
 def source() -> ModuleType:
-    pytest.importorskip("grafana_foundation_sdk", reason="the dashboards' source needs pip install '.[deploy]'")
+    pytest.importorskip("grafana_foundation_sdk", reason="the dashboards' source needs pip install '.[dev]'")
     spec = importlib.util.spec_from_file_location("dashboards", FOLDER / "dashboards.py")
     assert spec is not None
     assert spec.loader is not None

@@ -129,7 +129,7 @@ def test_the_pod_runs_as_its_manifest_says(vllm: FakeVllm, tmp_path: Path) -> No
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "ledger_url").write_text(f"sqlite:///{tmp_path}/ledger.db\n")
     (tmp_path / "secrets" / "engine_api_key").write_text("a key\n")
-    secret = {"admin_api_key": "an-administrators-key"}
+    secret = {"admin_api_key": "an-administrators-key", "hf_token": "a token"}
     vllm.api_key = "a key"
     port = free_port()
     config = of_kind(manifests, "ConfigMap")["frontend"]["data"]

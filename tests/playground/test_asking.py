@@ -175,8 +175,26 @@ async def test_stopping_leaves_nothing_running(url: str, torn: FakeVllm, open_pa
     await expect(page.locator(".lane")).to_have_count(4)
     await page.get_by_role("button", name="Stop").click()
     await expect(page.locator("#status")).to_contain_text("Stopped")
+    await expect(page.locator("#reserved")).to_have_text("0")
+    await expect(page.locator(".lane").first).to_contain_text("it was cancelled when the request ended")
     for _ in range(600):
         if torn.aborted == 4:
             break
         await page.wait_for_timeout(50)
     assert torn.aborted == 4
+
+
+async def test_a_setting_that_is_folded_away_and_wrong_is_shown(url: str, vllm: FakeVllm, open_page: OpenPage) -> None:
+    page = await open_page(url)
+    await planned(page)
+    sure = page.get_by_label("Stop when so sure")
+    await page.get_by_text("More settings").click()
+    await sure.fill("0.975")
+    await page.get_by_text("More settings").click()
+    assert (await ask_to_the_end(page))["stop_reason"]
+    await page.get_by_text("More settings").click()
+    await sure.fill("2")
+    await page.get_by_text("More settings").click()
+    await expect(sure).to_be_hidden()
+    await ask(page)
+    await expect(sure).to_be_focused()

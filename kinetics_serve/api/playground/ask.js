@@ -29,8 +29,10 @@ export async function ask() {
   clear();
   busy(true);
   const began = performance.now();
+  let asked = null;
+  let last = null; // how far it was by its last event
   try {
-    const asked = request.streamed(request.body());
+    asked = request.streamed(request.body());
     const expected = plan.newest;
     say(byId("status"), "Asked.");
     let text = "";
@@ -39,9 +41,10 @@ export async function ask() {
       const told = event.kinetics;
       if (!told) continue;
       if ("stop_reason" in told) finished(told, text, asked.max_tokens, (performance.now() - began) / 1000, expected);
-      else progressed(told, asked.max_tokens);
+      else progressed((last = told), asked.max_tokens);
     }
   } catch (error) {
+    if (last && running === mine) ended(last, asked.max_tokens);
     if (mine.signal.aborted) say(byId("status"), "Stopped: what still ran was cancelled.");
     else failed(error);
   } finally {
@@ -73,6 +76,13 @@ function progressed(state, longest) {
   const leader = state.votes[0];
   const leading = leader ? `; ${leader.answer} leads with ${count(leader.count, "vote")}` : "";
   say(byId("status"), `${state.samples_running} running, ${state.samples_finished} finished${leading}`);
+}
+
+/** Without an answer: nothing runs any more, and nothing is reserved. */
+function ended(state, longest) {
+  gauge.progress({ ...state, reserved_eflops: 0 });
+  const cancelled = { status: "cancelled", no_vote: "cancelled" };
+  lanes.show(state.samples.map((sample) => (sample.status === "running" ? { ...sample, ...cancelled } : sample)), longest);
 }
 
 function finished(bill, text, longest, seconds, expected) {

@@ -59,6 +59,11 @@ function changedKey(event) {
   loadModels();
 }
 
+function openAround(event) {
+  const folded = event.target.closest("details");
+  if (folded) folded.open = true;
+}
+
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
@@ -66,13 +71,14 @@ byId("form").addEventListener("submit", (event) => {
 byId("form").addEventListener("input", (event) => {
   if (event.target.id === "unit") budget.reset();
   if (event.target.id === "key") return;
-  byId("kv-tokens-field").hidden = byId("kv").value !== "tokens";
+  byId("kv-tokens").disabled = byId("kv-tokens-field").hidden = byId("kv").value !== "tokens";
   budget.tell();
   plan.soon();
 });
 byId("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("form").requestSubmit();
 });
+byId("form").addEventListener("invalid", openAround, true); // the browser can't point at what is folded away
 byId("stop").addEventListener("click", stop);
 byId("usage-form").addEventListener("submit", (event) => {
   event.preventDefault();
