@@ -43,6 +43,9 @@ CONFIG = {
 SENT: list[dict[str, Any]] = []
 """What the upstream was asked to complete."""
 
+ENGINE: dict[str, str] = {}
+"""What it says of its version, if anything."""
+
 
 def start(app: FastAPI) -> tuple[str, uvicorn.Server]:
     listener = socket.socket()
@@ -65,6 +68,10 @@ def upstream(folder: Path) -> FastAPI:
     async def models() -> dict[str, Any]:
         return {"data": [{"id": "tiny", "root": str(folder), "max_model_len": 8192}]}
 
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        return ENGINE
+
     @app.post("/tokenize")
     async def tokenize() -> dict[str, int]:
         return {"count": 50}
@@ -84,7 +91,8 @@ def upstream(folder: Path) -> FastAPI:
 def calibration() -> Calibration:
     traces = synthetic(questions=10, trials=8)
     sampling = {"temperature": 0.7, "top_p": 0.9, "template": "{query} Think."}
-    recorded = replace(traces, metadata=replace(traces.metadata, sampling=sampling))
+    metadata = replace(traces.metadata, sampling=sampling, engine={"vllm": "0.32.0"})
+    recorded = replace(traces, metadata=metadata)
     return calibrate([recorded], GPUS["b200"], repeats=2)
 
 
@@ -178,6 +186,22 @@ def test_plan_and_bill_say_what_differs_from_the_recording(url: str) -> None:
     assert "0.7" in temperature
     assert "template" in template
     assert httpx.post(f"{url}{PLAN}", json=asked).json()["notes"] == bill["notes"]
+
+
+def test_plan_and_bill_say_what_no_recording_states_and_that_vllm_is_another(url: str) -> None:
+    body = {"messages": [{"role": "user", "content": "6 times 7? Think."}], "top_k": 5, "min_p": 0, "seed": 3}
+    asked = body | {"kinetics": {"budget": {"accuracy": 0.5}}}
+    ENGINE["version"] = "0.33.0"
+    try:
+        deadline = time.monotonic() + 60
+        while len(notes := httpx.post(f"{url}{PLAN}", json=asked).json()["notes"]) < 2:
+            assert time.monotonic() < deadline, notes
+            time.sleep(0.2)
+    finally:
+        ENGINE.clear()
+    top_k, vllm = notes
+    assert "top_k is stated" in top_k
+    assert "the engine's vllm is 0.33.0, and the calibration was recorded with 0.32.0" in vllm
 
 
 def test_a_named_strategy_is_sampled_as_the_request_says(url: str) -> None:
