@@ -207,6 +207,7 @@ async def test_a_prompt_whose_length_an_engine_cannot_tell_is_no_error_of_ours(
     response = await ask(client)
     assert response.status_code == 503, response.text
     assert "/tokenize" in response.json()["error"]["message"]
+    assert await metric(client, "kinetics_server_errors_total") == 1
 
 
 async def test_a_total_that_leaves_the_prompt_out_is_no_reason_to_lose_a_sample(

@@ -21,7 +21,7 @@ from tests.fake_vllm import FakeVllm
 from tests.test_architecture import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("cpu-demo", "gpu", "ha")
+OVERLAYS = ("cpu-demo", "existing", "gpu", "ha")
 KUBERNETES = "1.33"
 
 OF_OPERATORS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
@@ -59,7 +59,9 @@ def test_kubernetes_takes_what_kustomize_renders(overlay: str, tmp_path: Path) -
     for manifest in manifests:
         if manifest["kind"] not in OF_OPERATORS:
             validator.validate(manifest, KUBERNETES, strict=True)
-    assert {each["kind"] for each in manifests} > {"Deployment", "StatefulSet", "NetworkPolicy", *OF_OPERATORS}
+    kinds = {each["kind"] for each in manifests}
+    assert kinds > {"Deployment", "NetworkPolicy", *OF_OPERATORS}
+    assert ("StatefulSet" in kinds) == (overlay != "existing")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
