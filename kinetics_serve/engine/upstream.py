@@ -20,6 +20,7 @@ from kinetics_serve.engine.patient_reader import PatientReader
 from kinetics_serve.engine.retry_after import retry_after_s
 from kinetics_serve.engine.sample_stream import chunks_of
 from kinetics_serve.engine.server_sent_events import DataWatch, EventTooLong
+from kinetics_serve.engine.usage import count
 from kinetics_serve.observability.request_id import HEADER as REQUEST_ID
 from kinetics_serve.observability.request_id import request_id
 
@@ -90,7 +91,7 @@ class Upstream:
             async with asyncio.timeout(LISTING_TIMEOUT_S):
                 body = await self._json("GET", "/v1/models")
             return [
-                ModelCard(card["id"], card.get("root") or card["id"], _length(card.get("max_model_len")), card)
+                ModelCard(card["id"], card.get("root") or card["id"], count(card, "max_model_len"), card)
                 for card in body["data"]
             ]
         except TimeoutError:
@@ -126,7 +127,7 @@ class Upstream:
         """The tokens of a prompt: `body` is a `/tokenize` request."""
         try:
             async with asyncio.timeout(self.patience.first_token_s):
-                length = _length((await self._json("POST", "/tokenize", body)).get("count"))
+                length = count(await self._json("POST", "/tokenize", body), "count")
         except TimeoutError:
             raise self._silent(self.patience.first_token_s) from None
         except EngineRejected as error:
@@ -288,8 +289,3 @@ class Upstream:
             if response.status >= 400:
                 raise EngineRejected(response.status, await reason(response))
             return object_of(await response.read())
-
-
-def _length(value: Any) -> int | None:
-    """In tokens; None where it is no such number."""
-    return value if type(value) is int and 0 <= value <= 2**53 else None

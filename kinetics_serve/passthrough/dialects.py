@@ -4,8 +4,9 @@ import re
 from typing import Any, Protocol
 
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.engine.usage import count
 from kinetics_serve.passthrough.events import Event, object_in
-from kinetics_serve.passthrough.tab import Tab, count
+from kinetics_serve.passthrough.tab import Tab
 
 UNSHOWN_TOKENS = 64
 """More than are generated without a word of them in a stream: the markers around reasoning, the white space beside

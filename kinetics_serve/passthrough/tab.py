@@ -5,9 +5,7 @@ from time import monotonic
 from typing import Any
 
 from kinetics_serve.cost import KVPolicy, Price
-
-MOST_TOKENS = 2**53
-"""A larger number is none that an engine has counted."""
+from kinetics_serve.engine.usage import count
 
 HELD_UP_S = 1.0
 """Where a client takes longer to read an event, what the engine generates meanwhile has not been read either."""
@@ -115,9 +113,3 @@ class Tab:
         cached = min(self._cached_tokens // self._prompts, prompt)
         each = self._price.sample(prompt, ceil(completion_tokens / completions), self._kv, cached)
         return ceil(self._price.eflops(each)) * completions
-
-
-def count(usage: Any, name: str) -> int | None:
-    """A number of tokens in what an engine says; None where it says none, or what can't be one."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None

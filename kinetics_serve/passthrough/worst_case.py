@@ -9,8 +9,9 @@ from kinetics_serve.engine import sparse
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.engine.upstream import Json
+from kinetics_serve.engine.usage import count
 from kinetics_serve.ledger.limits import Tenant
-from kinetics_serve.passthrough.tab import Tab, count
+from kinetics_serve.passthrough.tab import Tab
 from kinetics_serve.requests.errors import ApiError, invalid
 from kinetics_serve.requests.fields import integer
 from kinetics_serve.requests.prompt_tokens import count_tokens

@@ -263,8 +263,7 @@ class Run:
 
     def _generated(self, sample: Sample) -> int:
         """Tokens that a sample which runs may have generated, at most."""
-        told = sample.index in self._extra  # its stream has ended, and its answer is forced or scored
-        if sample.tokens == 0 or told:
+        if sample.tokens == 0 or sample.index in self._extra:  # or its stream has ended, and it is forced or scored
             return sample.tokens
         return min(sample.tokens + interval_of(sample, self._stream_interval) - 1, sample.max_tokens)
 
