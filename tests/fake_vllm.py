@@ -22,6 +22,7 @@ MODEL = "fake"
 OTHER_MODEL = "fake-2"
 CONTEXT = 4096
 PROMPT_TOKENS = 20
+VERSION = "0.32.0"
 
 CONFIG = {
     "model_type": "llama",
@@ -136,6 +137,10 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
     async def models() -> Json:
         card = {"object": "model", "root": str(model_folder), "max_model_len": CONTEXT}
         return {"object": "list", "data": [card | {"id": name} for name in fake.models]}
+
+    @app.get("/version")
+    async def version() -> Json:
+        return {"version": VERSION}
 
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Json:
