@@ -10,7 +10,7 @@ from kinetics_serve.cost.load import load_architecture
 from kinetics_serve.cost.meter import Meter
 from kinetics_serve.cost.policy import DENSE, KVPolicy
 from kinetics_serve.cost.price import Price
-from kinetics_serve.cost.shared_prompt import SharedPrompt
+from kinetics_serve.cost.shared_prompt import SharedPrompt, Steps
 
 __all__ = [
     "DENSE",
@@ -26,6 +26,7 @@ __all__ = [
     "Price",
     "SharedPrompt",
     "StateLayers",
+    "Steps",
     "UnsupportedArchitecture",
     "load_architecture",
     "paper",

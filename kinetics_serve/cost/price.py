@@ -14,6 +14,7 @@ from kinetics_serve.cost.cost import ZERO, Cost
 from kinetics_serve.cost.hardware_profile import HardwareProfile
 from kinetics_serve.cost.layers import AttentionLayers
 from kinetics_serve.cost.policy import DENSE, KVPolicy
+from kinetics_serve.cost.shared_prompt import Steps
 from kinetics_serve.cost.sums import sum_whole_pages
 
 
@@ -81,51 +82,50 @@ class Price:
             cost += Cost(group.flops * attended, group.read_bytes(kv_bytes) * attended)
         return cost
 
-    def prompt_reads(self, prompt_tokens: int, steps: int, *, start: int = 0) -> Cost:
-        """The part of a dense decode that reads the *prompt's* KV, in steps ``start`` + 1 to ``steps`` of a
-        sample.
+    def prompt_reads(self, prompt_tokens: int, steps: int, kv: KVPolicy = DENSE, *, start: int = 0) -> Cost:
+        """The part of a decode that samples of one prompt which run together share, in steps ``start`` + 1 to ``steps``
+        of a sample: reading the *prompt's* KV, or the summaries of its pages where a context exceeds the KV budget.
 
-        It is what samples of one prompt that run together share. On a sliding-window layer, the prompt's
-        tokens still inside the window; on one that attends to the best, those of contexts that it attends to whole.
+        On a sliding-window layer, the prompt's tokens still inside the window; on one that attends to the best, those
+        of contexts that it attends to whole.
         """
         _check_order(0, start, steps, "start", "steps")
         _context(prompt_tokens, steps)
-        kv_bytes = self.architecture.kv_bytes
-        return Cost(
-            0,
-            sum(
-                group.read_bytes(kv_bytes) * group.span.shared(prompt_tokens, start, steps)
-                for group in self.architecture.layers
-            ),
-        )
+        kv_bytes, whole = self.architecture.kv_bytes, kv.dense_steps(prompt_tokens)
+        read: float = 0
+        for group in self.architecture.layers:
+            if whole is None or not (isinstance(group, AttentionLayers) and group.selectable):
+                read += group.read_bytes(kv_bytes) * group.span.shared(prompt_tokens, start, steps)
+                continue
+            dense = min(steps, whole) - min(start, whole)
+            read += group.read_bytes(kv_bytes) * prompt_tokens * dense
+            read += self._summaries(group, kv, prompt_tokens // kv.page_size * (steps - start - dense)).memory_bytes
+        return Cost(0, read)
 
     def sample(self, prompt_tokens: int, max_tokens: int, kv: KVPolicy = DENSE, cached_tokens: int = 0) -> Cost:
         """Prefill and decode of a sample that runs to ``max_tokens``: its worst case."""
         return self.prefill(prompt_tokens, cached_tokens) + self.decode(prompt_tokens, max_tokens, kv)
 
-    def settle(self, prompt_tokens: int, tokens: int, kv: KVPolicy, cached_tokens: int, prompt_steps: int) -> Cost:
-        """A finished or cancelled sample of ``tokens``, charged for ``prompt_steps`` of its reads of the
-        prompt.
+    def settle(self, prompt_tokens: int, tokens: int, kv: KVPolicy, cached_tokens: int, charged: Steps) -> Cost:
+        """A finished or cancelled sample of ``tokens``, charged for ``charged`` of its steps' reads of the prompt.
 
         The rest were charged to the samples that ran beside it (see ``SharedPrompt``). Never more than
-        ``sample`` of the same tokens. A step whose context exceeds the KV budget selects pages of its own
-        and shares no read, as in the paper, so ``prompt_steps`` is at most the dense steps. On a
-        sliding-window layer the charged reads count as the sample's first, its largest, so the charge errs
-        upwards.
+        ``sample`` of the same tokens. On a sliding-window layer the charged reads count as the sample's first, its
+        largest, so the charge errs upwards.
         """
         cost = self.sample(prompt_tokens, tokens, kv, cached_tokens)
-        return cost - self.reads_others_pay(prompt_tokens, tokens, kv, prompt_steps)
+        return cost - self.reads_others_pay(prompt_tokens, tokens, kv, charged)
 
-    def reads_others_pay(self, prompt_tokens: int, tokens: int, kv: KVPolicy, prompt_steps: int) -> Cost:
+    def reads_others_pay(self, prompt_tokens: int, tokens: int, kv: KVPolicy, charged: Steps) -> Cost:
         """The part of ``sample`` that ``settle`` leaves to the samples that ran beside it."""
-        dense = kv.dense_steps(prompt_tokens)
-        steps = tokens if dense is None else min(tokens, dense)
-        return self.prompt_reads(prompt_tokens, steps, start=prompt_steps)
+        whole = kv.dense_steps(prompt_tokens)
+        dense = tokens if whole is None else min(tokens, whole)
+        within = self.prompt_reads(prompt_tokens, dense, kv, start=charged.dense)
+        return within + self.prompt_reads(prompt_tokens, tokens, kv, start=dense + charged.sparse)
 
     def together(self, prompt_tokens: int, tokens: int, samples: int, kv: KVPolicy = DENSE) -> Cost:
-        """``samples`` of one prompt that run side by side: it is prefilled once, and read once a step while they attend
-        densely."""
-        other = self.decode(prompt_tokens, tokens, kv) - self.reads_others_pay(prompt_tokens, tokens, kv, 0)
+        """``samples`` of one prompt that run side by side: it is prefilled once, and read once a step."""
+        other = self.decode(prompt_tokens, tokens, kv) - self.prompt_reads(prompt_tokens, tokens, kv)
         one = self.sample(prompt_tokens, tokens, kv)
         return Cost(
             one.compute_flops + (samples - 1) * other.compute_flops,
@@ -155,13 +155,16 @@ class Price:
     def _selection(self, group: AttentionLayers, first: int, last: int, kv: KVPolicy) -> Cost:
         """Scoring every page of the contexts in first..last that are not attended densely."""
         dense = kv.longest_dense
-        if dense is None or not kv.summary_vectors:
+        if dense is None:
             return ZERO
-        pages = group.count * sum_whole_pages(max(first, dense + 1), last, kv.page_size)
+        return self._summaries(group, kv, sum_whole_pages(max(first, dense + 1), last, kv.page_size))
+
+    def _summaries(self, group: AttentionLayers, kv: KVPolicy, pages: int) -> Cost:
+        """Scoring so many pages in each layer."""
         # Whole FLOPs and bytes per page, so that parts of a generation add up exactly.
         elements = kv.summary_vectors * group.head_size
         flops, moved = round(2 * elements), round(elements * self.architecture.kv_bytes)
-        return Cost(pages * group.query_heads * flops, pages * group.kv_heads * moved)
+        return Cost(group.count * pages * group.query_heads * flops, group.count * pages * group.kv_heads * moved)
 
 
 def _context(prompt_tokens: int, generated_tokens: int) -> int:

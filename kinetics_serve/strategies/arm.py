@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 
-from kinetics_serve.cost import Cost, KVPolicy, Price
+from kinetics_serve.cost import Cost, KVPolicy, Price, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Arm:
     """The most that a sample of so many tokens costs beyond its own generation: forcing its answer, scoring it."""
     _alone: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _samples: dict[tuple[int, int], Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _settled: dict[tuple[int, int, int], tuple[Cost, int]] = field(
+    _settled: dict[tuple[int, int, Steps], tuple[Cost, int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -61,13 +61,13 @@ class Arm:
             self._samples[tokens, cached_tokens] = known
         return known
 
-    def settled(self, tokens: int, cached_tokens: int, prompt_steps: int) -> tuple[Cost, int]:
-        """A sample that is charged for `prompt_steps` of its reads of the prompt, see Price.settle; also in eFLOPs."""
-        known = self._settled.get((tokens, cached_tokens, prompt_steps))
+    def settled(self, tokens: int, cached_tokens: int, charged: Steps) -> tuple[Cost, int]:
+        """A sample that is charged for so many of its reads of the prompt, see Price.settle; also in eFLOPs."""
+        known = self._settled.get((tokens, cached_tokens, charged))
         if known is None:
-            others_pay = self.price.reads_others_pay(self.prompt_tokens, tokens, self.kv, prompt_steps)
+            others_pay = self.price.reads_others_pay(self.prompt_tokens, tokens, self.kv, charged)
             cost = self.sample(tokens, cached_tokens) - others_pay
-            known = self._settled[tokens, cached_tokens, prompt_steps] = cost, self.eflops(cost)
+            known = self._settled[tokens, cached_tokens, charged] = cost, self.eflops(cost)
         return known
 
     def eflops(self, cost: Cost) -> int:

@@ -61,7 +61,7 @@ def test_json_holds_the_exact_numbers() -> None:
 @pytest.mark.parametrize("kv", [DENSE, KVPolicy(120, 16, 2)])
 def test_samples_of_one_prompt_prefill_it_once_and_read_it_once_a_step(kv: KVPolicy) -> None:
     price = Price.on(load_architecture(MODELS / "Qwen3-8B.json"), hardware.profile("b200"))
-    dense = 50 if kv.budget is None else 20
-    own = price.decode(100, 50, kv) - price.prompt_reads(100, dense)
-    expected = price.prefill(100) + price.prompt_reads(100, dense) + sum([own] * 4, ZERO)
+    reads = price.prompt_reads(100, 50, kv)
+    own = price.decode(100, 50, kv) - reads
+    expected = price.prefill(100) + reads + sum([own] * 4, ZERO)
     assert price.together(100, 50, 4, kv) == expected

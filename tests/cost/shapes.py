@@ -130,13 +130,17 @@ def naive_token(architecture: Architecture, prompt: int, t: int, kv: KVPolicy) -
     return Cost(compute, memory)
 
 
-def naive_prompt_read(architecture: Architecture, prompt: int, t: int) -> Cost:
+def naive_prompt_read(architecture: Architecture, prompt: int, t: int, kv: KVPolicy = DENSE) -> Cost:
     """Bytes of the prompt that step ``t`` reads together with others: those of its attended tokens that are the
-    prompt's, none where it chose its own."""
+    prompt's; where it chose its own, the summaries that it chose by, and nothing where an indexer chose."""
     memory, context = 0, prompt + t
     for group in architecture.layers:
         tokens = attended(group, context)
         best = group.best if isinstance(group, AttentionLayers | LatentLayers) else None
-        chose = best is not None and context > best
-        memory += 0 if chose else token_bytes(architecture, group) * max(prompt - (context - tokens), 0)
+        full = isinstance(group, AttentionLayers) and group.window is group.chunk is group.best is None
+        if isinstance(group, AttentionLayers) and full and kv.budget is not None and context > kv.budget:
+            page_bytes = round(kv.summary_vectors * group.head_size * architecture.kv_bytes)
+            memory += group.count * group.kv_heads * (prompt // kv.page_size) * page_bytes
+        elif best is None or context <= best:
+            memory += token_bytes(architecture, group) * max(prompt - (context - tokens), 0)
     return Cost(0, memory)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, Cost, KVPolicy, Price, read_config
+from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, Cost, KVPolicy, Price, Steps, read_config
 
 from . import configs
 from .shapes import (
@@ -48,10 +48,12 @@ def test_prefill_is_the_loop_over_new_tokens(architecture: Architecture, cached:
     assert Price(architecture, 1.0).prefill(cached + new, cached) == naive_prefill(architecture, cached + new, cached)
 
 
-@given(architectures, prompts, lengths, lengths)
-def test_prompt_reads_are_the_loop_over_steps(architecture: Architecture, prompt: int, start: int, more: int) -> None:
-    expected = sum((naive_prompt_read(architecture, prompt, t) for t in range(start + 1, start + more + 1)), ZERO)
-    assert Price(architecture, 1.0).prompt_reads(prompt, start + more, start=start) == expected
+@given(architectures, prompts, lengths, lengths, policies)
+def test_prompt_reads_are_the_loop_over_steps(
+    architecture: Architecture, prompt: int, start: int, more: int, kv: KVPolicy
+) -> None:
+    expected = sum((naive_prompt_read(architecture, prompt, t, kv) for t in range(start + 1, start + more + 1)), ZERO)
+    assert Price(architecture, 1.0).prompt_reads(prompt, start + more, kv, start=start) == expected
 
 
 @given(architectures, prompts, lengths, policies)
@@ -67,7 +69,7 @@ def test_a_sample_within_its_budget_settles_as_a_dense_one_does(
     architecture: Architecture, prompt: int, tokens: int, kv: KVPolicy, data: st.DataObject
 ) -> None:
     price, full = Price(architecture, 1.0), replace(kv, budget=max(prompt + tokens, 1))
-    cached, steps = data.draw(st.integers(0, prompt)), data.draw(st.integers(0, tokens))
+    cached, steps = data.draw(st.integers(0, prompt)), Steps(data.draw(st.integers(0, tokens)))
     assert price.settle(prompt, tokens, full, cached, steps) == price.settle(prompt, tokens, DENSE, cached, steps)
 
 
@@ -123,13 +125,24 @@ def test_a_settled_sample_costs_between_its_own_part_and_the_whole(
 ) -> None:
     price = Price(architecture, 3.0)
     dense = tokens if kv.budget is None else min(tokens, max(0, kv.budget - prompt))
-    cached, steps = data.draw(st.integers(0, prompt)), data.draw(st.integers(0, dense))
+    cached = data.draw(st.integers(0, prompt))
+    charged = Steps(data.draw(st.integers(0, dense)), data.draw(st.integers(0, tokens - dense)))
     whole = price.sample(prompt, tokens, kv, cached)
-    settled = price.settle(prompt, tokens, kv, cached, steps)
+    settled = price.settle(prompt, tokens, kv, cached, charged)
     assert settled.compute_flops == whole.compute_flops
     assert 0 <= settled.memory_bytes <= whole.memory_bytes
-    reads = price.prompt_reads(prompt, dense)
-    assert settled == whole - (reads - price.prompt_reads(prompt, steps))
+    left = [*range(charged.dense + 1, dense + 1), *range(dense + charged.sparse + 1, tokens + 1)]
+    assert settled == whole - sum((naive_prompt_read(architecture, prompt, t, kv) for t in left), ZERO)
+
+
+def test_samples_beyond_their_budget_read_the_prompts_summaries_once() -> None:
+    kv = KVPolicy(512, 16, 2)
+    one, eight = QWEN.together(1000, 100, 1, kv), QWEN.together(1000, 100, 8, kv)
+    summaries = 36 * 8 * 2 * 128 * 2  # bytes of a page
+    own = sum((1000 + t) // 16 - 1000 // 16 for t in range(1, 101))
+    read = 36 * 8 * 2 * 128 * 2 * 512 * 100
+    assert eight.memory_bytes - one.memory_bytes == 7 * (read + own * summaries)
+    assert QWEN.prompt_reads(1000, 100, kv).memory_bytes == 100 * (1000 // 16) * summaries
 
 
 @given(architectures, prompts, policies, st.floats(0, 1e9), st.integers(0, 200), st.data())
@@ -159,8 +172,8 @@ def test_longest_pays_exactly_its_own_cost() -> None:
         lambda: QWEN.decode(-10, 5),
         lambda: QWEN.prompt_reads(10, 5, start=-1),
         lambda: QWEN.prompt_reads(-10, 5),
-        lambda: QWEN.settle(10, 5, DENSE, 0, 6),
-        lambda: QWEN.settle(10, 5, KVPolicy(12), 0, 3),
+        lambda: QWEN.settle(10, 5, DENSE, 0, Steps(6)),
+        lambda: QWEN.settle(10, 5, KVPolicy(12), 0, Steps(3)),
         lambda: Price(QWEN.architecture, -1.0),
         lambda: Price(QWEN.architecture, float("nan")),
     ],

@@ -1,9 +1,11 @@
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, KVPolicy, Price, SharedPrompt
+from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, KVPolicy, Price, SharedPrompt, Steps
 
 
 class SamplesOfOnePrompt(RuleBasedStateMachine):
@@ -38,8 +40,9 @@ class SamplesOfOnePrompt(RuleBasedStateMachine):
     def settle(self, start: int, tokens: int) -> None:
         self.steps |= set(range(start, start + tokens))
         steps = self.group.settle(start, tokens)
-        assert 0 <= steps <= tokens
-        self.charged += steps
+        assert 0 <= steps.dense <= tokens
+        assert steps.sparse == 0
+        self.charged += steps.dense
 
     def teardown(self) -> None:
         for start, tokens in self.running:
@@ -53,12 +56,12 @@ TestSamplesOfOnePrompt.settings = settings(max_examples=60, stateful_step_count=
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=8), st.integers(0, 1000), st.randoms())
 def test_samples_started_together_pay_for_the_prompt_once_per_step_of_the_longest(
-    lengths: list[int], prompt: int, random: object
+    lengths: list[int], prompt: int, random: Random
 ) -> None:
     price = Price(Architecture("model", 100, 100, (AttentionLayers(2, 4, 2, 8),)), 10.0)
     group = SharedPrompt()
     starts = [(group.join(), tokens) for tokens in lengths]
-    random.shuffle(starts)  # type: ignore[attr-defined]
+    random.shuffle(starts)
     settled = [price.settle(prompt, n, DENSE, 0, group.settle(start, n)) for start, n in starts]
     unshared = [price.sample(prompt, n) - price.prompt_reads(prompt, n) for n in lengths]
     assert sum(settled, ZERO) == sum(unshared, ZERO) + price.prompt_reads(prompt, max(lengths))
@@ -67,37 +70,45 @@ def test_samples_started_together_pay_for_the_prompt_once_per_step_of_the_longes
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), min_size=1, max_size=6),
     st.integers(0, 80),
-    st.sampled_from([DENSE, KVPolicy(1), KVPolicy(64, 16, 1.35), KVPolicy(100), KVPolicy(10**6)]),
+    st.sampled_from([DENSE, KVPolicy(1), KVPolicy(64, 16, 1.35), KVPolicy(100, 8, 2.0), KVPolicy(10**6)]),
+    st.randoms(),
 )
-def test_in_step_the_prompt_is_paid_once_for_each_step_in_which_anybody_attends_densely(
-    samples: list[tuple[int, int]], prompt: int, kv: KVPolicy
+def test_in_step_the_prompt_is_paid_once_for_each_step_in_which_anybody_reads_it(
+    samples: list[tuple[int, int]], prompt: int, kv: KVPolicy, random: Random
 ) -> None:
-    """samples: when each joins, and how many tokens it generates. Some outgrow the KV budget, some join later."""
+    """samples: when each joins, and how many tokens it generates. Some outgrow the KV budget, some join later.
+
+    A step's reads are the prompt's KV if anybody attends densely, and its summaries if anybody sparsely; in which order
+    a step's tokens are told of makes no difference.
+    """
     price = Price(Architecture("model", 100, 100, (AttentionLayers(2, 4, 2, 8),)), 10.0)
     group = SharedPrompt(kv.dense_steps(prompt))
     starts: dict[int, int] = {}
-    settled, unshared, read = ZERO, ZERO, 0
+    settled, own, read = ZERO, ZERO, ZERO
+    dense_steps = 10**9 if kv.budget is None else max(0, kv.budget - prompt)
+    whole, summaries = price.prompt_reads(prompt, 1), price.prompt_reads(prompt, 10**7, kv, start=10**7 - 1)
     for now in range(101):
-        for index, start in starts.items():
+        for index in random.sample(sorted(starts), len(starts)):
             joins, tokens = samples[index]
-            group.advance(start, min(now - joins, tokens))
+            group.advance(starts[index], min(now - joins, tokens))
         starts |= {index: group.join() for index, (joins, _) in enumerate(samples) if now == joins}
-        read += any(
-            joins <= now < joins + tokens and (kv.budget is None or prompt + now - joins + 1 <= kv.budget)
-            for joins, tokens in samples
-        )
+        running = [now - joins for joins, tokens in samples if joins <= now < joins + tokens]
+        read += whole if any(steps < dense_steps for steps in running) else ZERO
+        read += summaries if any(steps >= dense_steps for steps in running) else ZERO
         for index, (joins, tokens) in enumerate(samples):
             if now == joins + tokens:
                 settled += price.settle(prompt, tokens, kv, 0, group.settle(starts[index], tokens))
-                dense = tokens if kv.budget is None else min(tokens, max(0, kv.budget - prompt))
-                unshared += price.sample(prompt, tokens, kv) - price.prompt_reads(prompt, dense)
-    assert settled == unshared + price.prompt_reads(prompt, read)
+                own += price.sample(prompt, tokens, kv) - price.prompt_reads(prompt, tokens, kv)
+    assert settled == own + read
 
 
 def test_a_sample_after_all_others_ended_shares_nothing() -> None:
     group = SharedPrompt()
-    assert group.settle(group.join(), 10) == 10
-    assert group.settle(group.join(), 7) == 7
+    assert group.settle(group.join(), 10) == Steps(10)
+    assert group.settle(group.join(), 7) == Steps(7)
+    beyond = SharedPrompt(dense_steps=6)
+    assert beyond.settle(beyond.join(), 10) == Steps(6, 4)
+    assert beyond.settle(beyond.join(), 7) == Steps(6, 1)
 
 
 @pytest.mark.parametrize(("start", "tokens"), [(1, 5), (-1, 5), (0, -1)])
