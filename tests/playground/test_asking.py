@@ -152,10 +152,11 @@ async def test_everything_that_is_chosen_is_asked_for(url: str, vllm: FakeVllm, 
     await page.get_by_label("Tokens of a sample").fill("64")
     await page.get_by_label("Samples, at most").fill("5")
     await page.get_by_label("Stop when so sure").fill("0.9")
+    await page.get_by_label("Temperature").fill("0.3")
     await page.get_by_label("Options of the strategy").fill('{"deciding_votes": 2}')
     body = await asked_for(page)
     assert body["messages"] == [{"role": "user", "content": "What is 2 + 2?"}]
-    assert (body["model"], body["max_tokens"]) == ("fake-2", 64)
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("fake-2", 64, 0.3)
     assert body["kinetics"] == {
         "budget": {"samples": 8},
         "strategy": "race",

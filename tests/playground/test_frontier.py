@@ -8,7 +8,7 @@ from kinetics_serve.planner.report import frontier_report
 from tests.browser import OpenPage
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.openapi_document import document_of, undescribed
-from tests.playground.pages import ask_to_the_end, planned
+from tests.playground.pages import ask_to_the_end, asked_for, planned
 
 
 def test_the_frontier_is_what_no_cheaper_way_matches(calibrated: str, calibration: Calibration) -> None:
@@ -56,6 +56,15 @@ async def test_the_request_stands_on_the_frontier_that_is_drawn(
     await expect(page.locator("#frontier-text")).to_contain_text("Your request spent")
     await page.get_by_text("The frontier as a table").click()
     await expect(page.locator("#frontier-table tbody tr").first).to_be_visible()
+
+
+async def test_with_a_calibration_samples_are_drawn_as_it_recorded_them(
+    calibrated: str, url: str, vllm: FakeVllm, open_page: OpenPage
+) -> None:
+    for server, temperature in ((url, 0.7), (calibrated, None)):
+        page = await open_page(server)
+        await planned(page)
+        assert (await asked_for(page)).get("temperature") == temperature
 
 
 async def test_with_a_calibration_a_budget_may_be_an_accuracy(

@@ -16,7 +16,10 @@ async function loadModels() {
     const { data } = await api.get("v1/models");
     choices("model", data.map((card) => card.id));
     byId("error").hidden = true;
-    budget.offer(await frontier.load());
+    const calibrated = await frontier.load();
+    const temperature = byId("temperature");
+    if (calibrated && temperature.value === temperature.defaultValue) temperature.value = ""; // as it was recorded
+    budget.offer(calibrated);
     plan.soon();
   } catch (error) {
     choices("model", []);

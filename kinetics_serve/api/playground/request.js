@@ -27,12 +27,13 @@ export function body() {
       throw new Error(`The strategy's options are no JSON: ${options}. State them as in {"deciding_votes": 2}.`);
     }
   }
-  return {
+  const asked = {
     model: byId("model").value,
     messages: [{ role: "user", content: byId("question").value }],
     max_tokens: number("max-tokens"),
     kinetics,
   };
+  return byId("temperature").value ? { ...asked, temperature: number("temperature") } : asked;
 }
 
 /** The same as a stream that tells of every sample. */
