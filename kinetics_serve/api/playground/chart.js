@@ -73,6 +73,6 @@ function here(request, x, y, width) {
     drawn.push(shape("path", { class: "here-point", d: `M${at} ${up - 8}l8 8l-8 8l-8 -8z` }));
   }
   const side = at > width / 2 ? { x: at - 8, "text-anchor": "end" } : { x: at + 8, "text-anchor": "start" };
-  drawn.push(shape("text", { class: "here-label", y: y(0) - 8, ...side }, "your request"));
+  drawn.push(shape("text", { class: "here-label", y: y(1) + 14, ...side }, "your request"));
   return drawn;
 }
