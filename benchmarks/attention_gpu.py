@@ -42,11 +42,13 @@ BATCHES, CONTEXTS, BUDGETS = (1, 4, 32), (8192, 32768, 131072), (1024, 2048)
 CACHE_BYTES = 2**30  # of keys and values that one measurement goes over at least
 MOST_BYTES = 40 * 2**30  # that fit beside their copies on an 80 GB card
 GRAPH_CONTEXT = 2048
+OWN_TOKENS = 512  # of each sample, behind the prompt that all requests share
 STEP_LAYERS = 36  # of Qwen3-8B
 # Of each kernel: constants of its modules, and the values to try, all with all.
 TUNABLES: dict[str, dict[tuple[Any, str], tuple[int, ...]]] = {
     "update": {(summaries, "NUMBERS"): (1024, 2048)},
     "score": {(scoring, "WARPS"): (1, 2), (scoring, "STAGES"): (2, 3), (scoring, "SCORE_PROGRAMS"): (4, 8)},
+    "score shared": {(scoring, "SHARED_COLUMNS"): (16, 32), (scoring, "SHARED_PROGRAMS"): (2, 4, 8)},
     "choose": {(selection, "WARPS"): (4, 8), (selection, "REGISTERS"): (128, 255)},
     "attend": {
         (attention, "WARPS"): (2, 4),
@@ -120,7 +122,7 @@ def tests(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
     """The project's own tests of the kernels, on the device."""
 
     def run() -> Row:
-        files = ["tests/sparse_backend/test_triton_kernels.py", "tests/sparse_backend/test_plan.py"]
+        files = [f"tests/sparse_backend/test_{name}.py" for name in ("triton_kernels", "plan", "bundles")]
         command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *files]
         if find_spec("xdist"):
             command += ["-n", "auto"]  # most of it is compiling
@@ -134,11 +136,15 @@ def tests(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 
 def graphs(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """A graph that was recorded once gives what launches give, after lengths, tables and budgets changed."""
+    """A graph that was recorded once gives what launches give, after lengths, tables and budgets changed.
+
+    Half of the context is shared, for as long as the requests' lengths reach.
+    """
 
     def compared(model: str) -> Row:
         longest = GRAPH_CONTEXT
         layers = layers_of(model, 4, longest, 4 * longest, device)
+        layers.share(longest // 2)
         layers.steps = [layers.step_of(longest // 4)]
         step = layers.steps[0]
         layers.sparse_layer(0)
@@ -156,6 +162,7 @@ def graphs(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
             step.seq_lens.copy_(torch.tensor(lens))
             step.page_budget.copy_(torch.tensor(budgets))
             step.block_table.copy_(step.block_table[torch.randperm(len(lens), device=device)])
+            layers.bundle(step)
             layers.output.fill_(float("nan"))  # what is left alone must be what is dense
             replay()
             for row, budget in enumerate(budgets):
@@ -171,26 +178,36 @@ def graphs(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 
 def kernels(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """Each kernel's time and bandwidth, for Qwen3-8B's heads, and dense attention's on the same caches."""
+    """Each kernel's time and bandwidth, for Qwen3-8B's heads, and dense attention's on the same caches.
+
+    Then the same where all requests are samples of one prompt, and how long finding that out takes in a step.
+    """
     model = "Qwen3-8B"
+
+    def times(layers: Layers, budget: int) -> Row:
+        layers.plan(budget)
+        layers.sparse()
+        row: Row = {"seconds": {name: seconds(work) / layers.launches for name, work in layers.kernels()}}
+        row["layer_seconds"] = seconds(layers.sparse) / layers.launches
+        layers.sparse_layer(0)
+        return {"error": layers.error(layers.steps[0], 0), **row}
 
     def measured(batch: int, context: int, max_model_len: int) -> Row:
         layers = layers_of(model, batch, context, max_model_len, device)
         dense = {name: seconds(work) / layers.launches for name, work in layers.dense_ways()}
         row: Row = {"dense_seconds": dense, "dense_bytes": layers.dense_bytes, "budgets": {}}
         for budget in BUDGETS:
-            layers.plan(budget)
-            layers.sparse()
-            times = {name: seconds(work) / layers.launches for name, work in layers.kernels()}
-            whole = seconds(layers.sparse) / layers.launches
-            layers.sparse_layer(0)
-            row["budgets"][budget] = {
-                "error": layers.error(layers.steps[0], 0),
-                "seconds": times,
-                "bytes_per_second": {name: layers.bytes_of(name, budget) / t for name, t in times.items()},
-                "layer_seconds": whole,
-                "dense_over_sparse": min(dense.values()) / whole,
+            found = times(layers, budget)
+            found["bytes_per_second"] = {
+                name: layers.bytes_of(name, budget) / t for name, t in found["seconds"].items()
             }
+            found["dense_over_sparse"] = min(dense.values()) / found["layer_seconds"]
+            row["budgets"][budget] = found
+        if batch > 1:
+            layers.share(context - OWN_TOKENS)
+            row["shared"] = shared = times(layers, BUDGETS[0])
+            shared["unshared_over_shared"] = row["budgets"][BUDGETS[0]]["layer_seconds"] / shared["layer_seconds"]
+            shared["bundle_seconds"] = seconds(partial(layers.bundle, layers.steps[0]))
         return row
 
     for batch in BATCHES:
@@ -220,6 +237,8 @@ def sweep(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
 
     def measured(layers_made: Callable[[], Layers], kernel: str, values: dict[tuple[Any, str], int]) -> Row:
         layers, before = layers_made(), {(module, name): getattr(module, name) for module, name in values}
+        kernel, _, shared = kernel.partition(" ")
+        layers.share(layers.context - OWN_TOKENS if shared else 0)
         for (module, name), value in values.items():
             setattr(module, name, value)
         try:
@@ -237,6 +256,8 @@ def sweep(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
     for batch in (BATCHES[0], BATCHES[-1]):
         layers = cache(partial(layers_of, "Qwen3-8B", batch, CONTEXTS[1], CONTEXTS[1], device))
         for kernel, constants in TUNABLES.items():
+            if kernel == "score shared" and batch == 1:
+                continue
             for values in product(*constants.values()):
                 of = dict(zip(constants, values, strict=True))
                 name = ", ".join(f"{constant} {value}" for (_, constant), value in of.items())
@@ -306,7 +327,9 @@ def session(path: Path, chosen: list[str], minutes: float, device: torch.device)
 def wrong(rows: dict[str, Row]) -> list[str]:
     """Names of rows whose outputs are not those of float64, or whose tests failed."""
     errors = {name: [row["worst"]] for name, row in rows.items() if "worst" in row}
-    errors |= {name: [b["error"] for b in row["budgets"].values()] for name, row in rows.items() if "budgets" in row}
+    for name, row in rows.items():
+        if "budgets" in row:
+            errors[name] = [found["error"] for found in (*row["budgets"].values(), row.get("shared")) if found]
     bad = [name for name, found in errors.items() if not max(found) <= WORST_ERROR]
     return bad + [name for name, row in rows.items() if row.get("passed") is False or "failed" in row]
 

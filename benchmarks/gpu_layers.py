@@ -12,9 +12,12 @@ import triton.language as tl
 from sparse_backend.constants import BLOCK, pages
 from sparse_backend.kernels.batch import Heads, Softmax
 from sparse_backend.kernels.triton import (
+    MAX_WAVE,
+    MEMBERS,
     DecodeStep,
     Workspace,
     attend,
+    bundle_requests,
     choose_pages,
     decode,
     score_pages,
@@ -48,6 +51,7 @@ class Layers:
         self.output = torch.zeros_like(self.query)
         self.table = torch.zeros(batch, pages(max_model_len, BLOCK), dtype=torch.int32, device=device)
         self.table[:, :width] = torch.randperm(blocks, device=device).view(batch, width)
+        self.unshared, self.common = self.table.clone(), self.int32([0] * batch * MAX_WAVE).view(batch, MAX_WAVE)
         self.work = Workspace.allocate(heads, batch, max_model_len, max_model_len, device)
         whole = replace(self.step_of(0), query_start=self.int32(range(0, (batch + 1) * context, context)))
         for cache, tiles in self.caches:
@@ -67,7 +71,20 @@ class Layers:
         """A step under a budget of `budget` tokens, whose requests stand at different tokens of their last pages."""
         lens = [self.context - (phase + row) % PHASES for row in range(self.batch)]
         budgets = self.int32([budget // self.heads.page_size] * self.batch)
-        return DecodeStep(self.int32(range(self.batch + 1)), self.int32(lens), self.table, budgets)
+        bundles = self.int32([-1] * self.batch * MEMBERS).view(self.batch, MEMBERS)
+        start, shared_pages = self.int32(range(self.batch + 1)), self.int32([0] * self.batch)
+        step = DecodeStep(start, self.int32(lens), self.table, budgets, bundles, shared_pages)
+        self.bundle(step)
+        return step
+
+    def bundle(self, step: DecodeStep) -> None:
+        """Once a step, before its layers: which requests have pages in common."""
+        bundle_requests(step, self.common, self.heads.page_size)
+
+    def share(self, tokens: int) -> None:
+        """Makes the requests of the steps planned from now on samples of one prompt of `tokens` tokens."""
+        self.table.copy_(self.unshared)
+        self.table[:, : tokens // BLOCK] = self.unshared[0, : tokens // BLOCK]
 
     def plan(self, budget: int) -> None:
         """Makes the steps to come, once, since a CUDA graph remembers their tensors."""

@@ -22,13 +22,14 @@ from triton.compiler import ASTSource, make_backend
 from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import Heads, Softmax
 from sparse_backend.kernels import triton as kernels
-from sparse_backend.kernels.triton import attention, layout, plan, scoring, selection, summaries
+from sparse_backend.kernels.triton import attention, bundles, layout, plan, scoring, selection, summaries
 from sparse_backend.selection import get_selector
 
 KERNELS = {
     plan: ("_plan",),
+    bundles: ("_compare", "_bundle"),
     summaries: ("_update",),
-    scoring: ("_score",),
+    scoring: ("_score", "_score_shared"),
     selection: ("_select",),
     attention: ("_attend", "_combine"),
 }
@@ -66,9 +67,17 @@ class Engine:
         def rows(*shape: int) -> torch.Tensor:
             return torch.zeros(shape[0] + offset, *shape[1:], dtype=torch.int32)[offset:]
 
-        step = kernels.DecodeStep(rows(batch + 1), rows(batch), rows(batch, 1024 + batch % 3), rows(batch))
+        step = kernels.DecodeStep(
+            rows(batch + 1),
+            rows(batch),
+            rows(batch, 1024 + batch % 3),
+            rows(batch),
+            rows(batch, kernels.MEMBERS),
+            rows(batch),
+        )
         budgets, read, lens = torch.zeros(3, 512).int(), torch.zeros(2, 512).int(), torch.zeros(512).int()
-        kernels.plan_step(step.query_start, step.seq_lens, budgets, read, lens, batch)
+        kernels.plan_step(step.query_start, step.seq_lens, budgets, read, lens, torch.zeros(512).int(), batch)
+        kernels.bundle_requests(step, torch.zeros(512, kernels.MAX_WAVE).int(), self.heads.page_size)
         width = (8 * self.heads.num_queries_per_kv + 16) * 128
         query = torch.zeros(batch + offset, width + offset, dtype=torch.bfloat16)[offset:, : -2048 - offset]
         query = query.unflatten(1, (-1, 128))

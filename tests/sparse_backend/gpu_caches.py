@@ -10,7 +10,14 @@ import torch
 from sparse_backend.constants import BLOCK
 from sparse_backend.constants import pages as pages_of
 from sparse_backend.kernels import Heads, Softmax
-from sparse_backend.kernels.triton import DecodeStep, Workspace, split_blocks, tile_bytes_per_token
+from sparse_backend.kernels.triton import (
+    DecodeStep,
+    Workspace,
+    bundle_requests,
+    layout,
+    split_blocks,
+    tile_bytes_per_token,
+)
 from sparse_backend.kernels.triton.layout import LowRankOffsets
 from sparse_backend.selection.low_rank import LowRank, both_nibbles, means_of_block, nibbles, quantise, unpack
 
@@ -41,13 +48,17 @@ class Paged:
 
     def step(self, budgets: list[int], new: list[int] | None = None) -> DecodeStep:
         """A step in which each request brings `new` tokens (1), with a budget in pages (0: dense)."""
-        new = new or [1] * len(budgets)
-        return DecodeStep(
+        new, batch = new or [1] * len(budgets), len(budgets)
+        step = DecodeStep(
             torch.tensor([0, *new]).cumsum(0).int(),
             torch.tensor(self.seq_lens).int(),
             self.block_table,
             torch.tensor(budgets).int(),
+            torch.full((batch, layout.MEMBERS), -1).int(),
+            torch.zeros(batch).int(),
         )
+        bundle_requests(step, torch.zeros(batch, layout.MAX_WAVE).int(), self.heads.page_size)
+        return step
 
     def workspace(self, max_budget: int) -> Workspace:
         requests, most = len(self.seq_lens), max(self.seq_lens)

@@ -70,6 +70,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "STEP_LAYERS": 2,
     }
     settings["GRAPH_CONTEXT"] = 384
+    settings["OWN_TOKENS"] = 100
     for name, value in settings.items():
         monkeypatch.setattr(attention_gpu, name, value)
     monkeypatch.setattr(attention_gpu, "TUNABLES", {"score": {(scoring, "CHUNK"): (32,), (scoring, "STAGES"): (1,)}})
@@ -102,6 +103,22 @@ def test_a_session_is_right_against_float64_and_goes_on_where_it_ended(
     again = attention_gpu.session(path, sections, 60, CPU)
     assert again["machine"]["gpu"] == "as it was"
     assert again.keys() == rows.keys()
+
+
+@pytest.mark.usefixtures("small")
+def test_samples_of_one_prompt_are_measured_beside_requests_that_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_gpu, "CONTEXTS", (256,))
+    ((_, measure),) = attention_gpu.kernels(CPU)
+    shared = measure()["shared"]
+    assert 0 < shared["error"] < attention_gpu.WORST_ERROR
+    assert shared["unshared_over_shared"] == shared["bundle_seconds"] == 1
+    layers = attention_gpu.layers_of("Qwen3-8B", 2, 256, 384, CPU)
+    layers.share(156)
+    assert layers.step_of(160).shared_pages.tolist() == [8, 8]
+    layers.share(0)
+    assert layers.step_of(160).shared_pages.tolist() == [0, 0]
+    row = {"budgets": {160: {"error": 0.001}}, "shared": {"error": 0.5}}
+    assert attention_gpu.wrong({"kernels": row}) == ["kernels"]
 
 
 def test_a_row_that_does_not_end_costs_the_others_nothing(tmp_path: Path) -> None:

@@ -312,6 +312,25 @@ def test_requests_forked_from_one_prompt_share_its_summaries(running: Run) -> No
         assert close(output[row], running.expected(paged, row, rest, query[row]))
 
 
+def test_samples_of_one_prompt_are_scored_together_until_they_are_others(running: Run) -> None:
+    running.step([256], [256], [[4, 0]])
+    _, rest, _ = running.builder.page_counts(BUDGET)
+
+    def right(seq_lens: list[int], tables: list[list[int]], shared: list[int]) -> None:
+        query, output, paged = running.step(seq_lens, [1] * len(tables), tables)
+        sparse = running.metadata.sparse
+        for step in (sparse.step, sparse.first_step):
+            assert step.shared_pages.tolist() == shared
+            assert step.bundles.data_ptr() == running.builder.bundles.data_ptr()
+        for row in range(len(tables)):
+            assert close(output[row], running.expected(paged, row, rest * 16, query[row]))
+
+    right([257, 257, 257], [[4, 0, 1], [4, 0, 2], [4, 0, 3]], [16, 16, 16])
+    right([258, 129, 258], [[4, 0, 1], [4, 5, 0], [4, 0, 3]], [16, 0, 16])
+    # One request alone, for which nothing is looked up.
+    right([259], [[4, 0, 1]], [0])
+
+
 def test_the_first_layer_reads_more(resolve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     run = Run(resolve, monkeypatch, layer=0, count=24)

@@ -21,10 +21,12 @@ def test_long_requests_that_bring_one_token_are_sparse(batch: int, min_context: 
     expected = (new == 1) & (budgets[0, :batch] > 0) & (lens > budgets[0, :batch].clamp(min=min_context))
     pages, dense = torch.full((2, 320), -1).int(), torch.full((320,), -1).int()
     start, on_device, budgets_there = start.to(DEVICE), lens.to(DEVICE), budgets.to(DEVICE)
-    pages, dense = pages.to(DEVICE), dense.to(DEVICE)
-    plan_step(start, on_device, budgets_there, pages, dense, min_context)
-    pages, dense = pages.cpu(), dense.cpu()
+    pages, dense, shared = pages.to(DEVICE), dense.to(DEVICE), torch.full((320,), 5).int().to(DEVICE)
+    plan_step(start, on_device, budgets_there, pages, dense, shared, min_context)
+    pages, dense, shared = pages.cpu(), dense.cpu(), shared.cpu()
     assert torch.equal(dense[:batch], torch.where(expected, 1, lens))
     assert torch.equal(pages[:, :batch], torch.where(expected, budgets[1:, :batch], 0))
+    assert not shared[:batch].any()  # whatever a step before left there
+    assert (shared[batch:] == 5).all()
     assert (pages[:, batch:] == -1).all()  # nothing is written beyond the batch
     assert (dense[batch:] == -1).all()

@@ -11,14 +11,17 @@ import pytest
 
 pytest.importorskip("triton")
 
-ALL = {"_plan", "_update", "_score", "_select", "_attend", "_combine"}
+ALL = {"_plan", "_compare", "_bundle", "_update", "_score", "_score_shared", "_select", "_attend", "_combine"}
 
 # What the kernels of an H100 may take, for heads of Qwen3-8B: registers, of which a multiprocessor has 65,536, and
 # instructions of a warp, that the compiler's next version may change a little. Triton 3.9.
 CEILINGS = {
     "_plan": (32, 200),
     "_update": (255, 5900),
-    "_score": (128, 1900),
+    "_compare": (128, 650),
+    "_bundle": (128, 1300),
+    "_score": (128, 1850),
+    "_score_shared": (255, 4800),
     "_select": (128, 10300),
     "_attend": (128, 1700),
     "_combine": (64, 450),

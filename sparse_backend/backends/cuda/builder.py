@@ -49,6 +49,10 @@ class SparseBuilder:
         self.budgets = torch.zeros(3, requests, dtype=torch.int32, device=device)
         self.page_budgets = torch.zeros(2, requests, dtype=torch.int32, device=device)
         self.dense_lens = torch.zeros(requests, dtype=torch.int32, device=device)
+        # Of requests with the same first pages, and what each has in common with the others of its wave.
+        self.bundles = torch.zeros(requests, kernels.MEMBERS, dtype=torch.int32, device=device)
+        self.shared_pages = torch.zeros(requests, dtype=torch.int32, device=device)
+        self.common = torch.zeros(requests, kernels.MAX_WAVE, dtype=torch.int32, device=device)
         self.staged: list[int] = []
         self.warm_up([impl for impl in impls.values() if isinstance(impl, SparseImpl) and impl.sparse])
         self.page_counts = cache(self._page_counts)
@@ -56,7 +60,7 @@ class SparseBuilder:
     def warm_up(self, layers: list[SparseImpl]) -> None:
         """Compiles all kernels before requests come: none of them is compiled differently for another batch."""
         lens = self.dense_lens[:1]
-        kernels.plan_step(torch.zeros(2).to(lens), lens.clone(), self.budgets, self.page_budgets, self.dense_lens, 0)
+        self.plan(torch.zeros(2).to(lens), lens.clone(), 0)
         variants = {(impl.heads, impl.softmax.soft_cap, impl.softmax.sinks is None): impl for impl in layers}
         for impl in variants.values():
             if impl.work is not None:
@@ -87,19 +91,26 @@ class SparseBuilder:
         self.stage(wanted)
         seq_lens = common.seq_lens[:requests]
         start = common.query_start_loc[: requests + 1]
-        kernels.plan_step(start, seq_lens, self.budgets, self.page_budgets, self.dense_lens, config.min_context)
+        self.plan(start, seq_lens, config.min_context)
         shortened = replace(common, seq_lens=self.dense_lens[:requests])
         metadata = super().build(common_prefix_len, shortened, fast_build)  # type: ignore[misc]
+        bundles, shared_pages = self.bundles[:requests], self.shared_pages[:requests]
         steps = [
-            kernels.DecodeStep(start, seq_lens, common.block_table_tensor, self.page_budgets[i, :requests])
-            for i in (0, 1)
+            kernels.DecodeStep(start, seq_lens, common.block_table_tensor, budget, bundles, shared_pages)
+            for budget in self.page_budgets[:, :requests]
         ]
         dense = self.dense_builder and self.dense_builder.build(common_prefix_len, common, fast_build)
         # No request is longer than max_seq_len, so without a budget below it the launches would find nothing to do.
         smallest = min(filter(None, wanted), default=0)
         any_rows = bool(smallest) and common.max_seq_len > max(smallest, config.min_context)
+        if any_rows:
+            kernels.bundle_requests(steps[0], self.common, config.page_size)
         metadata.sparse = SparseStep(steps[0], steps[1], common.max_query_len, any_rows, dense)
         return metadata
+
+    def plan(self, start: torch.Tensor, seq_lens: torch.Tensor, min_context: int) -> None:
+        written = self.page_budgets, self.dense_lens, self.shared_pages
+        kernels.plan_step(start, seq_lens, self.budgets, *written, min_context)
 
     def stage(self, wanted: list[int]) -> None:
         """Brings the budgets of a batch to the GPU, where they differ from those of the step before."""

@@ -11,7 +11,10 @@ import torch
 from sparse_backend.constants import BLOCK
 from sparse_backend.kernels.batch import Heads, Softmax
 from sparse_backend.kernels.triton.attention import attend
+from sparse_backend.kernels.triton.bundles import bundle_requests
 from sparse_backend.kernels.triton.layout import (
+    MAX_WAVE,
+    MEMBERS,
     SELECTORS,
     DecodeStep,
     Workspace,
@@ -47,18 +50,26 @@ def warm_up(heads: Heads, softmax: Softmax, work: Workspace) -> None:
     device = work.counts.device
     width = 2 * heads.head_size + tile_bytes_per_token(heads) // heads.dtype.itemsize
     cache, tiles = split_blocks(torch.zeros(1, heads.kv_heads, BLOCK, width, dtype=heads.dtype, device=device), heads)
-    start, one, table = (torch.zeros(shape, dtype=torch.int32, device=device) for shape in ((2,), (1,), (1, 1)))
-    step = DecodeStep(start, one, table, one)
-    query = torch.zeros(1, heads.kv_heads * heads.num_queries_per_kv, heads.head_size, dtype=heads.dtype, device=device)
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.int32, device=device)
+
+    # Two requests, since one alone shares nothing.
+    step = DecodeStep(zeros(3), zeros(2), zeros(2, 1), zeros(2), zeros(2, MEMBERS), zeros(2))
+    query = torch.zeros(2, heads.kv_heads * heads.num_queries_per_kv, heads.head_size, dtype=heads.dtype, device=device)
+    bundle_requests(step, zeros(2, MAX_WAVE), heads.page_size)
     update_summaries(heads, step, cache, tiles, 1)
     decode(heads, step, query, cache, tiles, torch.zeros_like(query), softmax, work)
 
 
 __all__ = [
+    "MAX_WAVE",
+    "MEMBERS",
     "SELECTORS",
     "DecodeStep",
     "Workspace",
     "attend",
+    "bundle_requests",
     "choose_pages",
     "decode",
     "plan_step",

@@ -18,7 +18,8 @@ from sparse_backend.kernels.batch import Heads
 from sparse_backend.selection.low_rank import means_of_block
 
 SELECTORS = ("low_rank", "block_mean", "quest")  # those that the Triton kernels know
-MAX_WAVE = 64  # requests whose scratch memory exists at a time; larger batches go in waves
+MAX_WAVE = 64  # requests whose scratch memory exists at a time; larger batches go in waves. A power of 2
+MEMBERS = 8  # requests whose common pages are scored together, at most. A power of 2
 PROGRAMS_PER_SM = 2  # small batches split each request's pages until there are as many
 MEAN_PROGRAMS = 2  # for each that reads pages: a long context has more means than a budget has pages
 MAX_SPLITS = 16  # of a request's pages, and again of its means
@@ -27,7 +28,7 @@ SMS = 132  # of an H100, where there is no GPU to ask
 
 # Triton compiles anew for pointers and numbers that are multiples of 16, or not: of these, which differ from step to
 # step and are read in small pieces, it shall not look.
-OF_A_STEP = ("query_start", "seq_lens", "block_table", "page_budget")
+OF_A_STEP = ("query_start", "seq_lens", "block_table", "page_budget", "bundles", "shared_pages")
 
 
 def power_of_2(n: int) -> int:
@@ -126,6 +127,13 @@ class DecodeStep:
 
     page_budget: torch.Tensor
     """[batch] pages that each KV head reads; 0: the request is dense in this step"""
+
+    bundles: torch.Tensor
+    """[batch, MEMBERS] requests that are scored together on the pages with which they all begin, -1 where there are no
+    more. A wave's bundles are the first rows of the wave."""
+
+    shared_pages: torch.Tensor
+    """[batch] how many pages that is, for each request; 0: it is in no bundle"""
 
 
 def multiprocessors(device: torch.device) -> int:

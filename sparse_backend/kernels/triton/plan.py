@@ -15,13 +15,15 @@ def plan_step(
     budgets: torch.Tensor,
     page_budgets: torch.Tensor,
     dense_lens: torch.Tensor,
+    shared_pages: torch.Tensor,
     min_context: int,
 ) -> None:
     """Requests that bring one token, and whose context exceeds their budget and `min_context`, are sparse.
 
     query_start: [batch + 1]; seq_lens: [batch]; budgets: [1 + n, at least batch] in tokens, and in pages for layers of
-    n kinds. Written: page_budgets [n, at least batch], 0 where a request is dense, and dense_lens [at least batch], the
-    context that the dense kernel sees, 1 where a request is sparse. All int32, rows contiguous.
+    n kinds. Written: page_budgets [n, at least batch], 0 where a request is dense; dense_lens [at least batch], the
+    context that the dense kernel sees, 1 where a request is sparse; shared_pages [at least batch], 0 until
+    `bundle_requests` finds some. All int32, rows contiguous.
     """
     batch, kinds = len(seq_lens), len(page_budgets)
     _plan[(triton.cdiv(batch, REQUESTS),)](
@@ -30,6 +32,7 @@ def plan_step(
         budgets,
         page_budgets,
         dense_lens,
+        shared_pages,
         batch,
         min_context,
         budgets.stride(0),
@@ -50,6 +53,7 @@ def _plan(
     budgets,
     page_budgets,
     dense_lens,
+    shared_pages,
     batch,
     min_context,
     budgets_row,
@@ -64,6 +68,7 @@ def _plan(
     budget = tl.load(budgets + request, real, 0)
     sparse = (new == 1) & (budget > 0) & (tokens > tl.maximum(budget, min_context))
     tl.store(dense_lens + request, tl.where(sparse, 1, tokens), real)
+    tl.store(shared_pages + request, tl.zeros([REQUESTS], tl.int32), real)
     for kind in tl.static_range(KINDS):
         read = tl.load(budgets + (1 + kind) * budgets_row + request, real, 0)
         tl.store(page_budgets + kind * pages_row + request, tl.where(sparse, read, 0), real)
