@@ -91,15 +91,16 @@ class Price:
         """
         _check_order(0, start, steps, "start", "steps")
         _context(prompt_tokens, steps)
-        kv_bytes, whole = self.architecture.kv_bytes, kv.dense_steps(prompt_tokens)
+        dense_steps = kv.dense_steps(prompt_tokens)
+        before, until = Steps.of(start, dense_steps), Steps.of(steps, dense_steps)
+        pages = prompt_tokens // kv.page_size * (until.sparse - before.sparse)
         read: float = 0
         for group in self.architecture.layers:
-            if whole is None or not (isinstance(group, AttentionLayers) and group.selectable):
-                read += group.read_bytes(kv_bytes) * group.span.shared(prompt_tokens, start, steps)
-                continue
-            dense = min(steps, whole) - min(start, whole)
-            read += group.read_bytes(kv_bytes) * prompt_tokens * dense
-            read += self._summaries(group, kv, prompt_tokens // kv.page_size * (steps - start - dense)).memory_bytes
+            first, last = start, steps
+            if isinstance(group, AttentionLayers) and group.selectable:
+                first, last = before.dense, until.dense
+                read += self._summaries(group, kv, pages).memory_bytes
+            read += group.read_bytes(self.architecture.kv_bytes) * group.span.shared(prompt_tokens, first, last)
         return Cost(0, read)
 
     def sample(self, prompt_tokens: int, max_tokens: int, kv: KVPolicy = DENSE, cached_tokens: int = 0) -> Cost:
@@ -118,8 +119,7 @@ class Price:
 
     def reads_others_pay(self, prompt_tokens: int, tokens: int, kv: KVPolicy, charged: Steps) -> Cost:
         """The part of ``sample`` that ``settle`` leaves to the samples that ran beside it."""
-        whole = kv.dense_steps(prompt_tokens)
-        dense = tokens if whole is None else min(tokens, whole)
+        dense = Steps.of(tokens, kv.dense_steps(prompt_tokens)).dense
         within = self.prompt_reads(prompt_tokens, dense, kv, start=charged.dense)
         return within + self.prompt_reads(prompt_tokens, tokens, kv, start=dense + charged.sparse)
 

@@ -14,6 +14,12 @@ class Steps(NamedTuple):
     sparse: int = 0
     """later, once its context exceeds its KV budget"""
 
+    @classmethod
+    def of(cls, tokens: int, dense_steps: int | None) -> Steps:
+        """Those of so many tokens. dense_steps: how many attend densely, see ``KVPolicy.dense_steps``."""
+        dense = tokens if dense_steps is None else min(tokens, dense_steps)
+        return cls(dense, tokens - dense)
+
 
 class Reads(NamedTuple):
     """Steps of a group in which anybody reads what all of it reads."""
@@ -61,11 +67,11 @@ class SharedPrompt:
         """The sample that joined at ``start`` has generated ``tokens`` in all: these are its steps."""
         if not 0 <= start <= self.clock or tokens < 0:
             raise ValueError(f"expected a start within 0..{self.clock} and tokens >= 0, got {start} and {tokens}")
-        dense = tokens if self.dense_steps is None else min(tokens, self.dense_steps)
-        self.dense = self.dense.until(start, start + dense)
-        if tokens > dense:
-            self.sparse = self.sparse.until(start + dense, start + tokens)
-        return Steps(dense, tokens - dense)
+        steps = Steps.of(tokens, self.dense_steps)
+        self.dense = self.dense.until(start, start + steps.dense)
+        if steps.sparse:
+            self.sparse = self.sparse.until(start + steps.dense, start + tokens)
+        return steps
 
     def settle(self, start: int, tokens: int) -> Steps:
         """The sample that joined at ``start`` ends with ``tokens`` generated, at least as many as it
