@@ -21,57 +21,43 @@ class Steps(NamedTuple):
         return cls(dense, tokens - dense)
 
 
-class Reads(NamedTuple):
-    """Steps of a group in which anybody reads what all of it reads."""
-
-    now: int = 0
-    """the furthest of them"""
-
-    steps: int = 0
-    charged: int = 0
-
-    def until(self, first: int, last: int) -> Reads:
-        """A sample reads in the steps first + 1..last as well."""
-        return Reads(max(self.now, last), self.steps + max(0, last - max(self.now, first)), self.charged)
-
-    def charge(self, steps: int) -> tuple[Reads, int]:
-        """A sample that read in so many steps ends: how many of them it is charged."""
-        charged = min(steps, self.steps - self.charged)
-        return Reads(self.now, self.steps, self.charged + charged), charged
-
-
 class SharedPrompt:
     """Samples of one prompt, which run together: what they read in common is read once a step for all of them.
 
     That is the paper's accounting of Best-of-N. While samples attend to their whole context, they have the prompt's KV
     in common; afterwards, the summaries of the prompt's pages. ``clock`` is the furthest step that any sample reached,
     and a sample joins at the clock. When all are settled, the steps charged are exactly those in which anybody read,
-    and no sample is charged more steps than it ran.
+    and no sample is charged more steps than it ran. In which order samples advance makes no difference.
 
     ``dense_steps`` is how many steps of a sample attend densely (see ``KVPolicy.dense_steps``); None is all of them.
     """
 
     def __init__(self, dense_steps: int | None = None) -> None:
         self.dense_steps = dense_steps
-        self.dense, self.sparse = Reads(), Reads()
+        # By start, in ascending order: the tokens of the longest sample that joined there. Replaced and never changed,
+        # so that a copy of the group goes its own way.
+        self._longest: dict[int, int] = {}
+        self._charged = Steps(0)
 
     @property
     def clock(self) -> int:
-        return max(self.dense.now, self.sparse.now)
+        return max([start + tokens for start, tokens in self._longest.items()], default=0)
 
     def join(self) -> int:
         """The start step of a sample that begins now."""
-        return self.clock
+        start = self.clock
+        if start not in self._longest:
+            self._longest = {**self._longest, start: 0}
+        return start
 
-    def advance(self, start: int, tokens: int) -> Steps:
-        """The sample that joined at ``start`` has generated ``tokens`` in all: these are its steps."""
-        if not 0 <= start <= self.clock or tokens < 0:
-            raise ValueError(f"expected a start within 0..{self.clock} and tokens >= 0, got {start} and {tokens}")
-        steps = Steps.of(tokens, self.dense_steps)
-        self.dense = self.dense.until(start, start + steps.dense)
-        if steps.sparse:
-            self.sparse = self.sparse.until(start + steps.dense, start + tokens)
-        return steps
+    def advance(self, start: int, tokens: int) -> None:
+        """The sample that joined at ``start`` has generated ``tokens`` in all."""
+        if start not in self._longest or tokens < 0:
+            raise ValueError(
+                f"expected tokens >= 0 and a start of {list(self._longest)}, where samples joined: got {tokens} and {start}"
+            )
+        if tokens > self._longest[start]:
+            self._longest = {**self._longest, start: tokens}
 
     def settle(self, start: int, tokens: int) -> Steps:
         """The sample that joined at ``start`` ends with ``tokens`` generated, at least as many as it
@@ -79,7 +65,19 @@ class SharedPrompt:
 
         Returns the steps of reading the prompt that are charged to it, for ``Price.settle``. Call once a sample.
         """
-        steps = self.advance(start, tokens)
-        self.dense, dense = self.dense.charge(steps.dense)
-        self.sparse, sparse = self.sparse.charge(steps.sparse)
+        self.advance(start, tokens)
+        own, read, charged = Steps.of(tokens, self.dense_steps), self._read(), self._charged
+        due = Steps(min(own.dense, read.dense - charged.dense), min(own.sparse, read.sparse - charged.sparse))
+        self._charged = Steps(charged.dense + due.dense, charged.sparse + due.sparse)
+        return due
+
+    def _read(self) -> Steps:
+        """Those in which anybody read the prompt's KV, and those in which anybody read its summaries."""
+        dense = sparse = dense_until = sparse_until = 0
+        for start, tokens in self._longest.items():
+            steps = Steps.of(tokens, self.dense_steps)
+            turns, ends = start + steps.dense, start + tokens
+            dense += max(0, turns - max(start, dense_until))
+            sparse += max(0, ends - max(turns, sparse_until))
+            dense_until, sparse_until = max(dense_until, turns), max(sparse_until, ends)
         return Steps(dense, sparse)

@@ -182,7 +182,7 @@ class Run:
         """The sample has `tokens` tokens so far."""
         sample = self.samples[index]
         self._prompts[sample.arm].advance(self._starts[index], tokens)
-        self.samples[index] = sample._replace(tokens=tokens, empty=False)
+        self.samples[index] = sample._replace(tokens=tokens, empty=tokens == 0)
 
     def told(self, index: int, tokens: int) -> int:
         """How many a server has told of where the sample has generated so many: of the first at once."""

@@ -3,7 +3,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from kinetics_serve.cost import DENSE, ZERO, Architecture, AttentionLayers, KVPolicy, Price, SharedPrompt, Steps
 
@@ -13,14 +13,18 @@ class SamplesOfOnePrompt(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.group = SharedPrompt()
         self.running: list[list[int]] = []  # [start, tokens]
-        self.steps: set[int] = set()
-        self.charged = 0
+        self.dense: set[int] = set()
+        self.sparse: set[int] = set()
+        self.charged = Steps(0)
+
+    @initialize(dense_steps=st.sampled_from([None, 0, 5, 20]))
+    def begin(self, dense_steps: int | None) -> None:
+        self.group = SharedPrompt(dense_steps)
 
     @rule()
     def join(self) -> None:
-        assert self.group.join() == len(self.steps)
+        assert self.group.join() == max(self.dense | self.sparse, default=-1) + 1
         self.running.append([self.group.join(), 0])
 
     @precondition(lambda self: self.running)
@@ -28,7 +32,7 @@ class SamplesOfOnePrompt(RuleBasedStateMachine):
     def stream(self, data: st.DataObject, tokens: int) -> None:
         sample = data.draw(st.sampled_from(self.running))
         sample[1] += tokens
-        self.steps |= set(range(sample[0], sum(sample)))
+        self.read(*sample)
         self.group.advance(*sample)
 
     @precondition(lambda self: self.running)
@@ -37,17 +41,23 @@ class SamplesOfOnePrompt(RuleBasedStateMachine):
         sample = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         self.settle(sample[0], sample[1] + unseen)
 
+    def read(self, start: int, tokens: int) -> Steps:
+        """Those of the sample."""
+        dense_steps = tokens if self.group.dense_steps is None else min(tokens, self.group.dense_steps)
+        self.dense |= set(range(start, start + dense_steps))
+        self.sparse |= set(range(start + dense_steps, start + tokens))
+        return Steps(dense_steps, tokens - dense_steps)
+
     def settle(self, start: int, tokens: int) -> None:
-        self.steps |= set(range(start, start + tokens))
-        steps = self.group.settle(start, tokens)
-        assert 0 <= steps.dense <= tokens
-        assert steps.sparse == 0
-        self.charged += steps.dense
+        ran, charged = self.read(start, tokens), self.group.settle(start, tokens)
+        assert 0 <= charged.dense <= ran.dense
+        assert 0 <= charged.sparse <= ran.sparse
+        self.charged = Steps(self.charged.dense + charged.dense, self.charged.sparse + charged.sparse)
 
     def teardown(self) -> None:
         for start, tokens in self.running:
             self.settle(start, tokens)
-        assert self.charged == self.group.clock == len(self.steps)
+        assert self.charged == Steps(len(self.dense), len(self.sparse))
 
 
 TestSamplesOfOnePrompt = SamplesOfOnePrompt.TestCase
@@ -111,7 +121,19 @@ def test_a_sample_after_all_others_ended_shares_nothing() -> None:
     assert beyond.settle(beyond.join(), 7) == Steps(6, 1)
 
 
+def test_in_which_order_samples_advance_makes_no_difference() -> None:
+    """The later of two, which begins to attend sparsely later, is told of first."""
+    group = SharedPrompt(dense_steps=6)
+    first = group.join()
+    group.advance(first, 1)
+    second = group.join()
+    assert group.settle(second, 8) == Steps(6, 2)
+    assert group.settle(first, 8) == Steps(1, 1)
+
+
 @pytest.mark.parametrize(("start", "tokens"), [(1, 5), (-1, 5), (0, -1)])
 def test_a_start_that_was_never_given_is_refused(start: int, tokens: int) -> None:
-    with pytest.raises(ValueError, match="expected a start"):
-        SharedPrompt().advance(start, tokens)
+    group = SharedPrompt()
+    assert group.join() == 0
+    with pytest.raises(ValueError, match="expected tokens >= 0 and a start of"):
+        group.advance(start, tokens)

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kinetics_serve.cost import DENSE, Cost, KVPolicy, Price
@@ -132,6 +132,7 @@ async def live(run: Run, cached: int, interval: int, *trials: Sequence[Trial]) -
     deciding=st.sampled_from([None, 1, 3]),
     interval=st.sampled_from([1, 8]),
 )
+@example("best_of_n", 98, 2.0, 2, 8, KVPolicy(32, 8, 2), None, 1)  # the later sample is told of before the first ends
 def test_replay_and_a_live_run_decide_and_bill_the_same(
     strategy: str,
     seed: int,
