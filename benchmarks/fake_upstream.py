@@ -4,7 +4,7 @@
 
 Each sample has TOKENS tokens, TOKEN_MS apart; with 0, all at once. An event has one token, or as many as the request's
 `stream_interval` says. It says when it was sent: the `sent` of its object, in nanoseconds of the machine's monotonic
-clock. FOLDER has the model's config.json.
+clock. Its `/metrics` says how many samples run. FOLDER has the model's config.json.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ class Server:
     def __init__(self, folder: str, tokens: int, token_ms: float) -> None:
         self.tokens = tokens
         self.token_s = token_ms / 1000
+        self.running = 0
         card = {"id": MODEL, "object": "model", "root": folder, "max_model_len": CONTEXT}
         self.models = _answer({"object": "list", "data": [card]})
         self.counted = _answer({"count": PROMPT_TOKENS, "max_model_len": CONTEXT})
@@ -41,7 +42,13 @@ class Server:
                 body = await reader.readexactly(length)
                 path = head.split(b" ", 2)[1]
                 if path == b"/v1/chat/completions":
-                    await self._complete(json.loads(body), writer)
+                    self.running += 1
+                    try:
+                        await self._complete(json.loads(body), writer)
+                    finally:
+                        self.running -= 1
+                elif path == b"/metrics":
+                    writer.write(_text(b"vllm:num_requests_running %d\n" % self.running, b"text/plain"))
                 else:
                     writer.write({b"/v1/models": self.models, b"/tokenize": self.counted}.get(path, _answer({})))
                 await writer.drain()
@@ -133,11 +140,11 @@ def _usage(tokens: int) -> dict[str, int]:
 
 
 def _answer(body: dict[str, Any]) -> bytes:
-    content = json.dumps(body).encode()
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
-        len(content),
-        content,
-    )
+    return _text(json.dumps(body).encode(), b"application/json")
+
+
+def _text(content: bytes, kind: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (kind, len(content), content)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -53,9 +53,8 @@ class SharedPrompt:
     def advance(self, start: int, tokens: int) -> None:
         """The sample that joined at ``start`` has generated ``tokens`` in all."""
         if start not in self._longest or tokens < 0:
-            raise ValueError(
-                f"expected tokens >= 0 and a start of {list(self._longest)}, where samples joined: got {tokens} and {start}"
-            )
+            starts = list(self._longest)
+            raise ValueError(f"expected tokens >= 0 and a start of {starts} (of a sample), got {tokens} and {start}")
         if tokens > self._longest[start]:
             self._longest = {**self._longest, start: tokens}
 

@@ -44,6 +44,10 @@ class Engine:
         arguments = [str(self.port), str(self.folder), "1", str(self.TOKEN_MS)]
         self.process = subprocess.Popen([sys.executable, "-m", "benchmarks.fake_upstream", *arguments])
 
+    def runs(self) -> bool:
+        """Whether it has samples that it was sent."""
+        return "vllm:num_requests_running 0\n" not in httpx.get(f"{self.url}/metrics").text
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -78,8 +82,8 @@ async def test_an_engine_that_is_killed_under_load_costs_no_answer_and_is_used_a
             name, key = await made.tenant("killed")
             tally = Tally("kill -9 of an engine", made.kind)
 
-            async def kill(dies: Engine = dies, name: str = name) -> None:
-                await made.until_running(name, 10)
+            async def kill(dies: Engine = dies) -> None:
+                await until(dies.runs, 10)
                 dies.kill()
 
             await made.load(tally, key, 24, kill)
