@@ -100,13 +100,13 @@ def decode(texts: Sequence[bytes], decoder: Decoder = BRIEF) -> tuple[Sequence[A
         chunks = decoder.decode(b"[%b]" % b",".join(texts))  # all at once takes less time than one by one
         if len(chunks) == len(texts):  # else two texts that are no chunks made one that is
             return chunks, None
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     found: list[AnyChunk] = []
     for text in texts:
         try:
             (chunk,) = decoder.decode(b"[%b]" % text)
-        except ValueError as error:  # says what was expected where, and nothing of what was there
+        except (ValueError, RecursionError) as error:  # says what was expected where, and nothing of what was there
             return found, str(error)
         found.append(chunk)
     return found, None

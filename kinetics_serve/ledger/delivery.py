@@ -28,6 +28,9 @@ CLOSE_S = 5.0
 BATCH = 100
 """Bills that are booked in one transaction."""
 
+MOST_FAILURES = 2
+"""Tenants for whom the database fails, after which it is taken to be away: each of them may wait for a time-out."""
+
 
 class Delivery:
     """Puts bills into the outbox, and books them as long as `run` does."""
@@ -37,7 +40,8 @@ class Delivery:
         self._outbox = outbox
         self._metrics = metrics
         self._bills: dict[str, Settlement] = {}
-        self._unsaved: set[str] = set()
+        self._unsaved: dict[str, Settlement] = {}  # of those in `_bills`, what is in memory only
+        self._saving: set[asyncio.Task[bool]] = set()
         self._booked: dict[str, asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
         self._failing = False
@@ -53,20 +57,33 @@ class Delivery:
             raise
 
     async def settle(self, bill: Settlement) -> None:
-        """Returns when the bill is on disk, and in the database too where that works. Raises nothing."""
+        """Returns when the bill is on disk, and in the database too where that works; or in the database alone, where
+        the disk takes longer. Raises nothing.
+        """
         booked = self._booked[bill.id] = asyncio.get_running_loop().create_future()
         self._bills[bill.id] = bill
         self._wake.set()
-        patience = MOMENT_S
+        saving = asyncio.create_task(self._put(bill))
+        self._saving.add(saving)
+        saving.add_done_callback(self._saving.discard)
+        await asyncio.wait({booked, saving}, return_when=asyncio.FIRST_COMPLETED)
+        if not booked.done():
+            if not saving.result():
+                await asyncio.wait({booked}, timeout=UNSAVED_S)
+            elif not self._away:
+                await asyncio.wait({booked}, timeout=MOMENT_S)
+        self._booked.pop(bill.id, None)
+
+    async def _put(self, bill: Settlement) -> bool:
+        """Whether the bill is on disk now."""
         try:
             await self._outbox.put(bill)
         except OutboxUnavailable as error:
-            logger.error("%d eFLOPs of %r are in memory only: %s", bill.booked, bill.tenant, error.reason)
-            self._unsaved.add(bill.id)
-            patience = UNSAVED_S
-        if patience == UNSAVED_S or not self._away:
-            await asyncio.wait({booked}, timeout=patience)
-        self._booked.pop(bill.id, None)
+            if bill.id in self._bills:  # the database may have it meanwhile
+                logger.error("%d eFLOPs of %r are in memory only: %s", bill.booked, bill.tenant, error.reason)
+                self._unsaved[bill.id] = bill
+            return False
+        return True
 
     @property
     def _away(self) -> bool:
@@ -81,19 +98,20 @@ class Delivery:
             try:
                 await self._work()
             except LedgerUnavailable:  # which has logged why
-                await self._failed()
-            except Exception:
+                if not self._failing:
+                    logger.warning("the ledger's database gives no answer: bills wait in the outbox")
+                self._failing = True
+            except Exception:  # nothing may end this: bills would never be booked again
                 logger.exception("bills could not be booked")
-                await self._failed()
+                self._failing = True
             else:
                 if self._failing:
                     logger.info("the ledger's database is back: all bills are booked")
                 self._failing = False
-                try:
-                    async with asyncio.timeout(SWEEP_S):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+            if self._failing:
+                await asyncio.sleep(RETRY_S)
+            else:
+                await self._woken()
 
     async def close(self) -> None:
         """Books what is left, where the database works; the rest is for the next start."""
@@ -106,18 +124,20 @@ class Delivery:
             logger.warning("%d bills wait in the outbox for the ledger's database", len(self._bills))
         if self._unsaved:
             logger.error("%d bills are lost: neither outbox nor database could take them", len(self._unsaved))
+        if self._saving:
+            await asyncio.wait(self._saving)
         await self._outbox.close()
 
-    async def _failed(self) -> None:
-        if not self._failing:
-            logger.warning("the ledger's database gives no answer: bills wait in the outbox")
-        self._failing = True
-        await self._show()
-        await self._save()
-        await asyncio.sleep(RETRY_S)
+    async def _woken(self) -> None:
+        try:
+            async with asyncio.timeout(SWEEP_S):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
 
     async def _work(self) -> None:
         now = clock.now()
+        await self._save()
         if now - self._swept_at >= SWEEP_S or self._failing:
             await self._sweep()
             self._swept_at = now
@@ -135,13 +155,27 @@ class Delivery:
         await self._show()
 
     async def _deliver(self) -> None:
+        """Books all bills. Raises LedgerUnavailable where that failed for a tenant, whose row somebody may have locked:
+        the others' are booked nevertheless, and its own come last the next time.
+        """
         while self._bills:
             by_tenant: dict[tuple[int, str], list[Settlement]] = defaultdict(list)
             for bill in self._bills.values():
                 by_tenant[bill.tenant_id, bill.tenant].append(bill)
+            failures = []
             for bills in by_tenant.values():
-                for start in range(0, len(bills), BATCH):
-                    await self._book(bills[start : start + BATCH])
+                try:
+                    for start in range(0, len(bills), BATCH):
+                        await self._book(bills[start : start + BATCH])
+                except LedgerUnavailable as error:
+                    failures.append(error)
+                    for bill in bills:
+                        if bill.id in self._bills:
+                            self._bills[bill.id] = self._bills.pop(bill.id)
+                    if len(failures) == MOST_FAILURES:
+                        break
+            if failures:
+                raise failures[0]
 
     async def _book(self, bills: list[Settlement]) -> None:
         self._busy_since = clock.now()
@@ -182,19 +216,19 @@ class Delivery:
 
     def _forget(self, id: str) -> None:
         self._bills.pop(id, None)
-        self._unsaved.discard(id)
+        self._unsaved.pop(id, None)
         booked = self._booked.pop(id, None)
         if booked is not None and not booked.done():
             booked.set_result(None)
 
     async def _save(self) -> None:
         """Another try for bills that the outbox could not take."""
-        for id in list(self._unsaved):
+        for bill in list(self._unsaved.values()):
             try:
-                await self._outbox.put(self._bills[id])
+                await self._outbox.put(bill)
             except OutboxUnavailable:
                 return
-            self._unsaved.discard(id)
+            self._unsaved.pop(bill.id, None)
 
     async def _show(self) -> None:
         try:

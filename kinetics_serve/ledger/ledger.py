@@ -94,12 +94,18 @@ class Ledger:
 
     @uninterrupted
     async def expire(self) -> None:
-        """Settles what crashed front-ends left behind, of every tenant. `reserve` does it for its own."""
+        """Settles what crashed front-ends left behind, of every tenant whose row nobody holds.
+
+        `reserve` does it for its own.
+        """
         async with self.database.read() as connection:
             overdue = await reservations.overdue(connection, self.now)
         for tenant_id in overdue:
-            async with self.database.write() as connection:
-                await reservations.expire(connection, await _locked(connection, tenant_id), self.now)
+            try:
+                async with self.database.write() as connection:
+                    await reservations.expire(connection, await _locked(connection, tenant_id), self.now)
+            except LedgerUnavailable as error:
+                logger.warning("reservations of the tenant with the id %d could not be expired: %s", tenant_id, error)
 
     @uninterrupted
     async def standing(self, tenant: Tenant) -> Standing:

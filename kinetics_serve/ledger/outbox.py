@@ -30,7 +30,8 @@ def default_path(ledger: URL) -> Path:
     if ledger.get_backend_name() == "sqlite":
         return Path(f"{ledger.database}-outbox")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    database = f"{ledger.host}:{ledger.port or 5432}/{ledger.database}"
+    host, port = (ledger.query.get(name, stated) for name, stated in (("host", ledger.host), ("port", ledger.port)))
+    database = f"{host}:{port or 5432}/{ledger.database}"
     return state / "kinetics-serve" / f"outbox-{hashlib.sha256(database.encode()).hexdigest()[:12]}.db"
 
 

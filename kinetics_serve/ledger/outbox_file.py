@@ -1,18 +1,22 @@
 """The outbox on disk: a SQLite file with the bills that the database has not booked yet."""
 
 import errno
+import logging
 import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kinetics_serve.ledger.errors import LedgerMisuse, OutboxUnavailable
 from kinetics_serve.ledger.file_identity import FileIdentity
 from kinetics_serve.ledger.settlement import Settlement
+
+logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 10.0
 
@@ -111,14 +115,14 @@ class OutboxFile:
     def waiting(self, limit: int) -> list[Settlement]:
         """The oldest bills that wait to be booked, without those that were rejected."""
         with self._working() as connection:
-            statement = f"SELECT {_COLUMNS} FROM settlements WHERE problem IS NULL ORDER BY put_at LIMIT ?"
-            return [_settlement(row) for row in connection.execute(statement, (limit,))]
+            statement = f"SELECT {_COLUMNS}, '' FROM settlements WHERE problem IS NULL ORDER BY put_at LIMIT ?"
+            return [bill for bill, _ in _read(connection.execute(statement, (limit,)))]
 
     def rejected(self) -> list[tuple[Settlement, str]]:
         """Bills that can't be booked, and why."""
         with self._working() as connection:
             statement = f"SELECT {_COLUMNS}, problem FROM settlements WHERE problem IS NOT NULL"
-            return [(_settlement(row[:-1]), row[-1]) for row in connection.execute(statement)]
+            return list(_read(connection.execute(statement)))
 
     def pending(self) -> Pending:
         with self._working() as connection:
@@ -174,14 +178,25 @@ def _grow(connection: sqlite3.Connection) -> None:
     SQLite keeps the pages of what is deleted, and uses them for what comes next.
     """
     connection.execute("CREATE TABLE IF NOT EXISTS room AS SELECT zeroblob(?) AS zeros", (GROWTH_BYTES,))
-    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-    if busy:
-        raise sqlite3.OperationalError("others keep it busy")
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:  # others write, or make room too
+        if time.monotonic() > deadline:
+            raise sqlite3.OperationalError("others keep it busy")
+        time.sleep(0.05)
     connection.execute("DROP TABLE IF EXISTS room")
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:
     return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _read(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Settlement, str]]:
+    """Bills and their problems. A row that somebody has damaged is left where it is, and keeps no other back."""
+    for *bill, problem in rows:
+        try:
+            yield _settlement(bill), problem
+        except ValueError as error:
+            logger.error("the bill %r in the outbox can't be read, and is not booked: %s", bill[0], error)
 
 
 def _settlement(row: Sequence[object]) -> Settlement:

@@ -91,6 +91,10 @@ async def drive(
         else:
             run.ended(index, event)
 
+    def take_endings() -> None:
+        while not endings.empty():
+            ended(*endings.get_nowait())
+
     def given_up(error: Exception) -> bool:
         """Nothing has come of the request, and nothing will: it is refused as it is, or breaks what it is sent to."""
         refused = isinstance(error, KineticsError) and 400 <= error.status < 500 and error.retry_after_s is None
@@ -125,6 +129,7 @@ async def drive(
     except TimeoutError:
         if not timer.expired():
             raise
+        take_endings()  # those of a busy moment vote too
         run.conclude("deadline")
     finally:
         for task in tasks:
@@ -133,8 +138,7 @@ async def drive(
             await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
         finally:
             try:
-                while not endings.empty():  # samples that ended while the others were being stopped cost too
-                    ended(*endings.get_nowait())
+                take_endings()  # samples that ended while the others were being stopped cost too
             finally:
                 run.cancel_running()
     assert run.finish is not None

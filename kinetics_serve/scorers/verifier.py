@@ -114,7 +114,7 @@ def _score(url: str, content: bytes) -> float:
         value = json.loads(content)["score"]
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise ValueError(value)
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ScorerFailed(f'the verifier {url} must answer with JSON such as {{"score": 0.7}}') from None
     return float(value)
 

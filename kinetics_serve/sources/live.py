@@ -90,7 +90,7 @@ class LiveSource:
         except EngineNonsense:
             yield sample.max_tokens  # for all that is known
             raise
-        yield await self._ended(completion, sample.floor)
+        yield await self._ended(completion, sample)
 
     def _add(self, completion: Completion, chunks: Sequence[AnyChunk], sample: Sample) -> bool:
         """Takes in chunks that arrived together. Whether the sample goes on."""
@@ -130,13 +130,13 @@ class LiveSource:
             body["seed"] = (body["seed"] + sample.index + SEED_RANGE // 2) % SEED_RANGE - SEED_RANGE // 2
         return body
 
-    async def _ended(self, completion: Completion, floor: float | None) -> Ended:
-        stopped = completion.confidence.below(floor)
+    async def _ended(self, completion: Completion, sample: Sample) -> Ended:
+        stopped = completion.confidence.below(sample.floor)
         whole = completion.finish_reason in WHOLE and not stopped
         read = await self._reader.read(completion.text, completion.tool_calls) if whole else None
         return Ended(
             status=Status.STOPPED if stopped else Status.FINISHED if whole else Status.TRUNCATED,
-            tokens=_counted(completion),
+            tokens=min(_counted(completion), sample.max_tokens),
             cached_tokens=completion.cached_tokens,
             answer=read.label if read is not None else None,
             score=getattr(completion.confidence, self._statistic),

@@ -7,7 +7,7 @@ from kinetics_serve.answers.thinking import after_thinking
 from kinetics_serve.cost import Cost
 from kinetics_serve.runner.live import Source
 from kinetics_serve.runner.run import Ended
-from kinetics_serve.scorers.scorer import Scorer
+from kinetics_serve.scorers.scorer import LARGEST_SCORE, Scorer, ScorerFailed
 from kinetics_serve.strategies.state import Sample, Status
 
 
@@ -34,4 +34,8 @@ class ScoredSource:
                     yield event.extra + self._scorer.worst_case(event.tokens)
                     text = after_thinking(self._text(sample.index))
                     score = await self._scorer.score(text, event.answer, event.tokens)
+                    if not abs(score.value) <= LARGEST_SCORE:  # or no number at all
+                        raise ScorerFailed(
+                            f"the scorer gave {score.value}: scores are from {-LARGEST_SCORE:g} to {LARGEST_SCORE:g}"
+                        )
                     yield event._replace(score=score.value, extra=event.extra + score.cost)

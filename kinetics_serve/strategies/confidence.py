@@ -8,13 +8,15 @@ its least confident group: a window that slides over them.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import isfinite
 
 TOP_LOGPROBS = 5
 """Candidates per token asked of vLLM: OpenAI allows 20, and each costs bytes on the wire."""
 
 FORBIDDEN_LOGPROB = -9000.0
 """vLLM sends -9999 for candidates that a grammar forbids; no float32 softmax gets anywhere near."""
+
+HIGHEST_LOGPROB = 1.0
+"""A probability is at most 1, and its logarithm 0, but for rounding."""
 
 MIN_WINDOW_TOKENS = 16
 WINDOWS_PER_SAMPLE = 16
@@ -29,10 +31,10 @@ def window_tokens(max_tokens: int) -> int:
 def token_confidence(logprobs: Iterable[float | None]) -> float | None:
     """Mean negative log-probability, in nats, of a token's candidates; None where there are fewer than two.
 
-    Candidates that a grammar forbids, or that have no log-probability, are none. A lone one says nothing: it is the
+    Candidates that a grammar forbids, or whose log-probability is none, are none. A lone one says nothing: it is the
     token itself, whose probability is low where the distribution is flat, and so would count as confidence.
     """
-    values = [value for value in logprobs if value is not None and isfinite(value) and value > FORBIDDEN_LOGPROB]
+    values = [value for value in logprobs if value is not None and FORBIDDEN_LOGPROB < value < HIGHEST_LOGPROB]
     return -sum(values) / len(values) if len(values) > 1 else None
 
 
