@@ -3,16 +3,17 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kinetics_serve.ledger import outbox_file
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.delivery import MOMENT_S
-from kinetics_serve.ledger.errors import OutboxUnavailable
+from kinetics_serve.ledger.errors import LedgerUnavailable, OutboxUnavailable
 from kinetics_serve.ledger.ledger import Ledger
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.ledger.outbox import Outbox
@@ -190,3 +191,88 @@ async def test_the_metrics_say_what_waits(ledger: Ledger, tmp_path: Path) -> Non
         assert float(oldest.split()[1]) >= 1
         bring_back(tmp_path)
         await until_booked(ledger, 1)
+
+
+async def test_a_slow_outbox_holds_no_answer_back_that_the_database_has(ledger: Ledger, tmp_path: Path) -> None:
+    owner = await tenant(ledger)
+    async with delivering(ledger, tmp_path / "outbox") as delivery:
+        await delivery.check()
+        holder = sqlite3.connect(tmp_path / "outbox", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        await delivery.settle(bill_of(owner, ledger))
+        assert time.monotonic() - began < outbox_file.LOCK_TIMEOUT_S / 2
+        assert await spent(ledger) == [(1, 7)]
+        holder.close()
+
+
+async def test_an_outbox_that_fails_and_then_the_database_too_leave_deliveries_going_on(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox_file, "LOCK_TIMEOUT_S", 0.5)
+    owner = await tenant(ledger)
+    async with delivering(ledger, tmp_path / "outbox") as delivery:
+        await delivery.check()
+        holder = sqlite3.connect(tmp_path / "outbox", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        await delivery.settle(bill_of(owner, ledger, 1))  # the database has it before the outbox fails
+        await asyncio.sleep(1)
+        holder.close()
+        take_away(tmp_path)
+        await delivery.settle(bill_of(owner, ledger, 2))
+        await asyncio.sleep(1.5)
+        bring_back(tmp_path)
+        await until_booked(ledger, 2)
+        await delivery.settle(bill_of(owner, ledger, 3))
+        assert await spent(ledger) == [(3, 21)]
+    assert "lost" not in caplog.text
+
+
+class OneLocked:
+    """A ledger in which somebody holds a tenant's row."""
+
+    def __init__(self, ledger: Ledger, locked: str) -> None:
+        self.ledger = ledger
+        self.locked: str | None = locked
+
+    async def settle(self, bills: Sequence[Settlement]) -> list[Settlement]:
+        if bills[0].tenant == self.locked:
+            raise LedgerUnavailable("its row is locked")
+        return await self.ledger.settle(bills)
+
+    async def forget(self) -> None:
+        await self.ledger.forget()
+
+
+async def test_a_tenant_whose_row_is_locked_holds_no_other_tenants_bills_back(ledger: Ledger, tmp_path: Path) -> None:
+    first, second = [await ledger.set_tenant(name, {}) for name in ("first", "second")]
+    one_locked = OneLocked(ledger, "first")
+    async with delivering(one_locked, tmp_path / "outbox") as delivery:  # type: ignore[arg-type]
+        await delivery.settle(bill_of(first, ledger, 1))
+        for number in (2, 3):
+            await delivery.settle(bill_of(second, ledger, number))
+        await until_booked(ledger, 2)
+        assert {row.tenant for row in await ledger.usage()} == {"second"}
+        one_locked.locked = None
+        await until_booked(ledger, 3)
+
+
+@pytest.mark.parametrize("cancellations", [1, 2, 3])
+async def test_a_request_that_is_cancelled_while_it_reserves_leaves_nothing_however_often(
+    ledger: Ledger, tmp_path: Path, cancellations: int
+) -> None:
+    """A deadline, and then its client leaves too: each in a turn of its own of the event loop."""
+    owner = await tenant(ledger)
+    async with delivering(ledger, tmp_path / "outbox") as delivery:
+        holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        entering = asyncio.create_task(Charge(delivery, owner, "m", "auto", 100, lambda: 7).__aenter__())
+        for _ in range(cancellations):
+            await asyncio.sleep(0.2)
+            entering.cancel()
+        await asyncio.sleep(0.2)
+        holder.close()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        await asyncio.sleep(1)
+    assert (await ledger.standing(owner)).running == 0

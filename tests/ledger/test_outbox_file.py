@@ -4,13 +4,16 @@ import os
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from kinetics_serve.ledger.errors import LedgerMisuse, OutboxUnavailable
+from kinetics_serve.ledger.outbox import default_path
 from kinetics_serve.ledger.outbox_file import Change, OutboxFile
 from kinetics_serve.ledger.settlement import Settlement
 
@@ -137,3 +140,29 @@ def test_a_locked_file_is_unavailable(file: OutboxFile, monkeypatch: pytest.Monk
     assert str(file.path) not in str(caught.value), "clients don't learn where files are"
     holder.close()
     other.close()
+
+
+def test_a_row_that_somebody_has_damaged_keeps_no_other_back(
+    file: OutboxFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write([Change(put=[bill(1), bill(2)])])
+    with sqlite3.connect(file.path) as connection:
+        connection.execute("UPDATE settlements SET spent = '1e3' WHERE id = ?", (bill(1).id,))
+    assert file.waiting(10) == [bill(2)]
+    assert bill(1).id in caplog.text
+    assert file.pending().entries == 2
+
+
+def test_processes_that_start_together_share_a_new_file(tmp_path: Path) -> None:
+    opening = "import sys; from pathlib import Path; from kinetics_serve.ledger.outbox_file import OutboxFile; "
+    opening += "OutboxFile(Path(sys.argv[1])).open()"
+    starts = [subprocess.Popen([sys.executable, "-c", opening, str(tmp_path / "outbox")]) for _ in range(4)]
+    assert [start.wait() for start in starts] == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("host-a/ledger", "host-b/ledger"), ("/ledger?host=/run/a", "/ledger?host=/run/b"), ("/l?port=1", "/l?port=2")],
+)
+def test_ledgers_in_different_places_have_different_outboxes(one: str, other: str) -> None:
+    assert len({default_path(make_url(f"postgresql://kinetics@{place}")) for place in (one, other)}) == 2

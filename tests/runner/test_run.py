@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -345,3 +346,21 @@ async def test_a_request_whose_samples_fail_one_after_the_other_is_given_up() ->
         await drive(run, source)
     assert len(source.opened) in (MOST_IN_VAIN, MOST_IN_VAIN + 1)  # one more may have begun before it was noticed
     assert (run.account.spent, run.account.reserved) == (0, 0)
+
+
+async def test_samples_that_ended_in_the_busy_moment_of_the_deadline_vote_too() -> None:
+    arm = arm_of(20, 64, 4)
+    run = Run(MajorityVote(0.95), [arm], 10 * arm.worst_case(64))
+
+    class Source:
+        async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+            yield 0
+            yield 5
+            await asyncio.sleep(0.05)
+            yield Ended(Status.FINISHED, 5, 0, "5" if sample.index == 0 else "4", 1.0, False)
+
+    asyncio.get_running_loop().call_later(0.03, time.sleep, 0.2)  # what other requests do with the loop
+    finish = await drive(run, Source(), deadline_s=0.1)
+    assert finish.winner is not None
+    assert run.samples[finish.winner].answer == "4"
+    assert run.samples_ended == 4

@@ -2,14 +2,16 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from math import inf, nan
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinetics_serve.cost import Cost, Price
+from kinetics_serve.cost import ZERO, Cost, Price
 from kinetics_serve.runner.live import drive
 from kinetics_serve.runner.run import Ended, Run
-from kinetics_serve.scorers.scorer import Score, ScorerPrompt
+from kinetics_serve.scorers.scorer import Score, ScorerFailed, ScorerPrompt
 from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.state import Sample, Status
@@ -83,3 +85,32 @@ def test_a_sample_that_was_cut_off_is_not_scored_and_the_highest_score_wins() ->
     assert scorer.calls == len(finished) == 4
     assert finish.winner == max(finished, key=lambda sample: sample.tokens).index
     assert [sample.score for sample in finished] == [float(sample.tokens) for sample in finished]
+
+
+class Finite:
+    """Every sample is finished."""
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
+        yield 0
+        yield Ended(Status.FINISHED, 5, 0, "a", 5.0, False)
+
+
+class ExtremeScorer:
+    def __init__(self, scores: list[float]) -> None:
+        self.scores = iter(scores)
+
+    def worst_case(self, tokens: int) -> Cost:
+        return ZERO
+
+    async def score(self, text: str, answer: str | None, tokens: int) -> Score:
+        return Score(next(self.scores))
+
+
+@pytest.mark.parametrize("extreme", [inf, -inf, nan, 1.7e308, -1e101])
+def test_a_score_that_cannot_be_reckoned_with_fails_its_sample_alone(extreme: float) -> None:
+    arm = arm_of(20, 64, 3)
+    run = Run(BestOfN(), [arm], 10 * arm.worst_case(64))
+    finish = asyncio.run(drive(run, ScoredSource(Finite(), ExtremeScorer([0.5, extreme, 0.7]), lambda index: "text")))
+    assert [sample.status for sample in run.samples] == [Status.FINISHED, Status.FAILED, Status.FINISHED]
+    assert finish.winner == 2
+    assert isinstance(run.failures[1], ScorerFailed)

@@ -27,7 +27,7 @@ def test_a_token_is_as_confident_as_its_candidates_are_unlikely_beside_the_first
 
 
 def test_candidates_that_a_grammar_forbids_or_that_are_missing_are_none() -> None:
-    assert token_confidence([-0.1, -5.0, -6.9, -9999.0, float("-inf"), float("nan"), None]) == 4.0
+    assert token_confidence([-0.1, -5.0, -6.9, -9999.0, float("-inf"), float("nan"), 1e308, None]) == 4.0
 
 
 @pytest.mark.parametrize("logprobs", [[], [-5.0], [-5.0, -9999.0], [None], [float("-inf")]])
