@@ -16,7 +16,8 @@ VLLM_API_KEY = "VLLM_API_KEY"
 def engine(settings: Settings) -> None:
     """Run the vLLM server that `serve` would start, and nothing else: for front-ends that name it as --upstream.
 
-    Heeds --model, --kv-budget, --host, --port, --upstream-api-key (clients need it then) and what follows --.
+    Heeds --model, --kv-budget, --host, --port, --drain-timeout (how long what runs may take to end after SIGTERM),
+    --upstream-api-key (clients need it then) and what follows --.
     """
     from kinetics_serve.engine.embedded.bundled_model import BundledModelError
     from kinetics_serve.engine.embedded.diagnose import EngineError, check_model_folder
@@ -31,7 +32,9 @@ def engine(settings: Settings) -> None:
         check_model_folder(vllm.model)
     except (OSError, BundledModelError, EngineError) as error:
         raise fail(error) from None
-    arguments = ("--host", options.host, *vllm.engine_args)  # the last --host wins over the loopback's
+    # vLLM itself would abort what runs. Its last --host wins, over the loopback's.
+    drain = ("--shutdown-timeout", str(round(options.drain_timeout)))
+    arguments = ("--host", options.host, *drain, *vllm.engine_args)
     command = engine_command(vllm.python, vllm.model, vllm.served_name, options.port, arguments)
     environment = engine_environment(vllm.model, arguments, os.environ)
     if options.upstream_api_key is not None:

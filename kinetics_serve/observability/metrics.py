@@ -27,7 +27,7 @@ _LABELS = ["model", "strategy"]
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client keeps each process's numbers, if there is such a folder when it is imported."""
 
-Mode = Literal["livesum", "livemax", "livemin"]
+Mode = Literal["livesum", "livemax", "livemin", "livemostrecent"]
 
 PASS_THROUGH = "pass_through"
 """The strategy that a request without a budget is counted and booked under."""
@@ -37,7 +37,8 @@ class Metrics:
     """The metrics of one app, in a registry of its own.
 
     With several workers, prometheus_client keeps each one's numbers in a file (PROMETHEUS_MULTIPROC_DIR), and any of
-    them shows the sums; of `kinetics_load_ratio` the highest, of `kinetics_upstream_up` the lowest.
+    them shows the sums; of `kinetics_load_ratio` the highest, of `kinetics_upstream_up` the lowest,
+    of `kinetics_tenant_quota_used_ratio` the latest.
     """
 
     def __init__(self) -> None:
@@ -120,7 +121,7 @@ class Metrics:
         self.tenant_quota = self._gauge(
             "kinetics_tenant_quota_used_ratio",
             "What a tenant had spent of a quota (window, month) when its last request began",
-            "livemax",
+            "livemostrecent",
             ["tenant", "quota"],
         )
         self.tenant_eflops = Counter(

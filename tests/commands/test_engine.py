@@ -48,6 +48,13 @@ def test_it_attends_to_the_kv_budget(monkeypatch: pytest.MonkeyPatch, model: str
     assert '"kv_budget": 512' in last(command, "--additional-config")
 
 
+def test_what_runs_may_end_after_sigterm(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    command, _ = started(monkeypatch, "--model", model, KINETICS_DRAIN_TIMEOUT="45")
+    assert last(command, "--shutdown-timeout") == "45"
+    command, _ = started(monkeypatch, "--model", model, "--", "--shutdown-timeout", "7")
+    assert last(command, "--shutdown-timeout") == "7"
+
+
 def test_its_key_is_in_no_process_list(monkeypatch: pytest.MonkeyPatch, model: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("secret\n")
     command, environment = started(monkeypatch, "--model", model, KINETICS_UPSTREAM_API_KEY_FILE=str(tmp_path / "key"))

@@ -63,3 +63,10 @@ def test_the_front_end_can_read_the_administrators_key(compose: Path) -> None:
     services = yaml.safe_load((compose / "compose.yaml").read_text())["services"]
     assert "admin_api_key" in services["frontend"]["secrets"]
     assert not [name for name, service in services.items() if name != "frontend" and "admin_api_key" in str(service)]
+
+
+@pytest.mark.parametrize("name", ["frontend", "engine-cpu", "engine-cuda"])
+def test_compose_waits_for_the_drain_before_it_kills(name: str, compose: Path) -> None:
+    service = yaml.safe_load((compose / "compose.yaml").read_text())["services"][name]
+    drain = float(service["environment"]["KINETICS_DRAIN_TIMEOUT"])
+    assert float(service["stop_grace_period"].removesuffix("s")) >= drain + 15

@@ -30,13 +30,21 @@ OF_OPERATORS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
 Manifest = dict[str, Any]
 
 
-def rendered(overlay: str, tmp_path: Path) -> list[Manifest]:
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl here (Debian: apt-get install kubernetes-client)")
+def folder_with_secrets(tmp_path: Path) -> Path:
     copy = tmp_path / "kubernetes"
     shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("secrets"))
     subprocess.run([copy / "overlays" / "cpu-demo" / "setup"], check=True)
-    command = ["kubectl", "kustomize", str(copy / "overlays" / overlay)]
+    return copy
+
+
+def rendered(overlay: str, tmp_path: Path) -> list[Manifest]:
+    return rendered_from(folder_with_secrets(tmp_path), overlay)
+
+
+def rendered_from(folder: Path, overlay: str) -> list[Manifest]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl here (Debian: apt-get install kubernetes-client)")
+    command = ["kubectl", "kustomize", str(folder / "overlays" / overlay)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
@@ -44,6 +52,13 @@ def rendered(overlay: str, tmp_path: Path) -> list[Manifest]:
 
 def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
     return {each["metadata"]["name"]: each for each in manifests if each["kind"] == kind}
+
+
+def settings(manifests: list[Manifest], name: str) -> dict[str, str]:
+    """What the ConfigMap of the workload of that name says."""
+    (container,) = dict(pods(manifests))[name]["containers"]
+    (source,) = container["envFrom"]
+    return dict(of_kind(manifests, "ConfigMap")[source["configMapRef"]["name"]]["data"])
 
 
 def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
@@ -86,8 +101,8 @@ def test_every_variable_is_an_option_and_every_reference_leads_somewhere(overlay
 def test_a_secret_without_the_administrators_key_is_enough(overlay: str, tmp_path: Path) -> None:
     (container,) = dict(pods(rendered(overlay, tmp_path)))["frontend"]["containers"]
     (variable,) = [each for each in container["env"] if each["name"] == "KINETICS_ADMIN_API_KEY"]
-    stated = {"name": "kinetics-serve", "key": "admin_api_key", "optional": True}
-    assert variable["valueFrom"] == {"secretKeyRef": stated}
+    stated = variable["valueFrom"]["secretKeyRef"]
+    assert (stated["key"], stated["optional"]) == ("admin_api_key", True)
 
 
 def test_what_the_administrators_key_opens_is_not_reached_through_the_gateway(tmp_path: Path) -> None:
@@ -113,9 +128,37 @@ def test_no_container_may_do_more_than_it_needs(overlay: str, tmp_path: Path) ->
 def test_kubernetes_waits_for_the_drain_before_it_kills(overlay: str, tmp_path: Path) -> None:
     manifests = rendered(overlay, tmp_path)
     pod = dict(pods(manifests))["frontend"]
-    told = float(of_kind(manifests, "ConfigMap")["frontend"]["data"]["KINETICS_DRAIN_TIMEOUT"])
+    told = float(settings(manifests, "frontend")["KINETICS_DRAIN_TIMEOUT"])
     before = float(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod["terminationGracePeriodSeconds"] >= before + told + 15
+    if overlay != "existing":
+        told = float(settings(manifests, "engine")["KINETICS_DRAIN_TIMEOUT"])
+        assert dict(pods(manifests))["engine"]["terminationGracePeriodSeconds"] >= told + 15
+
+
+@pytest.mark.parametrize(
+    ("workload", "file", "old", "new"),
+    [
+        ("frontend", "overlays/gpu/kustomization.yaml", "engine-0.engine:8001", "engine-9.engine:8001"),
+        ("frontend", "base/kustomization.yaml", "KINETICS_DRAIN_TIMEOUT=45", "KINETICS_DRAIN_TIMEOUT=44"),
+        (
+            "engine",
+            "overlays/gpu/kustomization.yaml",
+            "KINETICS_MODEL, value: Qwen/Qwen3-8B",
+            "KINETICS_MODEL, value: x",
+        ),
+    ],
+)
+def test_a_changed_setting_reaches_the_pods_that_run(
+    workload: str, file: str, old: str, new: str, tmp_path: Path
+) -> None:
+    """Only a changed template makes Kubernetes replace them."""
+    folder = folder_with_secrets(tmp_path)
+    before = dict(pods(rendered_from(folder, "gpu")))[workload]
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+    assert dict(pods(rendered_from(folder, "gpu")))[workload] != before
 
 
 def test_the_operators_rules_are_those_that_promtool_checks(tmp_path: Path) -> None:
@@ -134,8 +177,7 @@ def test_the_pod_runs_as_its_manifest_says(vllm: FakeVllm, tmp_path: Path) -> No
     secret = {"admin_api_key": "an-administrators-key", "hf_token": "a token"}
     vllm.api_key = "a key"
     port = free_port()
-    config = of_kind(manifests, "ConfigMap")["frontend"]["data"]
-    stated = config | {entry["name"]: value_of(entry, secret) for entry in container["env"]}
+    stated = settings(manifests, "frontend") | {entry["name"]: value_of(entry, secret) for entry in container["env"]}
     stated = {
         name: value.replace("/secrets/", f"{tmp_path}/secrets/").replace("/var/lib/kinetics", str(tmp_path))
         for name, value in stated.items()

@@ -65,3 +65,30 @@ def test_there_are_no_created_series() -> None:
     metrics.refused.inc()
     metrics.queue_wait.observe(0.1)
     assert b"_created" not in metrics.exposition()
+
+
+QUOTA = """
+import sys, time
+from kinetics_serve.observability.metrics import Metrics
+Metrics().tenant_quota.labels("acme", "month").set(float(sys.argv[1]))
+print("set", flush=True)
+time.sleep(60)
+"""
+
+
+def test_of_a_quota_several_workers_show_what_the_last_request_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = os.environ | {METRICS_FOLDER: str(tmp_path)}
+    workers = []
+    try:
+        for used in ("0.95", "0.10"):
+            command = [sys.executable, "-c", QUOTA, used]
+            workers.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE))
+            assert workers[-1].stdout is not None
+            assert workers[-1].stdout.readline() == b"set\n"
+        assert shown(tmp_path, monkeypatch)['kinetics_tenant_quota_used_ratio{quota="month",tenant="acme"}'] == 0.1
+    finally:
+        for each in workers:
+            each.kill()
+            each.communicate()
