@@ -1,5 +1,6 @@
 """The container that we run in, if any: its limits don't show in what the machine says of itself."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +9,12 @@ MEMORY_LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 """Of control groups in versions 2 and 1."""
+
+
+def memory_bytes() -> int:
+    """What all of our processes may have together: the container's, or the machine's."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(memory_limit_bytes() or machine, machine)
 
 
 def memory_limit_bytes() -> int | None:

@@ -38,6 +38,7 @@ from kinetics_serve.observability.request_id import RequestIds
 from kinetics_serve.requests import errors
 from kinetics_serve.requests.admission import Admission
 from kinetics_serve.requests.drain import Drain, DrainMiddleware
+from kinetics_serve.requests.held_bodies import HeldBodies
 from kinetics_serve.requests.plain_http import PlainHttp
 from kinetics_serve.requests.plan_watch import PlanWatch
 from kinetics_serve.requests.services import Services, Settings
@@ -118,6 +119,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.drain = drain
+    app.add_middleware(HeldBodies, max_bytes=chosen.max_held_bytes, max_body_bytes=chosen.max_body_bytes)
     app.add_middleware(DrainMiddleware, drain=drain)
     app.add_middleware(PlainHttp)
     for family in (completions, responses, messages, engine, models, plan, frontier, usage):

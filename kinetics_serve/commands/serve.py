@@ -26,6 +26,10 @@ if TYPE_CHECKING:  # here and below, so that `--help` does not wait for what onl
     from kinetics_serve.server.workers import Worker
 
 
+MEMORY_PER_HELD_BYTE = 8
+"""Of a request's body. It takes almost three times its length while it runs or waits, and the rest needs memory too."""
+
+
 @taking_options
 def serve(settings: Settings) -> None:
     """Serve OpenAI's API with budgets: from an embedded vLLM, or in front of servers that run already."""
@@ -67,6 +71,7 @@ def serve(settings: Settings) -> None:
 
 def front_end_settings(options: Options, profile: "HardwareProfile") -> "FrontEndSettings":
     """What the routes are told. Each of several workers has an equal part of the limits."""
+    from kinetics_serve.container import memory_bytes
     from kinetics_serve.requests.admission import Capacity
     from kinetics_serve.requests.services import Settings as FrontEndSettings
 
@@ -75,6 +80,7 @@ def front_end_settings(options: Options, profile: "HardwareProfile") -> "FrontEn
         efforts=options.effort,
         keep_alive_s=options.keep_alive,
         max_body_bytes=options.max_body_mb << 20,
+        max_held_bytes=memory_bytes() // MEMORY_PER_HELD_BYTE // options.workers,
         calibration=load_calibration(options.calibration, profile) if options.calibration is not None else None,
         allow_code=options.allow_code,
         verifier_hosts=frozenset(options.verifier),

@@ -26,6 +26,7 @@ DEFAULT_EFFORTS = {"minimal": 0.5, "low": 1.0, "medium": 4.0, "high": 16.0, "xhi
 """Samples' worth that OpenAI's `reasoning_effort` buys; `none` buys nothing."""
 
 DEFAULT_MAX_BODY_BYTES = 8 << 20
+DEFAULT_MAX_HELD_BYTES = 1 << 30
 DEFAULT_KEEP_ALIVE_S = 5.0
 DEFAULT_BODY_TIMEOUT_S = 60.0
 
@@ -39,6 +40,9 @@ class Settings:
 
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     """Of a request."""
+
+    max_held_bytes: int = DEFAULT_MAX_HELD_BYTES
+    """Of the bodies of all requests that run or wait."""
 
     calibration: Calibration | None = None
     """What plans follow."""

@@ -1,6 +1,7 @@
 """More requests than the engines manage: who waits, who is refused, what clients see of it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -157,3 +158,32 @@ def test_a_shorter_completion_is_expected_to_cost_less() -> None:
 
     assert eflops(max_tokens=10) < eflops(max_completion_tokens=20, max_tokens=10) < eflops()
     assert eflops() == eflops(max_tokens=10**6)
+
+
+async def test_bodies_together_take_no_more_memory_than_they_may(fake: FakeVllm) -> None:
+    settings = Settings(capacity=Capacity(samples=1), max_held_bytes=250_000)
+    large = PLAIN | {"messages": [{"role": "user", "content": "x" * 100_000}], "max_tokens": 1}
+    async with serving(create_app([fake.url], PAPER_B200, settings=settings)) as client:
+        fake.first_token_s = 30
+        held = [asyncio.create_task(client.post(CHAT, json=large)) for _ in range(2)]  # one runs, the other waits
+        await until_sent(fake, 1)
+        refused = await client.post(CHAT, json=large)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert int(refused.headers["retry-after"]) > 0
+        assert await metric(client, "kinetics_refused_requests_total") == 1
+        assert (await client.get("/health")).status_code == 200
+        chunked = await client.post(CHAT, content=pieces(large), headers={"content-type": "application/json"})
+        assert chunked.status_code == 429  # it may be as long as a body may be
+        for each in held:
+            each.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+        fake.first_token_s = 0
+        async with asyncio.timeout(10):
+            while (answer := await client.post(CHAT, json=large)).status_code == 429:
+                await asyncio.sleep(0.05)
+        assert answer.status_code == 200
+
+
+async def pieces(body: dict[str, Any]) -> AsyncIterator[bytes]:
+    yield json.dumps(body).encode()
