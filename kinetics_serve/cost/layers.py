@@ -119,7 +119,9 @@ class LatentLayers:
         return 2 * self.count * self.query_heads * (self.nope_size + self.rope_size + self.value_size)
 
     def read_bytes(self, kv_bytes: int) -> int:
-        if self.best is not None and kv_bytes == 1:  # vLLM's fp8_ds_mla: fp8 latents with fp32 scales, 16-bit rope
+        # vLLM's fp8_ds_mla: fp8 latents with fp32 scales, and 16-bit rope. FlashInfer's backend keeps plain fp8, but
+        # only an engine's workers learn which it is: its metrics say fp8 of both, so the dearer is charged.
+        if self.best is not None and kv_bytes == 1:
             return self.count * (self.latent_size + 4 * -(-self.latent_size // SCALED_ELEMENTS) + 2 * self.rope_size)
         return self.count * (self.latent_size + self.rope_size) * kv_bytes
 
