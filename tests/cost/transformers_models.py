@@ -79,6 +79,9 @@ KEYS = (
     "bias",
     "new_decoder_architecture",
     "multi_query",
+    "lm_head_bias",
+    "qk_layernorm",
+    "use_parallel_residual",
 )
 NUMBERS: dict[str, Any] = {
     "num_key_value_heads": 2,

@@ -66,12 +66,14 @@ def limits(config: Config, kind: str) -> tuple[int | None, int | None]:
 @dataclass(frozen=True)
 class Attention:
     """Four projections, and what families add: biases (always, never, or where a key of that name says so), an RMSNorm
-    of each query and key ("head": of one head's size, "all": of all heads'), sinks, and a gate of every output element
-    (by a matrix of its own, or as a part of the queries' with its bias) or of every head."""
+    of each query and key ("head": of one head's size, "all": of all heads'; ``normed`` is the key that says whether,
+    where one does), sinks, and a gate of every output element (by a matrix of its own, or as a part of the queries'
+    with its bias) or of every head."""
 
     qkv_bias: bool | str = "attention_bias"
     out_bias: bool | str = "attention_bias"
     head_norms: Literal["", "head", "all"] = ""
+    normed: bool | str = True
     gate: Literal["", "element", "query", "head"] = ""
     sinks: bool = False
 
@@ -84,18 +86,17 @@ class Attention:
         hidden = config.count("hidden_size") if inner is None else inner
         qkv = shape.query_width + shape.key_width + shape.value_width
         weights = hidden * (qkv + shape.output_width)
-        if biased(config, self.qkv_bias):
+        if switched_on(config, self.qkv_bias):
             weights += qkv + (shape.output_width if self.gate == "query" else 0)
-        if biased(config, self.out_bias):
+        if switched_on(config, self.out_bias):
             weights += hidden
-        if self.head_norms == "head":
-            weights += 2 * shape.key_size
-        elif self.head_norms == "all":
-            weights += shape.query_width + shape.key_width
+        if self.head_norms and switched_on(config, self.normed):
+            weights += 2 * shape.key_size if self.head_norms == "head" else shape.query_width + shape.key_width
         if self.gate:
             weights += hidden * (shape.query if self.gate == "head" else shape.output_width)
         return weights + (shape.query if self.sinks else 0)
 
 
-def biased(config: Config, bias: bool | str) -> bool:
-    return config.flag(bias) if isinstance(bias, str) else bias
+def switched_on(config: Config, part: bool | str) -> bool:
+    """Whether a bias or a norm is there: always, never, or where a key of that name says so."""
+    return config.flag(part) if isinstance(part, str) else part

@@ -101,14 +101,6 @@ DEEPSEEK_DSA = replace(
 GLM_DSA = replace(DEEPSEEK_DSA, mixer=LatentAttention(indexer=glm_indexer))
 
 
-class Glm4MoeAttention:
-    """GLM-4.5 norms queries and keys if ``use_qk_norm``, GLM-4.5-Air does not."""
-
-    def part(self, config: Config, index: int, kind: str):  # type: ignore[no-untyped-def]
-        norms = config.flag("use_qk_norm")
-        return Attention(out_bias=False, head_norms="head" if norms else "").part(config, index, kind)
-
-
 ERNIE_MIXTURE = Mixture(
     experts=("moe_num_experts", "num_experts"),
     routed=("moe_k", "num_experts_per_tok"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from kinetics_serve.cost.families.attention import switched_on
 from kinetics_serve.cost.families.config import Config, UnsupportedArchitecture
 from kinetics_serve.cost.families.kinds import Kinds, full
 from kinetics_serve.cost.families.parts import NOTHING, Block, Part
@@ -37,7 +38,7 @@ class Family:
     kinds: Kinds = full
     norms: int = 2
     norm_vectors: int = 1
-    head_bias: bool = False
+    head_bias: bool | str = False
     ties: bool = True
     extra: Callable[[Config], int] = lambda config: 0
     tables: Callable[[Config], int] = lambda config: 0
@@ -55,7 +56,7 @@ class Family:
         body = [self._layer(config, index, kind) for index, kind in enumerate(kinds)]
         tables = self.tables(config)
         whole = self.extra(config) + tables + vocabulary * hidden * (1 if tied else 2)
-        whole += self.norm_vectors * hidden + (vocabulary if self.head_bias else 0)
+        whole += self.norm_vectors * hidden + (vocabulary if switched_on(config, self.head_bias) else 0)
         return Total(
             whole + sum(part.parameters for part in body),
             whole + sum(part.active for part in body),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kinetics_serve.cost.families.attention import biased
+from kinetics_serve.cost.families.attention import switched_on
 from kinetics_serve.cost.families.config import Config
 from kinetics_serve.cost.families.parts import Part, dense
 
@@ -28,7 +28,7 @@ class Mlp:
 
     def parameters(self, config: Config, width: int, hidden: int | None = None) -> int:
         hidden = config.count("hidden_size") if hidden is None else hidden
-        biases = (self.matrices - 1) * width + hidden if biased(config, self.bias) else 0
+        biases = (self.matrices - 1) * width + hidden if switched_on(config, self.bias) else 0
         return self.matrices * hidden * width + biases + self.extra
 
 
@@ -66,7 +66,7 @@ class Mixture:
         if self.dense.width != self.width:
             config.ignore(*self.dense.width)
         expert = self.expert.parameters(config, width)
-        always = hidden * experts + experts * (biased(config, self.router_bias) + self.correction)
+        always = hidden * experts + experts * (switched_on(config, self.router_bias) + self.correction)
         always += self._shared(config, width)
         return Part(experts * expert + always, routed * expert + always)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kinetics_serve.cost.families.attention import Attention, Heads, biased, head_size
+from kinetics_serve.cost.families.attention import Attention, Heads, head_size, switched_on
 from kinetics_serve.cost.families.config import Config
 from kinetics_serve.cost.families.parts import Part, dense
 from kinetics_serve.cost.layers import StateLayers
@@ -89,8 +89,8 @@ class Mamba2:
         wide = inner + channels + heads
         weights = hidden * wide + channels * taps + 3 * heads + inner * hidden
         weights += channels if config.flag(self.conv_bias, default=True) else 0
-        weights += wide + hidden if biased(config, self.bias) else 0
-        weights += inner if biased(config, self.norm) else 0
+        weights += wide + hidden if switched_on(config, self.bias) else 0
+        weights += inner if switched_on(config, self.norm) else 0
         flops = 5 * inner * state + 2 * taps * channels
         remembered = channels * (taps - 1)
         return dense(weights, StateLayers(1, inner * state, state_bytes(config, self.default_bytes), remembered, flops))

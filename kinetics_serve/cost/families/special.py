@@ -198,6 +198,11 @@ def lfm2_kinds(config: Config) -> list[str]:
     return typed(lambda config: rule)(config)
 
 
+def stablelm_norms(config: Config) -> int:
+    """Each layer's second LayerNorm, which is not there where attention and MLP run side by side."""
+    return 0 if config.flag("use_parallel_residual") else 2 * config.count("hidden_size") * config.layers
+
+
 @dataclass(frozen=True)
 class LongcatFeed:
     """LongCat-Flash: two MLPs, and a mixture whose router may also choose experts that do nothing."""

@@ -41,7 +41,6 @@ from kinetics_serve.cost.families.definitions import (
     QWEN3_MOE,
     QWEN3_NEXT,
     STEP,
-    Glm4MoeAttention,
     deepseek_mixture,
 )
 from kinetics_serve.cost.families.family import Family
@@ -108,7 +107,7 @@ FAMILIES: Mapping[str, Family] = {
     "glm4_moe_lite": replace(
         DEEPSEEK, feed=replace(DEEPSEEK_EXPERTS, mixture=listed_or("mlp_layer_types", deepseek_mixture(1)))
     ),
-    "glm4_moe": Family(Glm4MoeAttention(), DEEPSEEK_EXPERTS),
+    "glm4_moe": Family(Attention(out_bias=False, head_norms="head", normed="use_qk_norm"), DEEPSEEK_EXPERTS),
     "llama4_text": Family(Attention(), LLAMA4_EXPERTS, typed(llama4), ignored=("use_qk_norm", "floor_scale")),
     "nemotron_h": NEMOTRON_H,
     "nemotron-nas": Family(special.NemotronNas(), None, norms=0, ignored=("attention_bias", "mlp_bias")),
@@ -211,10 +210,16 @@ FAMILIES: Mapping[str, Family] = {
     "phi": Family(
         Attention(qkv_bias=True, out_bias=True), Mlp(matrices=2, bias=True), norms=1, norm_vectors=2, head_bias=True
     ),
-    "phimoe": Family(Attention(), MIXTRAL_EXPERTS, typed(all_slide), norm_vectors=2),
+    "phimoe": Family(Attention(), MIXTRAL_EXPERTS, typed(all_slide), norm_vectors=2, head_bias="lm_head_bias"),
     "seed_oss": Family(Attention(out_bias="attention_out_bias"), Mlp(bias="mlp_bias")),
     "solar_open": Family(Attention(out_bias=False), DEEPSEEK_EXPERTS),
-    "stablelm": Family(Attention(qkv_bias="use_qkv_bias", out_bias=False), Mlp(), norm_vectors=2),
+    "stablelm": Family(
+        Attention(qkv_bias="use_qkv_bias", out_bias=False, head_norms="all", normed="qk_layernorm"),
+        Mlp(),
+        norms=1,
+        norm_vectors=2,
+        extra=special.stablelm_norms,
+    ),
     "starcoder2": Family(
         Attention(qkv_bias="use_bias", out_bias="use_bias"),
         Mlp(matrices=2, bias="use_bias"),
