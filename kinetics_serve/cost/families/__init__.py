@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from kinetics_serve.cost.architecture import Architecture
+from kinetics_serve.cost.families.attention import longest_context
 from kinetics_serve.cost.families.config import Config, UnsupportedArchitecture, shown
 from kinetics_serve.cost.families.quantization import gemm_dtype, kv_cache_bytes
 from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
@@ -27,7 +28,7 @@ def read_config(
     """
     text = text_config(config, name)
     total = FAMILIES[text.model_type].total(text)
-    max_context = text.optional("max_position_embeddings", "max_seq_len", "model_max_length")
+    max_context = longest_context(text)
     text.check_all_read()
     quantization = config.get("quantization_config") or text.given.get("quantization_config")
     idle = total.parameters - total.active

@@ -50,9 +50,16 @@ def head_size(config: Config, query_heads: int) -> int:
     return config.optional("head_dim", "attention_head_dim") or max(config.count("hidden_size") // query_heads, 1)
 
 
+def longest_context(config: Config) -> int | None:
+    """In tokens. Where positions were trained for less than ``model_max_length``, that counts, as it does for vLLM."""
+    if config.given.get("model_max_length"):
+        return config.optional("model_max_length")
+    return config.optional("max_position_embeddings", "max_seq_len", "model_max_length")
+
+
 def limits(config: Config, kind: str) -> tuple[int | None, int | None]:
     """A layer's window and its chunk, in tokens; none for full attention, nor where they hold every context."""
-    longest = config.optional("max_position_embeddings")
+    longest = longest_context(config)
     if kind == FULL:
         return None, None
     if kind not in (SLIDING, CHUNKED):
