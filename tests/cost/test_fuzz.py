@@ -13,8 +13,9 @@ from kinetics_serve.cost import Price, UnsupportedArchitecture, read_config
 from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
 
 from .test_checkpoints import FOLDER, config
+from .test_published import PUBLISHED
 
-CONFIGS = [config(path.stem) for path in sorted(FOLDER.glob("*.json"))]
+CONFIGS = [config(path.stem) for path in sorted(FOLDER.glob("*.json"))] + [known for known, *_ in PUBLISHED.values()]
 anything = st.recursive(
     st.none()
     | st.booleans()

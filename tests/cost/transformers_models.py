@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, logging
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 logging.set_verbosity_error()
@@ -106,6 +106,7 @@ NUMBERS: dict[str, Any] = {
     "hidden_size_per_layer_input": 0,
     "expert_layer_period": 3,
     "attn_layer_period": 4,
+    "moe_topk": [2] * 8,
 }
 """What each variation changes: a flag is turned round, a number is replaced."""
 
@@ -151,3 +152,20 @@ def parameters(config: dict[str, Any]) -> int | None:
     except Exception:  # whatever a model's code raises: there is no model of this config
         return None
     return int(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def language_model(config: dict[str, Any]) -> tuple[int, int]:
+    """Parameters of the model that transformers makes of a config, less those of a vision tower, and the bytes of keys
+    and values that it caches for one token in bf16."""
+    given = {key: value for key, value in config.items() if key != "model_type"}
+    kind = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = kind.from_config(CONFIG_MAPPING[config["model_type"]](**given), dtype=torch.bfloat16)
+        model.tie_weights()
+        cache = model(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=True).past_key_values
+    weights = [parameter for name, parameter in model.named_parameters() if "visual" not in name]
+    stored = [getattr(layer, part, None) for layer in cache.layers for part in ("keys", "values")]
+    return (
+        sum(weight.numel() for weight in weights),
+        sum(part.numel() * part.element_size() for part in stored if part is not None),
+    )

@@ -87,6 +87,16 @@ class Config:
         """The keys are known, and cost nothing here."""
         self.known.update(keys)
 
+    def agree(self, expected: object, key: str) -> None:
+        """A key that may only say what is known without it, once or in a list for each layer."""
+        self.known.add(key)
+        value = self.given.get(key)
+        if value is None:
+            return
+        each = (self.listed(key, length=self.layers) or ()) if isinstance(value, list) else [value]
+        if any(one is not expected if isinstance(one, bool) else one != expected for one in each):
+            raise self.refuse(f"{key} {shown(value)}, expected {shown(expected)}")
+
     def whole(self, *keys: str, default: int | None = None) -> int:
         """A whole number from 0."""
         value = self.value(*keys)
@@ -142,6 +152,13 @@ class Config:
         if isinstance(each, bool) or not isinstance(each, int) or not 0 <= each <= LARGEST:
             raise self.refuse(f"{shown(each)} in {keys[0]}, expected whole numbers")
         return each
+
+    def count_of_layer(self, index: int, *keys: str) -> int:
+        """The same, from 1."""
+        number = self.of_layer(index, *keys)
+        if number == 0:
+            raise self.refuse(f"0 in {keys[0]}, expected at least 1")
+        return number
 
     def part(self, key: str) -> Config:
         """The object that a key holds, as a config of its own; its keys must all be read."""

@@ -56,7 +56,12 @@ QWEN3_5 = replace(QWEN3_NEXT, feed=Mlp())
 MISTRAL = replace(PLAIN, kinds=typed(all_slide))
 MIXTRAL_EXPERTS = Mixture(experts=("num_local_experts", "num_experts"), width=("intermediate_size",))
 GEMMA = replace(PLAIN, mixer=Attention())
-GEMMA2 = replace(GEMMA, kinds=every(2, "sliding_window_pattern"), norms=4)
+GEMMA2 = replace(
+    GEMMA,
+    kinds=every(2, "sliding_window_pattern"),
+    norms=4,
+    repeated={"sliding_window_size": "sliding_window"},
+)
 GEMMA3 = replace(
     GEMMA2, mixer=Attention(head_norms="head"), kinds=every(6, "sliding_window_pattern", "_sliding_window_pattern")
 )
@@ -76,7 +81,13 @@ GEMMA4 = Family(
     extra=gemma.per_layer_projection,
     tables=gemma.per_layer_table,
 )
-PHI3 = replace(PLAIN, kinds=typed(all_slide))
+PHI3 = replace(PLAIN, kinds=typed(all_slide), fixed={"full_attn_mod": 1})
+HUNYUAN = Family(
+    Attention(head_norms="head"),
+    Mlp(),
+    ignored=("cla_share_factor", "dense_list", "org_vocab_size"),
+    fixed={"use_cla": False, "use_qk_norm": True},
+)
 
 
 def deepseek_mixture(first: int) -> IsMixture:
@@ -181,7 +192,7 @@ FALCON_H1 = Family(
     ignored=(
         "mamba_norm_before_gate", "projectors_bias", "key_multiplier", "lm_head_multiplier", "attention_in_multiplier",
         "attention_out_multiplier", "mlp_multipliers", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier",
-        "mamba_use_mlp", "attn_layer_indices",
+        "mamba_use_mlp", "attn_layer_indices", "mlp_expansion_factor",
     ),
 )  # fmt: skip
 LFM2_EXPERTS = Mixture(mixture=first_dense("num_dense_layers"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kinetics_serve.cost.families.attention import switched_on
 from kinetics_serve.cost.families.config import Config, UnsupportedArchitecture
@@ -31,7 +31,7 @@ class Family:
     ``norms`` of hidden size a layer; a norm has ``norm_vectors`` of weights (2 for LayerNorm with its bias, 0 for one
     without weights), and so has the one before the head. ``extra`` is what else a model has; ``tables`` are embeddings
     that are only ever looked up. Without ``ties``, the head cannot be the embedding. ``ignored`` keys are known to cost
-    nothing."""
+    nothing; ``repeated`` ones may only say what another key does, ``fixed`` ones what every model of the family has."""
 
     mixer: Block | Mapping[str, Block]
     feed: Block | None
@@ -43,9 +43,15 @@ class Family:
     extra: Callable[[Config], int] = lambda config: 0
     tables: Callable[[Config], int] = lambda config: 0
     ignored: tuple[str, ...] = ()
+    repeated: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, object] = field(default_factory=dict)
 
     def total(self, config: Config) -> Total:
         config.ignore(*self.ignored)
+        for key, known in self.repeated.items():
+            config.agree(config.value(known), key)
+        for key, only in self.fixed.items():
+            config.agree(only, key)
         hidden, vocabulary = config.count("hidden_size"), config.count("vocab_size", "padded_vocab_size")
         tied = config.flag("tie_word_embeddings", "tie_embedding")
         if tied and not self.ties:

@@ -59,10 +59,10 @@ class Mixture:
             config.ignore(*self.routed, *self.width, *self.shared, *self.shared_width)
         if not experts or not self.mixture(config, index):
             return self.dense.part(config, index, kind)
-        routed = config.count(*self.routed)
+        routed = config.count_of_layer(index, *self.routed)
         if routed > experts:
             raise config.refuse(f"{self.routed[0]} {routed} of {experts} experts")
-        hidden, width = config.count("hidden_size"), config.count(*self.width)
+        hidden, width = config.count("hidden_size"), config.count_of_layer(index, *self.width)
         if self.dense.width != self.width:
             config.ignore(*self.dense.width)
         expert = self.expert.parameters(config, width)

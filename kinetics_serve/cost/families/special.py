@@ -180,12 +180,7 @@ class Lfm2Mlp:
                 width = int(multiplier * width)
                 step = config.count("block_multiple_of", default=256)
                 width = -(-width // step) * step
-        config.ignore(
-            "block_multiple_of", "block_ffn_dim_multiplier", "block_use_swiglu", "block_norm_eps", "block_dim"
-        )
-        config.ignore(
-            "conv_dim", "conv_dim_out", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale"
-        )
+        config.ignore("block_multiple_of", "block_ffn_dim_multiplier")
         return dense(Mlp().parameters(config, width))
 
 

@@ -21,6 +21,7 @@ from kinetics_serve.cost.families.definitions import (
     GEMMA4,
     GLM_DSA,
     GRANITE_HYBRID,
+    HUNYUAN,
     KIMI_EXPERTS,
     LFM2_MOE,
     LLAMA,
@@ -96,9 +97,19 @@ FAMILIES: Mapping[str, Family] = {
     "olmo3": Family(Attention(head_norms="all"), Mlp(), every(4)),
     "apertus": Family(Attention(head_norms="head"), Mlp(matrices=2, extra=2)),
     "exaone4": Family(Attention(qkv_bias=False, out_bias=False, head_norms="head"), Mlp(), typed(exaone)),
-    "hunyuan_v1_dense": Family(Attention(head_norms="head"), Mlp()),
-    "ernie4_5": Family(Attention(qkv_bias="use_bias", out_bias="use_bias"), Mlp(bias="use_bias")),
-    "ernie4_5_moe": replace(PLAIN, feed=ERNIE_MIXTURE),
+    "hunyuan_v1_dense": HUNYUAN,
+    "hunyuan_v1_moe": replace(
+        HUNYUAN,
+        feed=Mixture(width=("intermediate_size",), routed=("moe_topk",), shared_width=("intermediate_size",)),
+        repeated={"moe_intermediate_size": "intermediate_size"},
+        fixed={**HUNYUAN.fixed, "num_shared_expert": 1, "use_mixed_mlp_moe": True},
+    ),
+    "ernie4_5": Family(
+        Attention(qkv_bias="use_bias", out_bias="use_bias"), Mlp(bias="use_bias"), fixed={"compression_ratio": 1}
+    ),
+    "ernie4_5_moe": replace(
+        PLAIN, feed=ERNIE_MIXTURE, ignored=("moe_capacity",), fixed={"compression_ratio": 1, "moe_gate": "topk"}
+    ),
     "deepseek_v2": DEEPSEEK,
     "deepseek_v3": DEEPSEEK,
     "kimi_k2": DEEPSEEK,
@@ -153,8 +164,21 @@ FAMILIES: Mapping[str, Family] = {
     "arcee": Family(Attention(), Mlp(matrices=2, bias="mlp_bias")),
     "youtu": replace(DEEPSEEK, feed=Mlp()),
     "bamba": Family({LINEAR: Mamba2(), FULL: Attention()}, Mlp(bias="mlp_bias"), bamba),
-    "cohere": Family(Attention(), Mlp(), norms=1),
-    "cohere2": Family(Attention(), Mlp(), every(4, "sliding_window_pattern"), norms=1),
+    "cohere": Family(Attention(head_norms="all", normed="use_qk_norm"), Mlp(), norms=1),
+    "cohere2": Family(
+        Attention(),
+        Mlp(),
+        every(4, "sliding_window_pattern"),
+        norms=1,
+        ignored=("position_embedding_type", "use_parallel_embedding"),
+        repeated={"use_embedding_sharing": "tie_word_embeddings"},
+        fixed={
+            "layer_switch": 4,
+            "order_of_interleaved_layers": "local_attn_first",
+            "use_gated_activation": True,
+            "use_parallel_block": True,
+        },
+    ),
     "cwm": Family(Attention(qkv_bias=False, out_bias=False), Mlp(), every(4, first=True)),
     "dots1": Family(Attention(head_norms="head"), DEEPSEEK_EXPERTS, typed(last_slide)),
     "exaone_moe": Family(
@@ -203,6 +227,20 @@ FAMILIES: Mapping[str, Family] = {
         {LINEAR: ShortConvolution(), FULL: Attention(qkv_bias=False, out_bias=False, head_norms="head")},
         special.Lfm2Mlp(),
         special.lfm2_kinds,
+        ignored=(
+            "block_mlp_init_scale",
+            "block_norm_eps",
+            "block_out_init_scale",
+            "block_use_xavier_init",
+            "conv_use_xavier_init",
+        ),
+        repeated={
+            "block_dim": "hidden_size",
+            "conv_dim": "hidden_size",
+            "conv_dim_out": "hidden_size",
+            "num_heads": "num_attention_heads",
+        },
+        fixed={"block_use_swiglu": True},
     ),
     "longcat_flash": Family(special.Both(LatentAttention(), LatentAttention()), special.LongcatFeed(), norms=4),
     "nemotron": Family(Attention(), Mlp(matrices=2, bias="mlp_bias"), norm_vectors=2),
@@ -225,12 +263,9 @@ FAMILIES: Mapping[str, Family] = {
         Mlp(matrices=2, bias="use_bias"),
         typed(all_slide),
         norm_vectors=2,
+        fixed={"mlp_type": "default"},
     ),
     "vaultgemma": Family(Attention(), Mlp(), every(2)),
-    "hunyuan_v1_moe": Family(
-        Attention(head_norms="head"),
-        Mixture(width=("intermediate_size",), routed=("moe_topk",), shared_width=("intermediate_size",)),
-    ),
 }
 
 WRAPPERS: Mapping[str, str | None] = {
