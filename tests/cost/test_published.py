@@ -1,5 +1,5 @@
-"""Popular models in the form in which their config.json is published: keys that engines don't read, and lists of
-one number for each layer."""
+"""Popular models in the form in which their config.json is published: keys that engines don't read, lists of one number
+for each layer, a language model's keys beside its vision tower's."""
 
 from __future__ import annotations
 
@@ -235,6 +235,36 @@ HUNYUAN_A13B: Config = {
     "num_shared_expert": [1] * 32,
     "use_mixed_mlp_moe": True,
 }
+QWEN2_5_VL_7B: Config = {
+    "model_type": "qwen2_5_vl",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "sliding_window": 32768,
+    "use_sliding_window": False,
+    "max_window_layers": 28,
+    "max_position_embeddings": 128000,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "image_token_id": 151655,
+    "vision_start_token_id": 151652,
+    "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
+    "tie_word_embeddings": False,
+}
+QWEN2_VL_2B: Config = {
+    **QWEN2_5_VL_7B,
+    "model_type": "qwen2_vl",
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
+    "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536},
+    "tie_word_embeddings": True,
+}
 
 
 def idle(mixtures: int, experts: int, hidden: int, width: int) -> int:
@@ -256,6 +286,8 @@ PUBLISHED = {
     "Falcon-H1-0.5B": (FALCON_H1_0_5B, 521_411_104, 0, (36, 2, 64)),
     "Hy-MT2-7B": (HY_MT2_7B, 7_504_568_320, 0, (32, 8, 128)),
     "Hunyuan-A13B": (HUNYUAN_A13B, 80_393_183_232, idle(32, 56, 4096, 3072), (32, 8, 128)),
+    "Qwen2.5-VL-7B": (QWEN2_5_VL_7B, 7_615_616_512, 0, (28, 4, 128)),
+    "Qwen2-VL-2B": (QWEN2_VL_2B, 1_543_714_304, 0, (28, 2, 128)),
 }
 """Parameters, of which a token leaves some idle; layers that keep keys and values, their KV heads and head size."""
 
@@ -300,11 +332,25 @@ def test_transformers_makes_as_large_a_model_with_as_large_a_cache_of_it(model: 
         ({**HUNYUAN_A13B, "moe_topk": [8] * 31}, "31 moe_topk for 32 layers"),
         ({**HUNYUAN_A13B, "moe_topk": [8] * 31 + [0]}, "0 in moe_topk"),
         ({**HUNYUAN_A13B, "moe_topk": [8] * 31 + [65]}, "65 of 64 experts"),
+        ({**QWEN2_5_VL_7B, "text_config": 3}, "text_config 3, expected an object"),
+        ({**QWEN2_5_VL_7B, "model_type": "qwen3_vl"}, "text_config None, expected an object"),
+        ({**QWEN2_5_VL_7B, "num_experts": 8}, "unknown num_experts"),
     ],
 )
 def test_another_value_than_engines_build_is_refused(config: Config, found: str) -> None:
     with pytest.raises(UnsupportedArchitecture, match=re.escape(found)):
         read_config(config, "model")
+
+
+def test_keys_at_the_top_are_read_as_those_inside_a_text_config() -> None:
+    text = {key: value for key, value in QWEN2_5_VL_7B.items() if key not in ("model_type", "vision_config")}
+    nested = {"model_type": "qwen2_5_vl", "text_config": text, "vision_config": QWEN2_5_VL_7B["vision_config"]}
+    assert read_config(nested, "model") == read_config(QWEN2_5_VL_7B, "model")
+
+
+def test_a_text_config_decides_over_keys_at_the_top() -> None:
+    text = {key: value for key, value in QWEN2_VL_2B.items() if key != "model_type"}
+    assert read_config({**QWEN2_5_VL_7B, "text_config": text}, "model").layers == (AttentionLayers(28, 12, 2, 128),)
 
 
 def test_a_token_is_routed_to_as_many_experts_as_each_layer_says() -> None:

@@ -12,7 +12,7 @@ from kinetics_serve.cost.architecture import Architecture
 from kinetics_serve.cost.families.attention import longest_context
 from kinetics_serve.cost.families.config import Config, UnsupportedArchitecture, shown
 from kinetics_serve.cost.families.quantization import gemm_dtype, kv_cache_bytes
-from kinetics_serve.cost.families.table import FAMILIES, WRAPPERS
+from kinetics_serve.cost.families.table import FAMILIES, FLAT, WRAPPERS
 
 __all__ = ["UnsupportedArchitecture", "read", "text_config"]
 
@@ -50,7 +50,9 @@ def text_config(config: Mapping[str, Any], name: str) -> Config:
     model_type = config.get("model_type")
     text = next((config[key] for key in ("text_config", "llm_config") if key in config), None)
     given = dict(config)
-    if isinstance(model_type, str) and model_type in WRAPPERS:
+    if text is None and isinstance(model_type, str) and model_type in FLAT:
+        model_type = WRAPPERS[model_type]
+    elif isinstance(model_type, str) and model_type in WRAPPERS:
         if not isinstance(text, Mapping):
             raise UnsupportedArchitecture(name, model_type, f"text_config {shown(text)}, expected an object")
         given = dict(text)

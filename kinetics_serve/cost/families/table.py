@@ -295,3 +295,6 @@ WRAPPERS: Mapping[str, str | None] = {
     "vipllava": None,
 }
 """Multimodal models, and what their language model is where it doesn't say."""
+
+FLAT = frozenset({"qwen2_5_vl", "qwen2_vl"})
+"""Of those, the ones published without a ``text_config``: their classes take the language model's keys from the top."""
