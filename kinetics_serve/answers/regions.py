@@ -9,8 +9,7 @@ import sympy
 from kinetics_serve.answers import formula
 from kinetics_serve.answers.brackets import split_at
 from kinetics_serve.answers.formula import NotAFormula
-
-Term = str | tuple[Any, ...]
+from kinetics_serve.answers.terms import Term
 
 _LETTERS = {"R": sympy.S.Reals, "Z": sympy.S.Integers, "N": sympy.S.Naturals, "Q": sympy.S.Rationals}
 _LETTER = re.compile(r"\\mathbb\s*\{?\s*([RZNQ])\s*\}?|\\emptyset|\\\{\s*\\\}")

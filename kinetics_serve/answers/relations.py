@@ -6,32 +6,19 @@ from typing import Any, NamedTuple
 
 import sympy
 
-from kinetics_serve.answers import formula, regions
+from kinetics_serve.answers import formula, names, regions
 from kinetics_serve.answers.brackets import depths, split_at
 from kinetics_serve.answers.formula import NotAFormula
-
-Term = str | tuple[Any, ...]
+from kinetics_serve.answers.terms import Term
 
 _OPERATOR = re.compile(r"(?<![a-zA-Z\\])=|[<>]|\\(?:le|ge|ne|in|approx)(?![a-zA-Z])|=")
 _APPROXIMATION = re.compile(r"\\approx(?![a-zA-Z])")
-_NAME = re.compile(r"\\?([a-zA-Z]+?)(?:_(?:\{\s*(\w+)\s*\}|(\w)))?")
-_GREEK = re.compile(r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|tau)")
-_COMPOSED = re.compile(
-    r"[a-zA-Z]\s*\(\s*[a-z](?:\s*,\s*[a-z])*\s*\)"  # f(x)
-    r"|\|\s*[A-Z]{1,3}\s*\||[A-Z]{2,4}|\\overline\s*\{[A-Z]+\}"  # |AB|, AB
-    r"|(?:m\s*)?\\angle.*"
-    r"|\\frac\s*\{[A-Z]{2,}\}\s*\{[A-Z]{2,}\}|[A-Z]{2,}\s*/\s*[A-Z]{2,}"  # ratios of lengths
-    r"|[A-Za-z][\w{}]*\s*:\s*[A-Za-z][\w{}]*"
-    r"|\(\s*[a-z](?:\s*,\s*[a-z])+\s*\)"  # (x, y)
-    r"|\\(?:text|mathrm|mbox|operatorname)\s*\{[^{}]*[a-zA-Z]{2}[^{}]*\}|[a-zA-Z]{3,}(?: [a-zA-Z]+){0,5}"
-)
 ORDERS = frozenset({"<", "le", ">", "ge"})
-_UNKNOWNS = frozenset("xnkt")
 
 
 class Relation(NamedTuple):
-    """sides: between operators, in plain notation. name: what a lone name on its left names. composed: whether the left
-    side is a function's value, a length, a ratio, a pair of names or words, which say nothing beside the right side.
+    """sides: between operators, in plain notation. name: that of a value, as its left side gives it (see `names`).
+    composed: whether that left side is more than a letter, so that it says nothing where the value stands alone.
     """
 
     sides: tuple[str, ...]
@@ -40,33 +27,11 @@ class Relation(NamedTuple):
     composed: bool
 
 
-class Names:
-    """What names of values mean."""
-
-    @staticmethod
-    def is_unknown(name: str) -> bool:
-        """Whether a name is that of the one unknown: x, n, k or t, so that `x = 5` says no more than 5.
-
-        Other letters tell quantities apart: `a = 3` is neither 3 nor `b = 3`.
-        """
-        return name in _UNKNOWNS
-
-    @staticmethod
-    def enumerate_one(names: Sequence[str]) -> bool:
-        """Whether names count the values of one unknown: the same name again and again, or x_1, x_2, …"""
-        if len(set(names)) == 1:
-            return Names.is_unknown(names[0]) or len(names) > 1
-        bases = {name.partition("_")[0] for name in names}
-        numbers = [name.partition("_")[2] for name in names]
-        return len(bases) == 1 and bases <= _UNKNOWNS and sorted(numbers) == [str(n + 1) for n in range(len(names))]
-
-
 def relation_of(text: str) -> Relation | None:
     """The relation that a text is; None where it is none. An approximation after a value is left out."""
     exact = split_at(text, _APPROXIMATION)
     if len(exact) > 1:
-        named = _name(exact[0]) is not None or _COMPOSED.fullmatch(exact[0])
-        text = f"{exact[0]} = {exact[1]}" if named else exact[0]
+        text = f"{exact[0]} = {exact[1]}" if names.name(exact[0]) is not None else exact[0]
     sides = split_at(text, _OPERATOR)
     if len(sides) == 1:
         return None
@@ -74,8 +39,9 @@ def relation_of(text: str) -> Relation | None:
     if not all(sides):
         raise NotAFormula(text)
     equal = set(operators) == {"="} or operators == ("in",)
-    name = _name(sides[0]) if equal else None
-    return Relation(tuple(sides), operators, name, equal and bool(_COMPOSED.fullmatch(sides[0])))
+    return Relation(
+        tuple(sides), operators, names.name(sides[0]) if equal else None, equal and names.is_composed(sides[0])
+    )
 
 
 def equation(expressions: Sequence[Any]) -> Term:
@@ -86,7 +52,7 @@ def equation(expressions: Sequence[Any]) -> Term:
         (symbol,) = form.free_symbols
         if form.is_polynomial(symbol) and sympy.degree(form, symbol) == 1:
             value = formula.written(formula.normal(sympy.expand(symbol - form)))
-            return value if Names.is_unknown(symbol.name) else ("named", (symbol.name, value))
+            return value if names.is_unknown(symbol.name) else ("named", (symbol.name, value))
     return "equation", formula.written(form)
 
 
@@ -125,6 +91,17 @@ def the_unknown(expressions: Sequence[Any]) -> Any:
     return next(iter(unknowns)) if len(unknowns) == 1 else None
 
 
+def subject(relation: Relation) -> str | None:
+    """What a relation is about: what its left side names, or its one unknown. None where it has several."""
+    if relation.name is not None:
+        return relation.name
+    try:
+        unknown = the_unknown([formula.expression(side) for side in relation.sides])
+    except NotAFormula:
+        return None
+    return str(unknown) if unknown is not None else None
+
+
 def _operators(text: str) -> list[re.Match[str]]:
     depth = depths(text)
     return [found for found in _OPERATOR.finditer(text) if depth[found.start()] == 0]
@@ -138,14 +115,3 @@ def _unknowns(expression: Any) -> set[Any]:
     functions: set[Any] = expression.atoms(sympy.core.function.AppliedUndef)
     inside = set().union(*[function.free_symbols for function in functions])
     return functions | set(expression.free_symbols - inside)
-
-
-def _name(text: str) -> str | None:
-    text = text.strip()
-    if _GREEK.fullmatch(text):
-        return text.lstrip("\\")
-    found = _NAME.fullmatch(text)
-    if found is None or len(found[1]) > 1 or found[1] in "ei" or text.startswith("\\"):
-        return None
-    index = found[2] or found[3]
-    return f"{found[1]}_{index}" if index else found[1]

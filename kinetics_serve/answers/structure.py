@@ -8,26 +8,24 @@ import re
 from collections.abc import Iterator
 from functools import reduce
 from operator import and_, or_
-from typing import Any
 
 import sympy
 
-from kinetics_serve.answers import formula, regions
+from kinetics_serve.answers import commas, formula, names, regions, terms
 from kinetics_serve.answers.brackets import depths, split, split_at
 from kinetics_serve.answers.formula import NotAFormula
 from kinetics_serve.answers.quantities import quantity
 from kinetics_serve.answers.relations import (
     ORDERS,
-    Names,
     Relation,
     equation,
     inequality,
     relation_of,
     solutions,
+    subject,
     the_unknown,
 )
-
-Term = str | tuple[Any, ...]
+from kinetics_serve.answers.terms import Term, in_order, set_of
 
 _OR = re.compile(
     r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*or\s*\}|\\(?:lor|vee)(?![a-zA-Z])|(?<![a-zA-Z\\{])or(?![a-zA-Z}])"
@@ -38,9 +36,6 @@ _AND_ALSO = re.compile(
 _AND = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|\\(?:land|lor|vee|wedge)(?![a-zA-Z])"
                   r"|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])")  # fmt: skip
 _DOUBLE_COMMA = re.compile(r",(?:\s*,)+")
-_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
-_DECIMAL_COMMA = re.compile(r"[-+]?\s*[€£¥₹]?\s*(?:0|\d{4,}),\d+\s*[€£¥₹%]?|[-+]?\s*\d+,\d+\s*%")
-_CURRENCY_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
 _BASE = re.compile(r"([-+]?[0-9a-zA-Z]+)_(?:\{\s*(\d+)\s*\}|(\d+))")
 _RATIO = re.compile(r"[\d.]+(?:\s*:\s*[\d.]+)+")
 _MATRIX = re.compile(r"\[?\s*\\begin\{([bp]?)matrix\}((?:(?!\\end).)*)\\end\{\1matrix\}\s*\]?", re.S)
@@ -48,6 +43,7 @@ _ANGLES = re.compile(r"\\langle(?![a-zA-Z])(.*)\\rangle", re.S)
 _SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _SEPARATOR = re.compile(r"[,;]")
 _BAR = re.compile(r"\||:")
+_LETTER = re.compile("[a-zA-Z]")
 _STARTS = " \t\n,;"
 _ENDS = " \t\n.,;"
 
@@ -58,13 +54,15 @@ MAX_SIGNS = 4
 def term(text: str) -> Term:
     """The term of an answer. Raises NotAFormula for what is no mathematics."""
     text = text.lstrip(_STARTS).rstrip(_ENDS).removeprefix(r"\approx ")
-    if _DECIMAL_COMMA.fullmatch(text):
-        text = text.replace(",", ".")
+    text = commas.with_points(text)
     if (joined := _joined_inequalities(text)) is not None:
         return joined
-    text = _DOUBLE_COMMA.sub(",", _AND.sub(",", _without_thousands(text)).strip(_ENDS))
+    text = commas.without_thousands(text)
+    if (alternatives := _alternatives(text)) is not None:
+        return alternatives
+    text = _DOUBLE_COMMA.sub(",", _AND.sub(",", text).strip(_ENDS))
     if len(groups := split(text, ";")) > 1:
-        return _set([_list(split(group, ",")) for group in groups])
+        return set_of([_list(split(group, ",")) for group in groups])
     return _list(split(text, ","))
 
 
@@ -82,25 +80,54 @@ def _joined_inequalities(text: str) -> Term | None:
     return None
 
 
-def _without_thousands(text: str) -> str:
-    depth = depths(text)
-    return _THOUSANDS.sub(lambda found: found[0] if depth[found.start()] else found[0].replace(",", ""), text)
+def _alternatives(text: str) -> Term | None:
+    """What "or" joins, where that is more than a list of values of one unknown; None where it is no more."""
+    parts = [part for part in split_at(text, _OR) if part]
+    if len(parts) < 2:
+        return None
+    if all(map(regions.is_region, parts)):
+        return regions.written(regions.region(r" \cup ".join(parts)))
+    pieces = [[piece for piece in split(_AND_ALSO.sub(",", part), ",") if piece] for part in parts]
+    subjects = [[subject(each) or piece for piece in part if (each := relation_of(piece))] for part in pieces]
+    every = [each for part in subjects for each in part]
+    if not every and not all(_LETTER.fullmatch(piece) for part in pieces for piece in part):
+        return None
+    if every and (len(set(every)) == 1 or names.enumerate_one(every)):
+        return None
+    joined = set_of([_list(part) if len(part) > 1 else _about(part[0]) for part in pieces])
+    if every and len(set(map(frozenset, subjects))) == 1:
+        return joined  # solutions, each of which has several values
+    return ("or", *joined[1:]) if joined[0] == "set" else joined
 
 
 def _list(parts: list[str]) -> Term:
     if len(parts) == 1:
         return _item(parts[0])
     relations = [relation_of(part) for part in parts]
-    names = [relation.name if relation is not None else None for relation in relations]
-    if all(name is not None for name in names):
-        values = [_value(relation.sides[-1]) for relation in relations if relation is not None]
-        if Names.enumerate_one([name for name in names if name is not None]):
-            return _set(values)
-        by_name = sorted(zip(map(str, names), values, strict=True), key=repr)
-        return ("tuple", *(value for _, value in by_name)) if len(set(names)) == len(names) else ("named", *by_name)
-    if names[0] is not None and relations[0] is not None and not any(names[1:]):
-        return _set([_value(relations[0].sides[-1]), *map(_item, parts[1:])])
-    return _set([_item(part) for part in parts])
+    stated = [relation for relation in relations if relation is not None]
+    named = [relation for relation in stated if relation.name is not None]
+    if len(named) == len(parts):
+        return terms.named(
+            [(str(relation.name), _stated(relation)) for relation in named],
+            lettered=not any(relation.composed for relation in named),
+        )
+    if relations[0] is not None and relations[0].name is not None and len(stated) == 1:  # x = 1, 2
+        letters = names.letters(relations[0].sides[0])
+        return set_of([_stated(relations[0]), *(in_order(letters, _item(part)) for part in parts[1:])])
+    several = len(set(map(subject, stated))) > 1
+    return set_of([_about(part) if several else _item(part) for part in parts])
+
+
+def _stated(relation: Relation) -> Term:
+    """The value on the right of an equals sign."""
+    return in_order(names.letters(relation.sides[0]), _value(relation.sides[-1]))
+
+
+def _about(text: str) -> Term:
+    """The term of an item among others that may be about something else, so that its name counts."""
+    item, relation = _item(text), relation_of(text)
+    about = subject(relation) if relation is not None else None
+    return item if about is None or item[0] in ("named", "equation") else ("named", (about, item))
 
 
 def _item(text: str) -> Term:
@@ -109,13 +136,14 @@ def _item(text: str) -> Term:
         return _value(text)
     if len(relation.sides) > 2 and set(relation.operators) == {"="} and relation.name is None:
         return _item(relation.sides[-1])  # a calculation, whose result is the answer
-    if relation.composed:
-        return _value(relation.sides[-1])
+    if relation.composed and relation.name is not None:
+        value = _stated(relation)
+        return ("named", (relation.name, value)) if names.has_opposite(relation.name) else value
     if relation.name is not None and not _free_symbols(relation.sides[-1]):
         value = _value(relation.sides[-1])
         if relation.operators == ("in",):
             return value
-        return value if Names.is_unknown(relation.name) else ("named", (relation.name, value))
+        return value if names.is_unknown(relation.name) else ("named", (relation.name, value))
     return _relation(relation)
 
 
@@ -155,7 +183,7 @@ def _value(text: str) -> Term:
     if (bracketed := _bracketed(text)) is not None:
         return bracketed
     if _SIGNS.search(text):
-        return _set([_value(each) for each in _signed(text)])
+        return set_of([_value(each) for each in _signed(text)])
     if found := _RATIO.fullmatch(text):
         return "ratio", "".join(found[0].split())
     if found := _BASE.fullmatch(text):
@@ -171,8 +199,6 @@ def _value(text: str) -> Term:
 def _quantity(value: str, unit: str) -> Term:
     if unit == "%":
         return formula.written(formula.normal(formula.expression(value) / 100))
-    if unit and _CURRENCY_COMMA.fullmatch(value):
-        value = value.replace(",", ".")
     return ("quantity", term(value), unit) if unit else term(value)
 
 
@@ -189,7 +215,7 @@ def _bracketed(text: str) -> Term | None:
     if opening in (r"\{", "{"):
         if opening == r"\{" and len(builder := split_at(inner, _BAR)) == 2:
             return _item(builder[1])
-        return _set(_elements(parts)) if opening == r"\{" or len(parts) > 1 else _value(inner)
+        return set_of(_elements(parts)) if opening == r"\{" or len(parts) > 1 else _value(inner)
     if len(parts) == 1:
         return _value(inner) if opening == "(" and closing == ")" and inner.strip() else None
     if opening + closing == "[]" and len(parts) > 2:
@@ -201,14 +227,6 @@ def _bracketed(text: str) -> Term | None:
 
 def _elements(parts: list[str]) -> Iterator[Term]:
     return (_item(part) for part in parts if part.strip())
-
-
-def _set(values: Any) -> Term:
-    """A set of terms; one of a single term is that term, and sets inside are part of it."""
-    elements: set[Term] = set()
-    for value in values:
-        elements |= set(value[1:]) if value[0] == "set" else {value}
-    return next(iter(elements)) if len(elements) == 1 else ("set", *sorted(elements, key=repr))
 
 
 def _signed(text: str) -> tuple[str, str]:
