@@ -22,12 +22,17 @@ ROUNDED_PLACES = 10
 MAX_SIMPLE_DENOMINATOR = 1000
 """Below it, no two fractions have the same ten decimal places."""
 
+DOUBLE_DIGITS = 15
+DOUBLE_EPSILON = Fraction(1, 2**52)
+
 ROOT_PLACES = 14
 MAX_ROOT_DENOMINATOR = 100
 MAX_ROOT = 10_000
 """Of decimals, and of the fractions whose roots they may be: so few that no other decimal is one of them by chance."""
 
-_EDGE = " \t\r\n.,;:!?\"'`*_$"
+_PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "«": "»", "「": "」"}
+_OPENING = "\"'`*_ "
+_CAPITALS = re.compile("[A-Z]{2,3}")
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?(?:\s*/\s*\d+)?", re.I)
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 _LETTER = re.compile(r"(?:(?i:option|choice|answer)\s+)?(?:\(\s*([A-Ja-j])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*[).:]?)")
@@ -57,11 +62,13 @@ def quick_key(answer: str, kind: EquivalenceKind) -> str | None:
             return text_key(answer)
     if kind == "text" or len(answer) > MAX_MATH_LENGTH:
         return text_key(answer)
-    bare = unstyled(plain(answer)).lstrip(" \t\n,;:*`\"'").rstrip(" \t\n.,;:*`\"'")
+    bare = unquoted(unstyled(plain(answer)), " \t\n,;:", " \t\n.,;:")
     if kind in ("auto", "choice") and (letter := _letter(bare, kind)) is not None:
         return f"choice:{letter}"
     if kind == "choice":
         return text_key(answer)
+    if _CAPITALS.fullmatch(bare):
+        return text_key(answer)  # IV, NE and CO are no products, whose factors might change places
     value = simple_number(bare) if root_of(bare) is None else None
     if value is not None:
         return math_key(number(value.numerator, value.denominator))
@@ -100,7 +107,20 @@ def number(numerator: int, denominator: int) -> str:
 def normalised(answer: str) -> str:
     """A text without its case, styling, runs of white space, and punctuation at its edges."""
     text = unstyled(plain(answer)) if len(answer) <= MAX_MATH_LENGTH else answer
-    return " ".join(text.casefold().split()).strip(_EDGE)
+    text = " ".join(text.casefold().split())
+    return unquoted(text, " .,;:$", " .,;:!?$") or text
+
+
+def unquoted(text: str, before: str, after: str) -> str:
+    """A text without quotes and marks of styling around it, and without the given characters before and after it.
+
+    One that only stands after it means something: 5' is no 5", nor f' f'', nor C* C. Two stars close what was bold.
+    """
+    text = text.lstrip(before).rstrip(after)
+    while len(text) > 1 and _PAIRS.get(text[0]) == text[-1]:
+        text = text[1:-1].lstrip(before).rstrip(after)
+    bare = text.lstrip(_OPENING).removesuffix("**").removesuffix("__")
+    return bare if bare == text else unquoted(bare, before, after)
 
 
 def simple_number(text: str) -> Fraction | None:
@@ -117,15 +137,19 @@ def simple_number(text: str) -> Fraction | None:
 def decimal(text: str) -> Fraction:
     """The value of a decimal: exactly what it says, so that 0.333 is not 1/3.
 
-    One of ten or more decimal places that is a simple fraction rounded is that fraction: 0.3333333333 is 1/3. Which
-    fraction depends on the decimal alone, so this merges no two values that are stated exactly.
+    One of ten or more decimal places that is a simple fraction rounded is that fraction: 0.3333333333 is 1/3. So is one
+    with all the digits of a double, cut off or with its error: 0.6666666666666666 is 2/3. Which fraction depends on the
+    decimal alone, so this merges no two values that are stated exactly.
     """
     value = Fraction(text)
     places = len(text.partition(".")[2])
     if places < ROUNDED_PLACES or not text[-1].isdigit() or "e" in text.lower():
         return value
     simple = value.limit_denominator(MAX_SIMPLE_DENOMINATOR)
-    return simple if 2 * abs(simple - value) <= Fraction(1, 10**places) else value
+    last = Fraction(1, 10**places)
+    digits = len(text.lstrip("-+0.").replace(".", ""))
+    error = last / 2 if digits < DOUBLE_DIGITS else max(last, abs(value) * DOUBLE_EPSILON)
+    return simple if abs(simple - value) <= error else value
 
 
 def root_of(text: str) -> Fraction | None:

@@ -46,10 +46,12 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 _UNREADABLE = re.compile(
     r"['`\"?:;#@~]|!!|\d\s+[\d.]|\d_|(?<![a-zA-Z\\])I(?![a-zA-Z])|(?<!\\)(?<![a-zA-Z\\])[a-zA-Z]\d"
+    r"|\\frac\s*\{\s*d(?:\s*\^\s*\{?\d\}?)?\s*[a-zA-Z]\s*\}\s*\{\s*d\s*[a-zA-Z]"
+    r"|(?<![a-zA-Z\\])d[a-zA-Z]\s*/\s*d[a-zA-Z]"
     r"|^\s*\d+-\d+\s*$|^\s*\d{1,4}([-/])\d{1,2}\1\d{1,4}\s*$"
 )
-"""What the parser would misread: primes, ratios, times, numbers that merely stand side by side, bases, I, B2, ranges
-and dates.
+"""What the parser would misread: primes, ratios, times, numbers that merely stand side by side, bases, I, B2, dy/dx,
+ranges and dates.
 """
 
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{\s*(\d+)\s*\}")
@@ -62,6 +64,10 @@ _MIXED = re.compile(r"(?<![\w.}/])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])")
 _PER_CENT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*%")
 _PRODUCT = re.compile(r"(?<![\w}^.])(\d+)\s*(?=\()")
 _LETTER_PRODUCT = re.compile(r"(\))\s*(?=\d)")
+_FACTOR = r"(?=\s*(?:[a-zA-Z(]|\\(?!cdot|times|div|end|rfloor|rceil)[a-zA-Z]))"
+_FRACTION = re.compile(rf"(?<![\w.}}/)^])(\d+\s*/\s*\d+)(?!\d){_FACTOR}|(/\s*\d+)\s+{_FACTOR}")
+"""What a factor follows, which is none of its denominator: 1/2 x, π/2 x and 1/2x are halves."""
+
 _UPRIGHT = re.compile(r"\\(?:mathrm|text|mathit|operatorname)\s*\{\s*([a-zA-Z])\s*\}")
 _MATRIX = re.compile(r"\\(?:begin|end)\{[bpv]?matrix\}|[&]|\\\\")
 _ENDS = re.compile(r"[\s.,;]+$")
@@ -124,6 +130,7 @@ def _readable(text: str) -> str:
     text = _AND_SO_ON.sub(_repeated, _REPEATING.sub(_repeated, text))
     text = _DEGREES.sub(r"(\\frac{\1}{180}\\pi)", _PER_CENT.sub(r"\\frac{\1}{100}", text))
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+    text = _FRACTION.sub(r"\1\2\\cdot ", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _LOGARITHM.sub(r"\\log_{\1}{\2}", _DECIMAL.sub(_decimal, text))
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)

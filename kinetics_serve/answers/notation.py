@@ -41,6 +41,7 @@ _CHARACTERS = {
     "⟨": r"\langle ",
     "⟩": r"\rangle ",
     "，": ",",
+    "、": ",",
     "；": ";",
     "。": ".",
     "…": r"\dots ",
@@ -54,11 +55,13 @@ _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=Tr
 _SUPER = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _SUB = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 _VULGAR = re.compile(r"(\d\s*)?([¼-¾⅐-⅞↉])")
-_ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z]|\([^()]*\))")
+_ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[a-zA-Z]|\([^()]*\))")
+_DEGREES = {"√": "", "∛": "[3]", "∜": "[4]"}
 
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;:!> ]|q?quad|(?:enspace|thinspace|hfill)(?![a-zA-Z]))|~|[\u00a0\u2009\u202f]")
 _STYLING = re.compile(
-    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathstrut|middle)(?![a-zA-Z])\.?"
+    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|bf|limits|mathstrut|middle)(?![a-zA-Z])\.?"
+    r"|\\(?:text)?color\s*\{[^{}]*\}"
     r"|\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered)\*?\}"
 )
 _ARRAY = re.compile(r"\\(begin|end)\{(?:array|smallmatrix)\}(?:\{[^{}]*\})?")
@@ -69,6 +72,11 @@ _SYNONYMS = {
     "dfrac": "frac",
     "tfrac": "frac",
     "cfrac": "frac",
+    "nicefrac": "frac",
+    "sfrac": "frac",
+    "dbinom": "binom",
+    "tbinom": "binom",
+    "colon": ":",
     "leq": "le",
     "leqslant": "le",
     "geq": "ge",
@@ -124,6 +132,16 @@ _DOLLAR_NAME = re.compile(r"(?<![A-Za-z])US\s*\\?\$")
 _BRACED_COMMA = re.compile(r"(\d)\s*\{\s*,\s*\}\s*(\d)")
 _LINE_BREAK = re.compile(r"(?:\s*\\\\)+\s*$")
 _POWER = re.compile(r"(?<=[\w)])\*\*(?=[\w(-])")
+_EMPHASIS = re.compile(r"\\(?:mathbf|mathcal|boldsymbol|bm|underline)\s*\{([^{}]*)\}")
+_ROW_SPACE = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:mm|cm|pt|em|ex)\s*\]")
+_OVER = re.compile(r"(?:(?<=\{)|^)([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)(?=\}|$)")
+_OVERS = {"over": "frac", "choose": "binom"}
+_DOTS = re.compile(r"(\.\d*)\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?(?!\d)")
+_POWER_IN_PARENTHESES = re.compile(r"\^\s*\(((?:[^()]|\([^()]*\))*)\)(?!\s*\()")
+_CROSS = re.compile(r"(?<=\d)(?:\s+x\s+(?=\d)|\s*x\s*(?=10\s*\^))")
+_CUP = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")
+_RAISED_O = re.compile(r"(?<=\d)\s*\^\s*(?:o(?![a-zA-Z])|\{\s*o\s*\})")
+_NOON = re.compile(r"(?<![A-Za-z])([ap])\.\s?m(?:\.|(?![A-Za-z]))", re.I)
 
 MAX_STYLES = 8
 """Styles around styles that are taken off: nobody nests more."""
@@ -138,9 +156,10 @@ def plain(answer: str) -> str:
     text = _VULGAR.sub(_fraction, text)
     text = _SUPER.sub(lambda found: "^{" + "".join(map(_SUPERSCRIPTS.__getitem__, found[0])) + "}", text)
     text = _SUB.sub(lambda found: "_{" + "".join(map(_SUBSCRIPTS.__getitem__, found[0])) + "}", text)
-    text = _ROOT.sub(lambda found: r"\sqrt{" + found[1].strip("()") + "}", text)
+    text = _ROOT.sub(lambda found: rf"\sqrt{_DEGREES[found[1]]}{{{found[2].strip('()')}}}", text)
     text = "".join([_CHARACTERS.get(character, character) for character in text])
     text = unicodedata.normalize("NFKC", text)
+    text = _ROW_SPACE.sub(r"\\\\", text)
     if not _ROWS.search(text):
         text = _ESCAPED_TWICE.sub(r"\\", text)
     text = text.replace(r"\%", "%").replace(r"\$", "")
@@ -149,7 +168,11 @@ def plain(answer: str) -> str:
     text = _DELIMITERS.sub(" ", _SPACES.sub(" ", text))
     for pattern, command in _ASCII:
         text = pattern.sub(command, text)
-    text = _POWER.sub("^", text)
+    text = _DOTS.sub(r"\1\\overline{\2\3\4}", _EMPHASIS.sub(r" \1 ", text))
+    text = _OVER.sub(lambda found: rf"\{_OVERS[found[2]]}{{{found[1]}}}{{{found[3]}}}", text)
+    text = _NOON.sub(r"\1m", _RAISED_O.sub(r"^\\circ ", text))
+    text = _CUP.sub(r"\\cup ", _CROSS.sub(r"\\times ", text))
+    text = _POWER_IN_PARENTHESES.sub(r"^{\1}", _POWER.sub("^", text))
     text = _FRAC_FIRST.sub(r"\\frac{\1}{", text)
     text = _FRAC.sub(lambda found: rf"\frac{{{found[1] or found[2]}}}{{{found[3]}}}", text)
     text = _SQRT.sub(lambda found: r"\sqrt{" + (found[1] or found[2]) + "}", text)

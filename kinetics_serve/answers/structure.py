@@ -218,11 +218,22 @@ def _bracketed(text: str) -> Term | None:
         return set_of(_elements(parts)) if opening == r"\{" or len(parts) > 1 else _value(inner)
     if len(parts) == 1:
         return _value(inner) if opening == "(" and closing == ")" and inner.strip() else None
+    if opening + closing == "[]" and (rows := _rows(inner)) is not None:
+        return "matrix", *(tuple(map(_value, row)) for row in rows)
     if opening + closing == "[]" and len(parts) > 2:
         return "list", *map(_value, parts)
     if len(parts) == 2 and opening + closing != "()":
         return regions.interval_term(opening, _value(parts[0]), _value(parts[1]), closing)
     return "tuple", *map(_value, parts)
+
+
+def _rows(inner: str) -> list[list[str]] | None:
+    """The rows of [[1, 2], [3, 4]] and [1, 2; 3, 4]; None where the brackets hold no matrix."""
+    rows = split(inner, ",")
+    if all(row.startswith("[") and row.endswith("]") for row in rows):
+        return [split(row[1:-1], ",") for row in rows]
+    rows = split(inner, ";")
+    return [split(row, ",") for row in rows] if len(rows) > 1 and all("," in row for row in rows) else None
 
 
 def _elements(parts: list[str]) -> Iterator[Term]:

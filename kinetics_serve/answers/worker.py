@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from kinetics_serve.answers.equivalence import math_key, text_key
+from kinetics_serve.answers.equivalence import math_key, text_key, unquoted
 from kinetics_serve.answers.formula import NotAFormula
 from kinetics_serve.answers.notation import plain
 from kinetics_serve.answers.structure import term
@@ -35,7 +35,7 @@ class OutOfTime(BaseException):
 def key(answer: str) -> str:
     """The key of an answer that may be mathematical. Takes as long as it takes."""
     try:
-        return math_key(term(plain(answer)))
+        return math_key(term(unquoted(plain(answer), "", "")))
     except NotAFormula:
         return text_key(answer)
     except Exception as error:  # whatever SymPy makes of a stranger's text
