@@ -148,8 +148,11 @@ def decimal(text: str) -> Fraction:
     simple = value.limit_denominator(MAX_SIMPLE_DENOMINATOR)
     last = Fraction(1, 10**places)
     digits = len(text.lstrip("-+0.").replace(".", ""))
-    error = last / 2 if digits < DOUBLE_DIGITS else max(last, abs(value) * DOUBLE_EPSILON)
-    return simple if abs(simple - value) <= error else value
+    short = abs(simple) - abs(value)
+    rounded = 2 * abs(short) <= last
+    cut_off = 0 < short < last and (simple / last).denominator > 1
+    in_error = abs(short) <= abs(value) * DOUBLE_EPSILON
+    return simple if rounded or (digits >= DOUBLE_DIGITS and (cut_off or in_error)) else value
 
 
 def root_of(text: str) -> Fraction | None:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from functools import reduce
+from operator import and_, or_
 from typing import Any, NamedTuple
 
 import sympy
@@ -13,6 +15,12 @@ from kinetics_serve.answers.terms import Term
 
 _OPERATOR = re.compile(r"(?<![a-zA-Z\\])=|[<>]|\\(?:le|ge|ne|in|approx)(?![a-zA-Z])|=")
 _APPROXIMATION = re.compile(r"\\approx(?![a-zA-Z])")
+OR = re.compile(
+    r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*or\s*\}|\\(?:lor|vee)(?![a-zA-Z])|(?<![a-zA-Z\\{])or(?![a-zA-Z}])"
+)
+AND = re.compile(
+    r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*and\s*\}|\\(?:land|wedge)(?![a-zA-Z])|(?<![a-zA-Z\\{])and(?![a-zA-Z}])"
+)
 ORDERS = frozenset({"<", "le", ">", "ge"})
 
 
@@ -83,6 +91,20 @@ def solutions(expressions: Sequence[Any], operators: Sequence[str], unknown: Any
         relation = {"<": left < right, "le": left <= right, ">": left > right, "ge": left >= right}[operator]
         found &= relation.as_set()
     return found
+
+
+def joined_inequalities(text: str) -> Term | None:
+    """The solutions of inequalities in one unknown that "or" or "and" join; None for anything else."""
+    for word, join in ((OR, or_), (AND, and_)):
+        parts = split_at(text, word)
+        relations = [relation_of(part) for part in parts] if len(parts) > 1 else []
+        if not relations or not all(each is not None and set(each.operators) <= ORDERS for each in relations):
+            continue
+        chains = [([formula.expression(side) for side in each.sides], each.operators) for each in relations if each]
+        unknown = the_unknown([side for sides, _ in chains for side in sides])
+        if unknown is not None:
+            return regions.written(reduce(join, [solutions(sides, order, unknown) for sides, order in chains]))
+    return None
 
 
 def the_unknown(expressions: Sequence[Any]) -> Any:

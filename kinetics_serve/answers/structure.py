@@ -5,9 +5,6 @@ equal answers have equal terms.
 """
 
 import re
-from collections.abc import Iterator
-from functools import reduce
-from operator import and_, or_
 
 import sympy
 
@@ -16,25 +13,20 @@ from kinetics_serve.answers.brackets import depths, split, split_at
 from kinetics_serve.answers.formula import NotAFormula
 from kinetics_serve.answers.quantities import quantity
 from kinetics_serve.answers.relations import (
+    AND,
+    OR,
     ORDERS,
     Relation,
     equation,
     inequality,
+    joined_inequalities,
     relation_of,
-    solutions,
     subject,
-    the_unknown,
 )
 from kinetics_serve.answers.terms import Term, in_order, set_of
 
-_OR = re.compile(
-    r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*or\s*\}|\\(?:lor|vee)(?![a-zA-Z])|(?<![a-zA-Z\\{])or(?![a-zA-Z}])"
-)
-_AND_ALSO = re.compile(
-    r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*and\s*\}|\\(?:land|wedge)(?![a-zA-Z])|(?<![a-zA-Z\\{])and(?![a-zA-Z}])"
-)
-_AND = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|\\(?:land|lor|vee|wedge)(?![a-zA-Z])"
-                  r"|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])")  # fmt: skip
+_JOIN = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|\\(?:land|lor|vee|wedge)(?![a-zA-Z])"
+                 r"|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])")  # fmt: skip
 _DOUBLE_COMMA = re.compile(r",(?:\s*,)+")
 _BASE = re.compile(r"([-+]?[0-9a-zA-Z]+)_(?:\{\s*(\d+)\s*\}|(\d+))")
 _RATIO = re.compile(r"[\d.]+(?:\s*:\s*[\d.]+)+")
@@ -55,39 +47,26 @@ def term(text: str) -> Term:
     """The term of an answer. Raises NotAFormula for what is no mathematics."""
     text = text.lstrip(_STARTS).rstrip(_ENDS).removeprefix(r"\approx ")
     text = commas.with_points(text)
-    if (joined := _joined_inequalities(text)) is not None:
+    if (joined := joined_inequalities(text)) is not None:
         return joined
     text = commas.without_thousands(text)
     if (alternatives := _alternatives(text)) is not None:
         return alternatives
-    text = _DOUBLE_COMMA.sub(",", _AND.sub(",", text).strip(_ENDS))
-    if len(groups := split(text, ";")) > 1:
-        return set_of([_list(split(group, ",")) for group in groups])
-    return _list(split(text, ","))
-
-
-def _joined_inequalities(text: str) -> Term | None:
-    """The solutions of inequalities in one unknown that "or" or "and" join; None for anything else."""
-    for word, join in ((_OR, or_), (_AND_ALSO, and_)):
-        parts = split_at(text, word)
-        relations = [relation_of(part) for part in parts] if len(parts) > 1 else []
-        if not relations or not all(each is not None and set(each.operators) <= ORDERS for each in relations):
-            continue
-        chains = [([formula.expression(side) for side in each.sides], each.operators) for each in relations if each]
-        unknown = the_unknown([side for sides, _ in chains for side in sides])
-        if unknown is not None:
-            return regions.written(reduce(join, [solutions(sides, order, unknown) for sides, order in chains]))
-    return None
+    text = _DOUBLE_COMMA.sub(",", _JOIN.sub(",", text).strip(_ENDS))
+    groups = [split(group, ",") for group in split(text, ";")]
+    if all(len(group) == 1 for group in groups):
+        return _list([part for (part,) in groups])
+    return set_of(map(_list, groups))
 
 
 def _alternatives(text: str) -> Term | None:
     """What "or" joins, where that is more than a list of values of one unknown; None where it is no more."""
-    parts = [part for part in split_at(text, _OR) if part]
+    parts = [part for part in split_at(text, OR) if part]
     if len(parts) < 2:
         return None
     if all(map(regions.is_region, parts)):
         return regions.written(regions.region(r" \cup ".join(parts)))
-    pieces = [[piece for piece in split(_AND_ALSO.sub(",", part), ",") if piece] for part in parts]
+    pieces = [[piece for piece in split(AND.sub(",", part), ",") if piece] for part in parts]
     subjects = [[subject(each) or piece for piece in part if (each := relation_of(piece))] for part in pieces]
     every = [each for part in subjects for each in part]
     if not every and not all(_LETTER.fullmatch(piece) for part in pieces for piece in part):
@@ -215,7 +194,8 @@ def _bracketed(text: str) -> Term | None:
     if opening in (r"\{", "{"):
         if opening == r"\{" and len(builder := split_at(inner, _BAR)) == 2:
             return _item(builder[1])
-        return set_of(_elements(parts)) if opening == r"\{" or len(parts) > 1 else _value(inner)
+        elements = [part for part in parts if part]
+        return set_of([_list(elements)] if elements else []) if opening == r"\{" or len(parts) > 1 else _value(inner)
     if len(parts) == 1:
         return _value(inner) if opening == "(" and closing == ")" and inner.strip() else None
     if opening + closing == "[]" and (rows := _rows(inner)) is not None:
@@ -234,10 +214,6 @@ def _rows(inner: str) -> list[list[str]] | None:
         return [split(row[1:-1], ",") for row in rows]
     rows = split(inner, ";")
     return [split(row, ",") for row in rows] if len(rows) > 1 and all("," in row for row in rows) else None
-
-
-def _elements(parts: list[str]) -> Iterator[Term]:
-    return (_item(part) for part in parts if part.strip())
 
 
 def _signed(text: str) -> tuple[str, str]:

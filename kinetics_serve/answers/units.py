@@ -57,7 +57,7 @@ SPELLED_OUT = 4
 _PER_CENT = re.compile(r"(?<![A-Za-z])per\s+cent(?![A-Za-z])")
 _PER = re.compile(r"(?<![A-Za-z])per(?![A-Za-z])|/")
 _PER_HOUR = re.compile(r"(?<![A-Za-z])(?:(mph)|kmh|kmph|kph)(?![A-Za-z])")
-_POWER_WORD = re.compile(r"(?<![A-Za-z])(?:(square|sq)|cubic|cu)\.?\s*(?=[A-Za-z])([A-Za-z]+)", re.I)
+_POWER_WORD = re.compile(r"(?<![A-Za-z])(?:(square|sq)|cubic|cu)(?:\.\s*|\s+)([A-Za-z]+)", re.I)
 _US = re.compile(r"(?<![A-Za-z])US\s+(?=dollar)")
 _TEMPERATURE = re.compile(r"(?:(?<![a-z])degrees?|°)\s*([CF])(?:elsius|ahrenheit)?(?![a-z])", re.I)
 _FACTOR = re.compile(r"(°\s*[CF](?![A-Za-z])|[A-Za-zμ]+|[°€£¥₹¢%/])(?:\s*\^\s*\{?\s*(-?\d+)\s*\}?)?")

@@ -29,6 +29,7 @@ SAME = [
     ("USD 12", "12"),
     ("12 US dollars", "$12"),
     ("EUR 12", "12 €"),
+    ("1 3/4 cups", "1.75 cups"),
 ]
 
 DIFFERENT = [
