@@ -3,9 +3,9 @@
 from typing import Any
 
 from kinetics_serve.answers.behaviour import ProgramKeys, ProgramRunner
-from kinetics_serve.answers.choices import choice_of, options_of
 from kinetics_serve.answers.extract import extractor
 from kinetics_serve.answers.groups import AnswerGroups, Keys
+from kinetics_serve.answers.options import choice_of, options_of
 from kinetics_serve.answers.programs import code
 from kinetics_serve.answers.reader import Reader
 from kinetics_serve.answers.spec import Extractor
