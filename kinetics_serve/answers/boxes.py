@@ -1,6 +1,7 @@
 r"""What stands in boxes, `\boxed{…}` and `\fbox{…}`: where a model was taught to put its answer."""
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 _BOX = re.compile(r"\\f?boxed|\\fbox")
@@ -13,6 +14,20 @@ _STARTS_ANEW = re.compile(
     r"|(?<![<>!])=\s*\\?[\[$(]*\s*$"
 )
 _PER_CENT = re.compile(r"[ $]*(?:\\[)\]])?\s*(?:\\?%|percent|per cent|pct)")
+_MINUS = re.compile(r"(?:^|[$=(:&]|\\[(\[]|\n)\s*[-−]\s*$|[A-Za-z]{2} [-−]$")
+_BULLET = re.compile(r"(?:^|\n)\s*[-−]\s+$")
+_FACTOR = re.compile(
+    r"\s*(?:\^\{?\s*\\circ\s*\}?|°|\\sqrt\s*(?:\{[^{}]{1,40}\}|\d)|\\pi(?![a-zA-Z])|(?<=\})i(?![a-zA-Z]))"
+)
+_OPERATOR = re.compile(r"\s*(?:[-−+/:]|\\(?:times|cdot|div)(?![a-zA-Z]))\s*")
+_FRACTION, _OVER = re.compile(r"\\[dt]?frac\s*\{\s*$"), re.compile(r"\s*\}\s*\{\s*")
+_EQUALS = re.compile(r"[ $]*=")
+"""What makes boxes parts of a formula."""
+_MARKED = re.compile(
+    r"(?i)(?:the\s+)?(?:final\s+)?answer(?:\s+is|\s*[:=])\s*(?!\s*$)|\\text\{\s*(?:the\s+)?answer(?:\s+is|:)\s*\}\s*"
+)
+_PLACEHOLDER = re.compile(r"(?i)(?:\\text\{)?(?:(?:your|the|final)\s+)*answer(?:\s+here)?\}?|\.\.\.|…|\\[lc]?dots")
+"""What a prompt boxes to say where the answer goes."""
 _DELIMITER = re.compile(r"(?:\\[(\[]|\$|\s)+$")
 _NAMED = re.compile(r"([a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?)\s*=\s*$")
 
@@ -62,6 +77,8 @@ def last_boxes(text: str) -> tuple[str, int] | None:
 def _together(text: str, boxes: list[Box]) -> str:
     names = [_NAMED.search(text[max(0, box.start - 20) : box.start]) for box in boxes]
     contents = [box.content for box in boxes]
+    if (formula := _formula(text, boxes)) is not None:
+        return formula
     if len(boxes) == 1:
         return contents[0] + ("%" if _PER_CENT.match(text, boxes[0].end) else "")
     if all(names):
@@ -70,6 +87,28 @@ def _together(text: str, boxes: list[Box]) -> str:
     before, after = _DELIMITER.sub("", text[: boxes[0].start]).rstrip(), text[boxes[-1].end :].lstrip(" $")
     joined = ",".join(distinct)
     return f"({joined})" if before.endswith("(") and after.startswith(")") and len(distinct) > 1 else joined
+
+
+def _formula(text: str, boxes: list[Box]) -> str | None:
+    r"""The formula whose parts the boxes are, as in `-\boxed{3}` and `\boxed{3} + \boxed{4}i`. None where there is none,
+    or an equation leaves them to fill in (`\boxed{3} + \boxed{4} = 7`).
+    """
+    before = text[max(0, boxes[0].start - 20) : boxes[0].start]
+    joints = [text[one.end : other.start] for one, other in pairwise(boxes)]
+    contents = [box.content for box in boxes]
+    if len(boxes) == 2 and _OVER.fullmatch(joints[0]) and _FRACTION.search(before):
+        return rf"\frac{{{contents[0]}}}{{{contents[1]}}}"
+    minus = "-" if _MINUS.search(before) and not _BULLET.search(before) else ""
+    factor = _FACTOR.match(text, boxes[-1].end)
+    end = factor.end() if factor is not None else boxes[-1].end
+    if (
+        not all(map(_OPERATOR.fullmatch, joints))
+        or not (minus or factor or joints)
+        or (joints and _EQUALS.match(text, end))
+    ):
+        return None
+    joined = "".join([content + joint for content, joint in zip(contents, [*joints, ""], strict=True)])
+    return minus + joined + text[boxes[-1].end : end]
 
 
 def _boxes(text: str) -> list[Box]:
@@ -96,12 +135,12 @@ def _boxes(text: str) -> list[Box]:
             content = _content((bare[1] or bare[2]).rstrip(".,;"))
             if content:
                 boxes.append(Box(content, found.start(), bare.end()))
-    return boxes
+    return [box for box in boxes if not _PLACEHOLDER.fullmatch(box.content)]
 
 
 def _content(inside: str) -> str:
     """Without dollar signs around formulas, which a box is already, and without boxes in boxes."""
-    content = inside.strip()
+    content = _MARKED.sub("", inside.strip(), count=1) if _MARKED.match(inside.strip()) else inside.strip()
     if content.startswith(("\\boxed{", "\\fbox{")) and content.endswith("}"):
         content = content.partition("{")[2][:-1].strip()
     if "$" in content and "\\$" not in content and content.count("$") % 2 == 0:

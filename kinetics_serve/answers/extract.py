@@ -9,14 +9,16 @@ from kinetics_serve.answers import boxes, choices, marks, numerals, patterns, sp
 from kinetics_serve.answers.equivalence import MAX_MATH_LENGTH
 from kinetics_serve.answers.expressions import SEARCHED_CHARACTERS, last_expression
 from kinetics_serve.answers.spec import Extractor, ExtractorSpec, PatternError
-from kinetics_serve.answers.structured import json_text
+from kinetics_serve.answers.structured import answer_in_json, json_text
 from kinetics_serve.answers.thinking import after_thinking, turns
 from kinetics_serve.registry import Registry
 
 EXTRACTORS = Registry("kinetics_serve.extractors", "extractor", ExtractorSpec)
 
 _NOTHING_ELSE = re.compile(r"(?!.*\d\s+\d)[-+(\[]*\d[\d.,;/^*+()\[\] -]*")
-
+_VERDICT = re.compile(r"(?i)[\s*]*(yes|no|true|false)(?:\*\*)?(?:[,;:]|\.(?! ?\d)|\s*\n)")
+_FIRST_LINE = re.compile(r"\s*(\*{0,2})[ \t]*(?=[-−$€£\d])([-−]?[$€£]?\d[\d.,/:%]{0,30}+)[.!]?\1[.!]?[ \t]*\n\s*\n")
+"""What a text may begin with as its answer, before it explains it."""
 
 MAX_CHARACTERS = 131_072
 """How much of a text's end an extractor sees: more is no answer, and the server reads it while others wait."""
@@ -30,7 +32,7 @@ class Ignored(BaseModel):
 
 def number(text: str) -> str | None:
     """The last number, as written but for thousands separators and currency."""
-    found = numerals.last_number(text[-SEARCHED_CHARACTERS:])
+    found = numerals.last_number(numerals.with_ascii_digits(text[-SEARCHED_CHARACTERS:]))
     return found[0] if found is not None else None
 
 
@@ -41,12 +43,14 @@ def last_line(text: str) -> str | None:
 
 
 def auto(text: str) -> str | None:
-    """What is boxed or marked as the final answer, whichever is last; else what is marked; else the last formula or
-    number; else the last line. Before the model goes on with a question of its own, if it answered by then.
+    """What is boxed or marked as the final answer, whichever is last; else JSON; else what is marked; else the verdict
+    or number that the text begins with; else the last formula or expression; else the last line. Before the model goes
+    on with a question of its own, if it answered by then.
     """
+    text = numerals.with_ascii_digits(text)
     before, after = turns(text)
     stated = _stated(before) or (_stated(text) if after else None)
-    return stated or _whole(before) or last_expression(before) or last_line(before)
+    return stated or _whole(before) or _first(before) or last_expression(before) or last_line(before)
 
 
 def _stated(text: str) -> str | None:
@@ -54,7 +58,16 @@ def _stated(text: str) -> str | None:
     if box is not None and final is not None:
         return final[0] if final[1] > box[1] else box[0]
     found = box or final
-    return found[0] if found is not None else marks.marked(text)
+    return found[0] if found is not None else answer_in_json(text) or marks.marked(text)
+
+
+def _first(text: str) -> str | None:
+    """The verdict that a text begins with, or the number on its first line."""
+    found = _VERDICT.match(text)
+    if found is not None:
+        return found[1]
+    found = _FIRST_LINE.match(text)
+    return found[2].rstrip(".,:") if found is not None else None
 
 
 def _whole(text: str) -> str | None:

@@ -9,11 +9,13 @@ _DIGITS = _POINTED + r"|"
 _DIGITS += r"\d{1,3}(?:(?:,|\{,\}|\\,|\\!|,\\!|[\x{a0}\x{2009}\x{202f}'])\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?:\.\d+)?"
 _PLAIN = r"\d{4,},\d+|0,\d+|\d+,\d{1,2}(?: ?[€£]| \$)|\d*\.\d+|\d+(?:\.\d+)?"
 _VULGAR = r"\d* ?[¼-¾⅐-⅞]"
+_MIXED = r"\d{1,3} \d{1,2}[/⁄]\d{1,2}"
 _FRACTION = r"(?:\d+ ?)?\\[dtc]?frac *(?:\{[^{}]{1,40}\}|\d) *(?:\{[^{}]{1,40}\}|\d)"
-_POWER_OF_TEN = r" ?(?:×|\\times|\\cdot|\*) ?10\^\{?-?\d{1,3}\}?"
+_POWER_OF_TEN = r" ?(?:×|\\times|\\cdot|\*|x) ?10(?:\^\{?-?\d{1,3}\}?|[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)"
 _PER_CENT = r"(?: ?\\?%| (?:percent|per cent|pct)\b)"
 _BODY = (
-    rf"(?:{_FRACTION}|{_VULGAR}|(?:{_DIGITS}|{_PLAIN})(?:[eE][-+]?\d{{1,3}}|{_POWER_OF_TEN})?(?: ?/ ?\d+(?:\.\d+)?)?"
+    rf"(?:{_FRACTION}|{_VULGAR}|{_MIXED}|(?:{_DIGITS}|{_PLAIN})(?:[eE][-+]?\d{{1,3}}|{_POWER_OF_TEN})?"
+    r"(?: ?[/⁄] ?\d+(?:\.\d+)?)?"
     rf"(?:{_PER_CENT})?)"
 )
 _CURRENCY = r"\\?[$€£¥₹]"
@@ -22,10 +24,26 @@ NUMBER = re2.compile(rf"([-+−–]?)([ ]*)(?:{_CURRENCY})?(-?)({_BODY})")
 LEADING = re2.compile(rf"(?:≈|~|about |approximately )?([-+−–]?)([ ]*)(?:{_CURRENCY})?(-?)({_BODY})(.?.?)")
 
 _WITH_POINTS = re.compile(_POINTED + r"(?![\d.,]*\d)")
+_HYPHENATED = re.compile(r"[A-Za-z]{2}-$|\d ?[A-Za-zµ·]+(?:/[A-Za-z]+)?\^\{?[-−]?$")
+_COUNTED = re.compile(
+    r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]"
+    r"(?<![十百千万萬億亿兆年月日号號時时点點分秒십백천만억년월일시분초])"
+)
+"""A noun or particle that Chinese, Japanese and Korean write without a space. Scales, dates and times are none."""
 _BREAKS = re.compile(r"\\[,!]|\{,\}|[\u00a0\u2009\u202f']")
 _SPACED = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _COMMAS = re.compile(r",(?=\d{3}(?!\d))")
+_TIMES = re.compile(r"(?<=\d) ?x ?(?=10\D)")
 _DECIMAL_COMMA = re.compile(r"^(0|\d{4,}|\d+(?=,\d\d? ?[€£$])),")
+
+
+_ASCII = {first + digit: str(digit) for first in (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6) for digit in range(10)}
+_ASCII |= {ord("٪"): "%", ord("٫"): ".", ord("٬"): ","}
+
+
+def with_ascii_digits(text: str) -> str:
+    """A text with its fullwidth, Arabic, Persian, Hindi and Bengali digits as ASCII."""
+    return text if text.isascii() else text.translate(_ASCII)
 
 
 def last_number(text: str) -> tuple[str, int, int] | None:
@@ -44,6 +62,8 @@ def leading_number(text: str) -> str | None:
     if found is None:
         return None
     after = text[found.end(4) :]
+    if _COUNTED.match(after):
+        return _signed(found, "")
     if after[:1] in ("", ".", ",", ";", "!", "?", ")", "]", "*", "$", "\n", "。", "，", "、", "€", "£") and not (
         after[1:2].isdigit() and after[:1] in ".,;"
     ):
@@ -59,7 +79,7 @@ def leading_number(text: str) -> str | None:
 
 def plain_number(number: str) -> str:
     """A number as written, but without its currency and thousands separators, and with a decimal point."""
-    number = _SPACED.sub("", _BREAKS.sub("", number)).replace("−", "-").replace("–", "-")
+    number = _TIMES.sub(" × ", _SPACED.sub("", _BREAKS.sub("", number))).replace("−", "-").replace("–", "-")
     if pointed := _WITH_POINTS.match(number):
         return pointed[0].replace(".", "").replace(",", ".") + number[pointed.end() :]
     if _DECIMAL_COMMA.match(number):
@@ -85,6 +105,8 @@ def _ends_a_value(word: str) -> bool:
 
 
 def _is_part_of_a_word(text: str, found: re.Match[str]) -> bool:
-    """Such as the 2 of AZYUK2A or x_2."""
+    """Such as the 2 of AZYUK2A or x_2, of GPT-2, and of the unit cm^2."""
     start = found.start(4)
+    if _HYPHENATED.search(text[max(0, start - 20) : start]):
+        return True
     return start > 0 and (text[start - 1].isalpha() or text[start - 1] == "_") and not found.group(1)

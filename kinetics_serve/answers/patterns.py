@@ -6,7 +6,7 @@ import re2
 from pydantic import BaseModel, ConfigDict, Field
 
 from kinetics_serve.answers.spec import Extractor, PatternError
-from kinetics_serve.answers.structured import canonical, loads
+from kinetics_serve.answers.structured import canonical, fenced, loads
 
 MAX_PATTERN_LENGTH = 1000
 SEARCHED_CHARACTERS = 8192
@@ -61,8 +61,7 @@ def json_pointer(options: Pattern) -> Extractor:
     parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
 
     def extract(text: str) -> str | None:
-        fenced = [block.removeprefix("json") for block in text.split("```")[1::2]]
-        for candidate in (*reversed(fenced), text):
+        for candidate in (*fenced(text), text):
             try:
                 value = _follow(loads(candidate), parts)
                 return value if isinstance(value, str) else canonical(value)

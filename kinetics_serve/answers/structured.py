@@ -1,10 +1,13 @@
 """Answers that are data: JSON texts and tool calls, written so that equal ones are the same string."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from math import isinf
 from typing import Any, NoReturn
+
+_FENCED = re.compile(r"(```|~~~)[ \t]*[a-zA-Z0-9]*([\s\S]*?)(?:\1|\Z)")
 
 Json = dict[str, Any]
 
@@ -23,11 +26,12 @@ def canonical(value: Any, ignored: frozenset[str] = frozenset()) -> str:
 
 
 def json_text(ignored: frozenset[str] = frozenset()) -> Callable[[str], str | None]:
-    """The whole text as canonical JSON, or its last fenced block; None where neither is JSON."""
+    """The whole text as canonical JSON, or its last fenced block, or what stands between its first brace and its last;
+    None where none is JSON.
+    """
 
     def extract(text: str) -> str | None:
-        fenced = [block.removeprefix("json") for block in text.split("```")[1::2]]
-        for candidate in (text, *reversed(fenced)):
+        for candidate in _candidates(text):
             try:
                 return canonical(loads(candidate), ignored)
             except (ValueError, RecursionError):
@@ -35,6 +39,30 @@ def json_text(ignored: frozenset[str] = frozenset()) -> Callable[[str], str | No
         return None
 
     return extract
+
+
+def answer_in_json(text: str) -> str | None:
+    """The field "answer" of the object that a text is, or that is fenced last in it; without that field, the object."""
+    for candidate in (text, *fenced(text)):
+        if not candidate.strip().startswith("{"):
+            continue
+        try:
+            value = loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+        answer = value.get("answer", value)
+        return answer if isinstance(answer, str) and answer else canonical(answer)
+    return None
+
+
+def fenced(text: str) -> list[str]:
+    """The blocks between fences, whatever language they name, from the last to the first."""
+    return [found[2] for found in _FENCED.finditer(text)][::-1]
+
+
+def _candidates(text: str) -> list[str]:
+    """Where JSON may stand: all of the text, fenced blocks, and from the first brace to the last."""
+    return [text, *fenced(text), text[text.find("{") : text.rfind("}") + 1]]
 
 
 def tool_calls(calls: Iterable[Mapping[str, Any]], ignored: frozenset[str] = frozenset()) -> str | None:

@@ -64,6 +64,160 @@ def test_auto_finds_the_answer_however_it_is_marked(text: str, answer: str | Non
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 3 hours 45 minutes.", "3 hours 45 minutes"),
+        ("The answer is 3 hours and 45 minutes, in all.", "3 hours and 45 minutes"),
+        ("The answer is 3 hours.", "3"),
+        ("The answer is 6 May 2024.", "6 May 2024"),
+        ("The answer is 3 to 1.", "3 to 1"),
+        ("The answer is 3 out of 5.", "3 out of 5"),
+        ("The answer is 3 in 4.", "3 in 4"),
+        ("The answer is 6.02 x 10^23.", "6.02 × 10^23"),
+        ("The answer is $1.5 million.", "1.5 million"),
+        ("The answer is 7 a.m.", "7 a.m."),
+        ("The answer is 5 dollars and 25 cents.", "5 dollars and 25 cents"),
+        ("Answer: 5 feet 6 inches", "5 feet 6 inches"),
+        ("The answer is 12 apples and 3 pears.", "12 apples and 3 pears"),
+        ("The answer is 5 squared.", "5 squared"),
+        ("The answer is 44 BC.", "44 BC"),
+        ("The answer is 5!.", "5!"),
+        ("The answer is 45 apples for each of the 3 children.", "45"),
+        ("The answer is 12 apples in 3 bags.", "12"),
+    ],
+)
+def test_a_marked_number_is_not_cut_out_of_a_larger_answer(text: str, answer: str) -> None:
+    assert extractor("auto")(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So the area is 25 cm^2.", "25"),
+        ("The speed is 9.8 m/s^2.", "9.8"),
+        ("So the area is 49 m^2.", "49"),
+        ("The length is 2√3.", "2√3"),
+        ("The line is y = 2x + 1.", "y = 2x + 1"),
+        ("The function is f(x) = 2x + 1.", "f(x) = 2x + 1"),
+        ("The sum is 3 + 4i.", "3 + 4i"),
+        ("The ratio is 3:4.", "3:4"),
+        ("The point is (7, 4).", "(7, 4)"),
+        ("The interval is (2, 5].", "(2, 5]"),
+        ("The time is 3:45 PM.", "3:45 PM"),
+        ("It was on July 4, 1776.", "July 4, 1776"),
+        ("So it takes 3 hours and 45 minutes.", "3 hours and 45 minutes"),
+        ("The area is 12π.", "12π"),
+        ("It is 3.5×10⁻⁴", "3.5×10⁻⁴"),
+        ("It is 1 3/4", "1 3/4"),
+        ("Thus, x = 5 or x = -3.", "x = 5, x = -3"),
+        ("So a = 3.", "3"),
+        ("Hence x > 3", "x > 3"),
+        ("So 36 apples = 12 × 3 = 36.", "36"),
+        ("He is 1.75m tall", "1.75"),
+        ("It rose from 5 to 10.", "10"),
+        ("Hence $n=5$, since $n>0$", "n=5"),
+        ("Thus she makes $18 per day (9 eggs × $2).", "18"),
+        ("The total is 45 (see 1).", "45"),
+        ("So the total is 45.\n\nLet me know if you need help with question 2!", "45"),
+        ("**46**\n\nIn step 2 we added.", "46"),
+        ("45\n\nExplanation: 40 would be 8 rows.", "45"),
+        ("Yes. Since 7 has only 2 divisors, it is prime.", "Yes"),
+        ("No, 7 has 2 divisors.", "No"),
+        ("No. 5 is the best of 7.", "7"),
+        ("Answer: Yes because 7 has 2 divisors", "Yes"),
+    ],
+)
+def test_an_unmarked_number_is_taken_with_all_that_it_is_a_part_of(text: str, answer: str) -> None:
+    assert extractor("auto")(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"$x = -\boxed{3}$", "-3"),
+        (r"It is -\boxed{3}.", "-3"),
+        (r"- \boxed{3}", "3"),
+        (r"5 - \boxed{3}", "3"),
+        (r"\boxed{3} + \boxed{4}i", "3 + 4i"),
+        (r"\boxed{3} + \boxed{4} = 7", "3,4"),
+        (r"$\frac{\boxed{3}}{\boxed{4}}$", r"\frac{3}{4}"),
+        (r"\boxed3/\boxed4", "3/4"),
+        (r"\boxed{3} : \boxed{4}", "3 : 4"),
+        (r"\boxed{3}\sqrt2", r"3\sqrt2"),
+        (r"$\boxed{12}^{\circ}$", r"12^{\circ}"),
+        (r"$x^{\boxed{3}}$", "3"),
+        (r"$n \ge \boxed{5}$", "5"),
+        (r"\boxed{45}. Hmm, correction: the answer is 54.", "54"),
+        (r"I'll write it as \boxed{answer}. So: 12", "12"),
+        (r"\boxed{Answer: 12}", "12"),
+        (r"\boxed{\text{The answer is }3}", "3"),
+    ],
+)
+def test_boxes_are_read_with_the_formula_that_they_are_parts_of(text: str, answer: str) -> None:
+    assert extractor("auto")(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("#### 7</s>", "7"),
+        ("#### B", "B"),
+        ("#### Yes", "Yes"),
+        ("#### (3, 4)", "(3, 4)"),
+        ("The answer is Paris<end_of_turn>", "Paris"),
+        ("<answer> B </answer>", "B"),
+        ("<answer>\nParis\n</answer>", "Paris"),
+        ("We get 6, then 7.\n<answer>7</answer> (checked in 2 ways)", "7"),
+        ("The answer is only 45", "45"),
+        ("The answer is the number 45.", "45"),
+        ("The answer is as follows: 45", "45"),
+        ("The answer is below.\n\n45", "45"),
+        ("The answer is not 44. It is 45.", "45"),
+        ("The answer is not defined.", "not defined"),
+        ("Answer: 40+5=45 apples", "45"),
+        ("Ans: 45 (2 steps)", "45"),
+        ("Das Ergebnis ist 45, also 5 mehr als 40.", "45"),
+        ("La respuesta correcta es la B.", "B"),
+        ("正解は B です。", "B"),
+        ("답: 45 (2)", "45"),
+        ("答案是45个苹果。", "45"),
+        ("答えは45個です。", "45"),
+        ("정답은 45입니다.", "45"),
+        ("答案是45万。", "45万"),
+        ("答えはBです。", "B"),
+        ("故选B。", "B"),
+        ("الجواب: 45 (الخطوة 2)", "45"),
+        ("الإجابة هي ٤٥", "45"),
+        ("答え：４５", "45"),
+        ('{"answer": 45, "steps": 3}', "45"),
+        ('Here it is:\n```json\n{"answer": 45}\n```\nIt has 1 field.', "45"),
+        ('{"x": 3, "y": 4}', '{"x":3,"y":4}'),
+    ],
+)
+def test_answers_are_marked_in_many_ways_and_languages(text: str, answer: str) -> None:
+    assert extractor("auto")(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"[THINK]so \boxed{6}[/THINK]The total is 7.", "7"),
+        (r"[THINK]so \boxed{6}, no wait", None),
+        (r"<seed:think>\boxed{6}</seed:think>The total is 7.", "7"),
+        (r"◁think▷\boxed{6}◁/think▷The total is 7.", "7"),
+        (r"<|START_THINKING|>\boxed{6}<|END_THINKING|><|START_RESPONSE|>The total is 7.<|END_RESPONSE|>", "7"),
+        (r"<thought>\boxed{6}</thought>The total is 7.", "7"),
+        (r"<|begin_of_thought|>\boxed{6}<|end_of_thought|>The total is 7.", "7"),
+        (r"<|channel|>analysis<|message|>\boxed{6}?<|end|><|start|>assistant<|channel|>final<|message|>It is 7.", "7"),
+        (r"<|channel|>analysis<|message|>We try \boxed{6} ...", None),
+        ("In HTML the <think> tag isn't valid. The answer is 7.", "7"),
+    ],
+)
+def test_every_familys_reasoning_is_left_out(text: str, answer: str | None) -> None:
+    assert extractor("auto")(text) == answer
+
+
+@pytest.mark.parametrize(
     ("name", "text", "answer"),
     [
         ("boxed", "no box, but 7", None),
@@ -79,6 +233,12 @@ def test_auto_finds_the_answer_however_it_is_marked(text: str, answer: str | Non
         ("number", "½ of it", "½"),
         ("number", "3 × 10^5", "3 × 10^5"),
         ("number", "the code AZYUK2A", None),
+        ("number", "5 (GPT-4)", "5"),
+        ("number", "an area of 25 cm^2", "25"),
+        ("number", "４５", "45"),
+        ("number", "٤٥", "45"),
+        ("number", "3⁄4", "3⁄4"),
+        ("number", "1 3/4", "1 3/4"),
         ("boxed", r"\fbox{42}", "42"),
         ("boxed", r"\boxed 42", "42"),
         ("boxed", r"\boxed{1} no no no no no \boxed{2}", "2"),
@@ -117,7 +277,9 @@ def test_an_unknown_extractor_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "boxed", "number", "choice"])
-@pytest.mark.parametrize("text", ["{" * 10**6, "\\boxed{" * 10**5, "answer is " * 10**5, "$" * 10**6, "1," * 10**5])
+@pytest.mark.parametrize(
+    "text", ["{" * 10**6, "\\boxed{" * 10**5, "answer is " * 10**5, "$" * 10**6, "1," * 10**5, "#### x\n" * 10**5]
+)
 def test_no_text_takes_long(name: str, text: str) -> None:
     started = time.perf_counter()
     extractor(name)(text)

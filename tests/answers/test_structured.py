@@ -47,6 +47,20 @@ def test_json_in_a_fence_counts() -> None:
     assert json_text()('Here:\n```json\n{"b": 1, "a": 2}\n```') == '{"a":2,"b":1}'
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Sure! {"a": 1}',
+        '```JSON\n{"a": 1}\n```',
+        '```json5\n{"a": 1}\n```',
+        '~~~json\n{"a": 1}\n~~~',
+        '```json\n{"a": 1}\n',
+    ],
+)
+def test_json_is_found_after_prose_and_in_any_fence(text: str) -> None:
+    assert json_text()(text) == '{"a":1}'
+
+
 def test_tool_calls_are_compared_by_name_and_arguments_whatever_their_order_and_ids() -> None:
     one = [call("f", '{"x": 1, "y": "a"}'), call("g", "")]
     other = [call("g", "{}") | {"id": "other"}, call("f", '{ "y":"a", "x":1.0}')]
