@@ -90,8 +90,8 @@ def _together(text: str, boxes: list[Box]) -> str:
 
 
 def _formula(text: str, boxes: list[Box]) -> str | None:
-    r"""The formula whose parts the boxes are, as in `-\boxed{3}` and `\boxed{3} + \boxed{4}i`. None where there is none,
-    or an equation leaves them to fill in (`\boxed{3} + \boxed{4} = 7`).
+    r"""The formula whose parts the boxes are, as in `-\boxed{3}` and `\boxed{3} + \boxed{4}i`. None where none is,
+    or where an equation leaves them to fill in (`\boxed{3} + \boxed{4} = 7`).
     """
     before = text[max(0, boxes[0].start - 20) : boxes[0].start]
     joints = [text[one.end : other.start] for one, other in pairwise(boxes)]

@@ -20,7 +20,7 @@ _MARK = re2.compile(
 )
 _HASHES = re2.compile(r"####[ \t]*([-+−$€£]?[ \t]*[\d.\\].*)|####[ \t]*([^\s#].*)\s*\z")
 """Headings begin with hashes too, but no text ends with one."""
-_TAG = re.compile(r"<answer>\s*([^<]{1,1000}?)\s*</answer>", re.I)
+_TAG = re.compile(r"<answer>([^<]{1,1000})</answer>", re.I)
 _FINAL = re.compile(r"(?i)(?:final|correction:?(?: the)?)\s+$")
 _AND_FORMULA = re.compile(r"\s*(?:,?\s*(?:and|or)\s+|,\s*)(?=\$|\\[(\[])")
 _WORD = re.compile(r"[^\W\d_]{2,}")
