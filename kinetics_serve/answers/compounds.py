@@ -3,10 +3,8 @@
 import re
 
 _NUMBER = r"\\?[$€£¥₹]?\d{1,15}(?:[.,]\d{1,9}){0,4}"
-_MONTH = (
-    r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec|January|February|March|April|August|September|October)"
-)
-_MONTH = _MONTH[:-1] + r"|November|December)\b"
+_MONTH = r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+_MONTH += r"|Nov(?:ember)?|Dec(?:ember)?)\b"
 _PART = (
     r"(?i:hours?|hrs?|h|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?|feet|foot|ft|inch(?:es)?|yards?|miles?|"
     r"dollars?|cents?|euros?|pounds?|lbs?|ounces?|oz|pence|degrees?|km|m|cm|kg|g)\b"

@@ -16,8 +16,8 @@ from kinetics_serve.registry import Registry
 EXTRACTORS = Registry("kinetics_serve.extractors", "extractor", ExtractorSpec)
 
 _NOTHING_ELSE = re.compile(r"(?!.*\d\s+\d)[-+(\[]*\d[\d.,;/^*+()\[\] -]*")
-_VERDICT = re.compile(r"(?i)[\s*]*(yes|no|true|false)(?:\*\*)?(?:[,;:]|\.(?! ?\d)|\s*\n)")
-_FIRST_LINE = re.compile(r"\s*(\*{0,2})[ \t]*(?=[-−$€£\d])([-−]?[$€£]?\d[\d.,/:%]{0,30}+)[.!]?\1[.!]?[ \t]*\n\s*\n")
+_VERDICT = re.compile(r"(?i)[\s*]*+(yes|no|true|false)(?:\*\*)?(?:[,;:]|\.(?! ?\d)|\s*\n)")
+_FIRST_LINE = re.compile(r"\s*+(\*{0,2}+)[ \t]*+(?=[-−$€£\d])([-−]?[$€£]?\d[\d.,/:%]{0,30}+)[.!]?\1[.!]?[ \t]*\n\s*\n")
 """What a text may begin with as its answer, before it explains it."""
 
 MAX_CHARACTERS = 131_072

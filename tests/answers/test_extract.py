@@ -351,3 +351,15 @@ def test_a_pattern_that_rescans_the_text_from_every_match_is_bounded() -> None:
 def test_an_unusable_pattern_is_refused_with_the_reason(name: str, pattern: str | None, complaint: str) -> None:
     with pytest.raises(PatternError, match=complaint):
         extractor(name, pattern)
+
+
+@pytest.mark.parametrize("name", ["auto", "number", "choice", "json"])
+@pytest.mark.parametrize(
+    "repeated", [" ", "\n", "* ", "$ ", "{", "1,", "- ", "the answer is ", "A. ", "x = ", "5 ", "\\[ "]
+)
+def test_no_text_takes_long_to_read(name: str, repeated: str) -> None:
+    """What is quadratic takes minutes here."""
+    text = repeated * (130_000 // len(repeated))
+    began = time.process_time()
+    extractor(name)(text)
+    assert time.process_time() - began < 3
