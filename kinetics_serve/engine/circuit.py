@@ -35,8 +35,8 @@ class Circuit:
         self._cool_down_s = FIRST_COOL_DOWN_S
 
     def failed(self, now: float, lost: bool) -> None:
-        """A request failed. lost: the connection, or the generation, broke off. While open, nothing changes: all
-        requests that were in flight fail for one reason.
+        """A request failed. lost: no connection was to be had. While open, nothing changes: all requests that were in
+        flight fail for one reason.
         """
         if self.is_open(now):
             return

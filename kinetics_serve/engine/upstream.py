@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from kinetics_serve import clock
 from kinetics_serve.engine.answer_body import object_of, reason
 from kinetics_serve.engine.chunks import BRIEF, AnyChunk, Decoder
 from kinetics_serve.engine.circuit import Circuit
+from kinetics_serve.engine.client import Sending, new_client
 from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
 from kinetics_serve.engine.info import EngineInfo, read_info
 from kinetics_serve.engine.patient_reader import PatientReader
@@ -34,6 +35,13 @@ HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=4.0, sock_connect=2.0, sock_read=2.
 
 LISTING_TIMEOUT_S = 10.0
 """For a server to list its models."""
+
+NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ServerFingerprintMismatch)
+"""Where nobody was reached. Whatever else fails, there was a server."""
+
+CLOSED_WITHIN_S = 2.0
+"""A server that closed a connection before a request reached it says so at once. One that breaks it off later has
+worked on the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,35 +193,57 @@ class Upstream:
         if (name := request_id.get()) is not None:
             headers[REQUEST_ID] = name
         self.outstanding += 1
-        answered = False
         try:
-            limit = self.patience.first_token_s
-            timer = asyncio.timeout(limit if streamed else None)
-            try:
-                async with timer:
-                    response = await self.client.request(
-                        method,
-                        self.url + path,
-                        data=content,
-                        headers=headers,
-                        allow_redirects=False,
-                        auto_decompress=not raw,
-                    )
-            except TimeoutError:
-                if not timer.expired():  # connecting took too long
-                    raise
-                raise self._silent(limit) from None
-            answered = True
-            async with response:
+            async with AsyncExitStack() as stack:
+                limit = self.patience.first_token_s
+                timer = asyncio.timeout(limit if streamed else None)
+                try:
+                    async with timer:
+                        response = await self._answer(stack, method, path, content, headers, raw)
+                except TimeoutError:
+                    if not timer.expired():  # connecting took too long
+                        raise
+                    raise self._silent(limit) from None
                 await self._raise_for_our_fault(response)
                 yield response
+        except NO_CONNECTION as error:
+            raise self._lost(f"no connection to the engine: {type(error).__name__}") from error
+        except aiohttp.ClientResponseError as error:
+            raise self._broken("the engine's answer is no HTTP that can be read") from error
         except aiohttp.ClientError as error:
-            kind = type(error).__name__
-            if answered:
-                raise self._broken(f"the engine broke off: {kind}") from error
-            raise self._lost(f"no connection to the engine: {kind}") from error
+            raise self._broken(f"the engine broke off: {type(error).__name__}") from error
         finally:
             self.outstanding -= 1
+
+    async def _answer(
+        self, stack: AsyncExitStack, method: str, path: str, content: bytes | None, headers: dict[str, str], raw: bool
+    ) -> aiohttp.ClientResponse:
+        """The response, until `stack` is left.
+
+        A connection that waited for its next use may be closed by the server, or by a proxy, just as a request is sent
+        on it. Then the request is sent once more, on a new one. At worst it runs twice: never more often, since it may
+        be what makes the server break off.
+        """
+
+        async def send(client: aiohttp.ClientSession) -> aiohttp.ClientResponse:
+            response = await client.request(
+                method,
+                self.url + path,
+                data=content,
+                headers=headers,
+                allow_redirects=False,
+                auto_decompress=not raw,
+                trace_request_ctx=sending,
+            )
+            return await stack.enter_async_context(response)
+
+        sending, begun = Sending(), clock.now()
+        try:
+            return await send(self.client)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if not sending.reused or clock.now() > begun + CLOSED_WITHIN_S:
+                raise
+        return await send(await stack.enter_async_context(new_client(self.client.trace_configs)))
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body of a streamed response as it comes. Raises EngineUnavailable.

@@ -1,18 +1,26 @@
 """A client of a server that has its own ideas, over a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kinetics_serve.engine import upstream as module
+from kinetics_serve.engine.circuit import FAILURES_TO_OPEN
 from kinetics_serve.engine.client import new_client
 from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineSilent, EngineUnavailable
 from kinetics_serve.engine.upstream import Patience, Upstream
 from kinetics_serve.errors import RETRY_AFTER_S
+from tests.e2e.conftest import free_port
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
+from tests.scripted_upstream import Break, Piece, Scripted, head, scripted, whole
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+PROMPT = {"model": MODEL, "prompt": "x"}
+COUNTED: Sequence[Piece] = [whole({"count": 7})]
+"""An answer after which the connection is kept for the next request."""
 
 
 @pytest.fixture
@@ -25,6 +33,19 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeVllm]:
 async def upstream(fake: FakeVllm) -> AsyncIterator[Upstream]:
     async with new_client() as client:
         yield Upstream(fake.url, client, api_key="secret")
+
+
+@pytest.fixture
+async def script(tmp_path: Path) -> AsyncIterator[Scripted]:
+    async with scripted(tmp_path) as script:
+        yield script
+
+
+@pytest.fixture
+async def odd(script: Scripted) -> AsyncIterator[Upstream]:
+    """A server that answers as `script` says."""
+    async with new_client() as client:
+        yield Upstream(script.url, client)
 
 
 async def generate(upstream: Upstream, chunks: list[object]) -> None:
@@ -128,3 +149,68 @@ async def test_a_whole_answer_closes_the_circuit_too(upstream: Upstream) -> None
     assert upstream.circuit.on_trial(10.0)  # no model was asked
     await upstream.post("/v1/chat/completions", CHAT | {"stream": False})
     assert not upstream.circuit.on_trial(10.0)
+
+
+async def test_a_request_meets_a_kept_connection_that_closes_and_goes_over_a_new_one_as_if_nothing_had_been(
+    script: Scripted, odd: Upstream
+) -> None:
+    rounds = FAILURES_TO_OPEN + 1
+    script.says(*[COUNTED, [Break()], COUNTED] * rounds, path="/tokenize")
+    for _ in range(2 * rounds):
+        assert await odd.count_tokens(PROMPT) == 7
+    assert len(script.sent("/tokenize")) == 3 * rounds
+    assert odd.circuit.openings == 0  # though no model has answered meanwhile
+    assert odd.outstanding == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "sent"),
+    [
+        ([[Break()], COUNTED], 1),  # the connection was new
+        ([COUNTED, [Break()], [Break()], COUNTED], 3),  # it may be the request that breaks the server
+        ([COUNTED, [0.3, Break()], COUNTED], 2),  # the server has worked on it
+    ],
+)
+async def test_a_connection_that_breaks_for_another_reason_is_one_failure(
+    script: Scripted, odd: Upstream, answers: list[Sequence[Piece]], sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSED_WITHIN_S", 0.1)
+    script.says(*answers, path="/tokenize")
+    if answers[0] is COUNTED:
+        await odd.count_tokens(PROMPT)
+    with pytest.raises(EngineUnavailable, match="broke off") as raised:
+        await odd.count_tokens(PROMPT)
+    assert not isinstance(raised.value, EngineLost)
+    assert len(script.sent("/tokenize")) == sent
+    assert odd.circuit.openings == 0
+
+
+UNREADABLE = {
+    "a header too long": whole({}, "200 OK", f"content-security-policy: {'a' * 9000}"),
+    "two lengths": whole({}, "200 OK", "content-length: 2"),
+    "a length and chunks": whole({}, "200 OK", "transfer-encoding: chunked"),
+    "a space in a header's name": whole({}, "200 OK", "x y: 1"),
+    "more than its length": head("200 OK", length=2) + b"{}{}",
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_an_answer_that_cannot_be_read_is_one_failure_and_no_lost_server(
+    script: Scripted, odd: Upstream, kind: str
+) -> None:
+    script.says([UNREADABLE[kind]], path="/tokenize")
+    with pytest.raises(EngineUnavailable, match="no HTTP that can be read") as raised:
+        await odd.count_tokens(PROMPT)
+    assert not isinstance(raised.value, EngineLost)
+    assert len(script.sent("/tokenize")) == 1
+    assert odd.circuit.openings == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+async def test_a_server_that_nobody_reaches_is_lost_at_once(host: str) -> None:
+    async with new_client() as client:
+        nobody = Upstream(f"http://{host}:{free_port()}", client)
+        with pytest.raises(EngineLost, match="no connection"):
+            await nobody.count_tokens(PROMPT)
+        assert nobody.circuit.openings == 1
