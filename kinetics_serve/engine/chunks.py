@@ -82,7 +82,7 @@ class Chunk(msgspec.Struct, Generic[L]):
 
     @property
     def ends(self) -> bool:
-        return any(choice.finish_reason is not None for choice in self.choices)
+        return any(choice.finish_reason for choice in self.choices)  # some servers say "" while a sample goes on
 
 
 Json = dict[str, Any]

@@ -64,7 +64,7 @@ class Completion:
                 self.pieces += self._add_choice(choice)
             except (ArithmeticError, AttributeError, TypeError) as error:
                 raise ValueError("log-probabilities of another shape") from error
-            if choice.finish_reason is not None:
+            if choice.finish_reason:
                 self.finish_reason = choice.finish_reason
                 self.stop_reason = choice.stop_reason
 

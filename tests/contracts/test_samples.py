@@ -161,6 +161,55 @@ async def test_a_finish_reason_is_the_end_whatever_follows(
     assert (bill["answer"], bill["samples_finished"], bill["samples_failed"]) == ("56", 4, 0)
 
 
+DONE = event(b"[DONE]")
+ERROR = event({"error": {"message": "the usage could not be counted", "code": 500}})
+TOTAL = event({"choices": [], "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 5}})
+MORE = event({"choices": [{"index": 0, "delta": {"content": " 99"}, "finish_reason": "length"}]})
+AFTER_THE_END: dict[str, tuple[list[bytes], int]] = {
+    "done twice": ([DONE, DONE], 2),
+    "data after done": ([DONE, event({"cost": 1})], 2),
+    "usage after done": ([DONE, TOTAL], 2),
+    "an error after done": ([DONE, ERROR], 2),
+    "no JSON": ([event(b"pong"), TOTAL, DONE], 5),
+    "null": ([event(b"null"), TOTAL, DONE], 5),
+    "an error": ([ERROR, TOTAL, DONE], 5),
+    "usage that makes no sense": ([event({"usage": {"completion_tokens": -1}}), TOTAL, DONE], 5),
+    "more text": ([MORE, TOTAL, DONE], 5),
+}
+
+
+@pytest.mark.parametrize("kind", AFTER_THE_END)
+@pytest.mark.parametrize("pieces", ["one", "one an event"])
+async def test_after_a_samples_end_only_usage_counts_however_it_arrives(
+    upstream: Scripted, client: httpx.AsyncClient, kind: str, pieces: str
+) -> None:
+    tail, tokens = AFTER_THE_END[kind]
+    said = [token("56", 1), token("", 2, "stop"), *tail]
+    apart: list[Piece] = [part for each in said for part in (each, 0.02)]
+    upstream.says([STREAM, *(apart if pieces != "one" else [b"".join(said)])])
+    bill = (await ask(client)).json()["kinetics"]
+    assert (bill["answer"], bill["samples_finished"], bill["samples_failed"]) == ("56", 4, 0)
+    assert {each["tokens"] for each in bill["samples"]} == {tokens}
+    assert {each["text"] for each in bill["samples"]} == {"56"}
+
+
+async def test_a_server_that_goes_on_talking_after_the_end_is_left(
+    upstream: Scripted, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kinetics_serve.engine.sample_stream.AFTERWARDS_S", 0.3)
+    upstream.says([STREAM, token("56", 1), token("", 2, "stop"), *[b": still here\n\n", 0.1] * 200])
+    async with asyncio.timeout(5):
+        assert (await ask(client)).json()["kinetics"]["samples_finished"] == 4
+
+
+async def test_an_empty_finish_reason_is_no_end(upstream: Scripted, client: httpx.AsyncClient) -> None:
+    upstream.says([STREAM, token("5", 1, ""), token("6", 2, ""), token("", 3, "stop"), DONE])
+    bill = (await ask(client)).json()["kinetics"]
+    assert (bill["answer"], bill["samples_finished"]) == ("56", 4)
+    upstream.says([STREAM, token("56 and", 1, ""), 0.05, Break()])
+    assert (await ask(client)).status_code == 503
+
+
 @pytest.mark.parametrize("counts", [True, False])
 async def test_a_sample_beyond_its_max_tokens_is_cut_and_its_request_closed(
     upstream: Scripted, client: httpx.AsyncClient, counts: bool
