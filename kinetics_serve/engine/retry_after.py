@@ -19,7 +19,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> int | None
     else:
         try:
             date = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):  # a number in it that no date has
             return None
         date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
         wait = ceil((date - (now or datetime.now(UTC))).total_seconds())

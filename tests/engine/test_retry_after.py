@@ -26,6 +26,9 @@ NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
         ("-5", None),
         ("1.5", None),
         ("²", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None),
+        ("Thu, 01 Jan 1970 00:00:99999999999999999999 GMT", None),
     ],
 )
 def test_seconds_and_dates_are_understood_and_nothing_else(header: str | None, seconds: int | None) -> None:
