@@ -12,6 +12,9 @@ Json = dict[str, Any]
 
 REASON_WITHIN_S = 5.0
 
+UNSUPPORTED = (501, 505)
+"""What vLLM answers to a request for something that it has not implemented: no other server has it either."""
+
 
 async def reason(response: aiohttp.ClientResponse) -> str:
     """Why the server refuses, in its own words."""
@@ -35,7 +38,8 @@ def object_of(data: bytes) -> Json:
 def failure(error: Any) -> Exception:
     """What the server says in a stream, in the place of a token, of one sample."""
     code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(code, int) and 400 <= code < 500 and code != 429:  # vLLM checks some parameters only as it generates
+    refused = isinstance(code, int) and (400 <= code < 500 or code in UNSUPPORTED) and code != 429
+    if refused:  # vLLM checks some parameters only as it generates
         return EngineRejected(code, _message(error))
     return EngineUnavailable(f"the engine failed: {_message(error)}")
 

@@ -36,7 +36,7 @@ class EngineOverloaded(EngineUnavailable):
 
 
 class EngineRejected(KineticsError):
-    """The server refused the request as it is: `status` is its 4xx, `message` its own words."""
+    """The server refused the request as it is: `status` is its own, as are the words of `message`."""
 
     code = "invalid_request"
 
@@ -53,3 +53,9 @@ class EngineSilent(EngineUnavailable):
     code = "engine_timeout"
     retry_after_s = None
     advice = ", so it was given up"
+
+
+class EngineGaveUp(EngineSilent):
+    """The server, or a proxy before it, answered 504: the request took too long, and may still run there. Another
+    server would take as long.
+    """

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from kinetics_serve.engine.errors import EngineUnavailable
+from kinetics_serve.engine.errors import EngineGaveUp, EngineUnavailable
 from kinetics_serve.engine.pool import ModelNotFound, Pool
 from kinetics_serve.engine.upstream import Json, Upstream
 
@@ -33,7 +33,10 @@ class Route:
         self.upstream, self.served = pool.pick(model, body)
 
     def move(self, failed: Upstream, error: EngineUnavailable) -> None:
-        """From a server that failed the request to another. Raises `error` where there is none, or too many failed."""
+        """From a server that failed the request to another. Raises `error` where there is none, where too many failed,
+        and where another would do no better."""
+        if isinstance(error, EngineGaveUp):
+            raise error
         if failed is not self.upstream:  # another sample of the request has moved it already
             return
         self._failed.add(failed)

@@ -11,11 +11,18 @@ from typing import Any
 import aiohttp
 
 from kinetics_serve import clock
-from kinetics_serve.engine.answer_body import object_of, reason
+from kinetics_serve.engine.answer_body import UNSUPPORTED, object_of, reason
 from kinetics_serve.engine.chunks import BRIEF, AnyChunk, Decoder
 from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.engine.client import Sending, new_client
-from kinetics_serve.engine.errors import EngineLost, EngineOverloaded, EngineRejected, EngineSilent, EngineUnavailable
+from kinetics_serve.engine.errors import (
+    EngineGaveUp,
+    EngineLost,
+    EngineOverloaded,
+    EngineRejected,
+    EngineSilent,
+    EngineUnavailable,
+)
 from kinetics_serve.engine.info import EngineInfo, read_info
 from kinetics_serve.engine.patient_reader import PatientReader
 from kinetics_serve.engine.retry_after import retry_after_s
@@ -182,11 +189,11 @@ class Upstream:
         streamed: bool = False,
         raw: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response whose body has not been read: vLLM's answer, or its refusal (4xx).
+        """A response whose body has not been read: vLLM's answer, or its refusal (4xx, or UNSUPPORTED).
 
         streamed: the server is expected to answer when it has a token, not when it has them all. raw: the body is
         wanted as it is sent, be it compressed. Raises EngineUnavailable, also for what isn't the client's fault: the
-        server's own failures (5xx), too many requests, a key of ours that it doesn't take.
+        server's own failures (other 5xx), too many requests, a key of ours that it doesn't take.
         """
         content = json.dumps(body).encode() if isinstance(body, dict) else body
         headers = {"content-type": "application/json", **(headers or {}), **self._authorization}
@@ -284,20 +291,24 @@ class Upstream:
         return EngineSilent(f"the engine generated nothing for {seconds:g} s")
 
     async def _raise_for_our_fault(self, response: aiohttp.ClientResponse) -> None:
+        """Where another try, or another server, may do better, or an administrator must."""
         status = response.status
-        wait = retry_after_s(response.headers.get("retry-after"))
-        if status == 429:
-            raise EngineOverloaded("the engine has too much to do", wait)
         if 300 <= status < 400:
             raise EngineUnavailable(f"the engine answered {status}, a redirect: --upstream must name the server itself")
-        if status in (401, 403):
+        if status == 401:  # a client's own key is not sent to it
             raise EngineUnavailable(
                 "the engine does not take this server's key: its administrator sets it with KINETICS_UPSTREAM_API_KEY"
             )
-        if status >= 500 or status == 408:
-            if status != 500:  # that can be the request's own doing
-                self._failed(lost=False)
-            raise EngineUnavailable(f"the engine answered {status}: {await reason(response)}", wait)
+        if status in UNSUPPORTED or (status < 500 and status not in (408, 429)):
+            return
+        if status == 504:
+            raise EngineGaveUp(f"the engine answered 504: {await reason(response)}")
+        wait = retry_after_s(response.headers.get("retry-after"))
+        if status == 429:
+            raise EngineOverloaded("the engine has too much to do", wait)
+        if status != 500:  # that can be the request's own doing
+            self._failed(lost=False)
+        raise EngineUnavailable(f"the engine answered {status}: {await reason(response)}", wait)
 
     def _lost(self, message: str) -> EngineLost:
         self._failed(lost=True)

@@ -142,6 +142,33 @@ async def test_a_request_that_every_server_fails_costs_nothing(
     assert await metric(client, "kinetics_eflops_total") == 0
 
 
+@pytest.mark.parametrize("status", [403, 501, 504, 505])
+async def test_what_another_server_would_say_too_is_asked_of_one_and_held_against_none(
+    client: httpx.AsyncClient, fakes: list[FakeVllm], status: int
+) -> None:
+    for fake in fakes:
+        fake.status = status
+    for asked in range(1, FAILURES_TO_OPEN + 2):
+        response = await client.post(CHAT, json=PLAIN)
+        assert (response.status_code, response.headers.get("retry-after")) == (status, None)
+        assert "as it was told" in response.text
+        assert "try again" not in response.text
+        assert sum(len(fake.sent(CHAT)) for fake in fakes) == asked
+    assert await metric(client, "kinetics_upstream_circuit_openings_total") == 0
+
+
+@pytest.mark.parametrize("status", [403, 501, 504])
+async def test_a_sample_gets_the_servers_own_status_too(
+    client: httpx.AsyncClient, fakes: list[FakeVllm], status: int
+) -> None:
+    for fake in fakes:
+        fake.status = status
+    response = await client.post(CHAT, json=PLAIN | {"kinetics": ONE_SAMPLE})
+    assert response.status_code == status
+    assert "as it was told" in response.json()["error"]["message"]
+    assert len(users(fakes)) == 1
+
+
 async def test_a_server_that_breaks_requests_off_is_left_alone_until_it_cooled_down(
     client: httpx.AsyncClient, fakes: list[FakeVllm]
 ) -> None:
