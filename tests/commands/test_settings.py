@@ -76,6 +76,15 @@ def test_lists_and_numbers_by_name_are_stated_in_each_sources_own_way(
     assert read({"upstream": ["http://c"]}).options.upstream == ["http://c"]
 
 
+def test_upstreams_and_origins_are_taken_in_every_form_that_they_have() -> None:
+    assert read({"upstream": ["http://GPU-1:8001/v1/", "https://b/"]}).options.upstream == [
+        "http://gpu-1:8001",
+        "https://b",
+    ]
+    origins = ["*", "https://app.example", "http://localhost:3000", "http://[::1]:3000", "chrome-extension://abcdef"]
+    assert read({"cors_origin": origins}).options.cors_origin == origins
+
+
 def test_secrets_are_read_from_files_and_shown_to_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "secret").write_text("sk-very-secret\n")
     monkeypatch.setenv("KINETICS_UPSTREAM_API_KEY_FILE", str(folder / "secret"))
@@ -112,6 +121,12 @@ def test_what_is_shown_says_where_it_came_from_and_is_a_file_of_settings(folder:
         ("", ["--port", "70000"], "less than or equal to 65535; given: '70000'"),
         ("", ["--max-deadline", "nan"], "--max-deadline"),
         ("", ["--upstream", "gpu-1"], "expected a URL such as http://localhost:8001; given: 'gpu-1'"),
+        ("", ["--upstream", "http://me:naïve@x"], "without a user and a password"),
+        ("upstream: ['http://x?key=naïve']", [], "ends with its path"),
+        ("", ["--upstream", "http://x", "--upstream", "http://X:80/v1"], "each server once"),
+        ("", ["--cors-origin", "foo"], "such as https://app.example or http://localhost:3000"),
+        ("", ["--cors-origin", "https://app.example/"], "with nothing after it; given: 'https://app.example/'"),
+        ("", ["--cors-origin", "https://App.example"], "in lower case"),
         ("", ["--kv-budget", "5"], "expected auto, dense or a number of tokens from 112; given: '5'"),
         ("", ["--verifier", "host"], "expected HOST:PORT"),
         ("", ["--effort", "high"], "expected NAME=SAMPLES"),

@@ -2,6 +2,7 @@
 of `kinetics.yaml` and the documents' table are made from it.
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 from math import isinf, isnan
@@ -15,6 +16,9 @@ ENV_PREFIX = "KINETICS_"
 
 SHORTEST_ADMIN_KEY = 16
 """Characters. The key opens everybody's quota, and nothing limits how often somebody guesses."""
+
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@\\]+")
+"""Browser extensions and desktop programs have schemes of their own."""
 
 EFFORTS = {"minimal": 0.5, "low": 1.0, "medium": 4.0, "high": 16.0, "xhigh": 32.0, "max": 64.0}
 
@@ -165,9 +169,23 @@ class Options(BaseSettings):
     @field_validator("upstream")
     @classmethod
     def _urls(cls, stated: list[str]) -> list[str]:
-        for url in stated:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"expected a URL such as http://localhost:8001; given: {url!r}")
+        from kinetics_serve.engine.url import server_url
+
+        urls = list(map(server_url, stated))
+        for place, url in enumerate(urls):
+            if url in urls[:place]:
+                raise ValueError(f"expected each server once, since it counts as often as it is stated; given: {url!r}")
+        return urls
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, stated: list[str]) -> list[str]:
+        for origin in stated:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "expected a web page's origin as its browser sends it, such as https://app.example or "
+                    f"http://localhost:3000, in lower case and with nothing after it; given: {origin!r}"
+                )
         return stated
 
     @field_validator("upstream_api_key", "admin_api_key")
