@@ -28,7 +28,17 @@ def test_all_ways_to_state_a_server_are_one(stated: str, url: str) -> None:
 @pytest.mark.parametrize(
     "stated",
     [
-        *["", "gpu-1", "gpu-1:8001", "http://", "http://:8001", "http:///v1", "http://a b", "http://a\tb", "http://x\n"],
+        *[
+            "",
+            "gpu-1",
+            "gpu-1:8001",
+            "http://",
+            "http://:8001",
+            "http:///v1",
+            "http://a b",
+            "http://a\tb",
+            "http://x\n",
+        ],
         *["http://x:99999", "http://x:0", "http://x:port", "http://[::1", "ftp://x", "unix:///run/vllm.sock"],
     ],
 )
