@@ -38,9 +38,8 @@ def object_of(data: bytes) -> Json:
 def failure(error: Any) -> Exception:
     """What the server says in a stream, in the place of a token, of one sample."""
     code = error.get("code") if isinstance(error, dict) else None
-    refused = isinstance(code, int) and (400 <= code < 500 or code in UNSUPPORTED) and code != 429
-    if refused:  # vLLM checks some parameters only as it generates
-        return EngineRejected(code, _message(error))
+    if isinstance(code, int) and code != 429 and (400 <= code < 500 or code in UNSUPPORTED):
+        return EngineRejected(code, _message(error))  # vLLM checks some parameters only as it generates
     return EngineUnavailable(f"the engine failed: {_message(error)}")
 
 

@@ -197,7 +197,8 @@ async def test_a_server_that_goes_on_talking_after_the_end_is_left(
     upstream: Scripted, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kinetics_serve.engine.sample_stream.AFTERWARDS_S", 0.3)
-    upstream.says([STREAM, token("56", 1), token("", 2, "stop"), *[b": still here\n\n", 0.1] * 200])
+    talk: list[Piece] = [b": still here\n\n", 0.1]
+    upstream.says([STREAM, token("56", 1), token("", 2, "stop"), *talk * 200])
     async with asyncio.timeout(5):
         assert (await ask(client)).json()["kinetics"]["samples_finished"] == 4
 
