@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
+from kinetics_serve.ledger import postgres_url
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
 from kinetics_serve.ledger.file_identity import FileIdentity
 
@@ -24,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 30
+CONNECTIONS = 5
+"""That a process keeps open to PostgreSQL at most, whose servers take 100 of all their clients unless told otherwise. A
+transaction takes milliseconds; further ones wait for a connection."""
+TOO_MANY_CONNECTIONS = "53300"
+"""PostgreSQL's code for it, of the server as a whole or of our role."""
 MIGRATION_LOCK = 0x6B696E65
 """PostgreSQL advisory lock under which front-ends that start together migrate one after the other."""
 
@@ -35,8 +42,8 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _checked(url)
-        self._engine = _engine(self.url)
+        self.url, arguments = _checked(url)
+        self._engine = _engine(self.url, arguments)
         self._reading = self._engine.execution_options(read_only=True)
         if self._engine.dialect.name == "postgresql":
             self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
@@ -46,15 +53,15 @@ class Database:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed unless an exception leaves. On SQLite it is the only writer from its start."""
         self._check_file()
-        async with _translated(), self._engine.begin() as connection:
-            yield connection
+        async with _translated(), AsyncExitStack() as stack:
+            yield await _begun(stack, self._engine)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that sees one state of the database and waits for no writer."""
         self._check_file()
-        async with _translated(), self._reading.begin() as connection:
-            yield connection
+        async with _translated(), AsyncExitStack() as stack:
+            yield await _begun(stack, self._reading)
 
     async def migrate(self) -> None:
         """Brings the schema up to date, creating a SQLite file that only its owner can read. Safe to run at once.
@@ -91,28 +98,31 @@ class Database:
         await self._engine.dispose()
 
 
-def _checked(url: str) -> URL:
+def _checked(url: str) -> tuple[URL, dict[str, Any]]:
+    """For SQLAlchemy, and further arguments of the driver's."""
     try:
         parsed = make_url(url) if ":" in url else URL.create("sqlite", database=url)
     except ArgumentError:
         raise LedgerMisuse("the ledger's URL can't be read: expected sqlite:///FILE or postgresql://…") from None
+    except ValueError:  # Python's words would repeat what stands there, which may be a password with a : or a / in it
+        raise LedgerMisuse(
+            "the port in the ledger's URL is no number; in a password, write : / @ # and % as %3A %2F %40 %23 and %25"
+        ) from None
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        return parsed.set(drivername="sqlite+aiosqlite")
+        return parsed.set(drivername="sqlite+aiosqlite"), {}
     if backend in ("postgresql", "postgres"):
-        query = dict(parsed.query)
-        if "sslmode" in query:  # as libpq spells it
-            query["ssl"] = query.pop("sslmode")
-        return parsed.set(drivername="postgresql+asyncpg", query=query)
+        return postgres_url.translated(parsed)
     raise LedgerMisuse(f"a ledger is sqlite:///FILE or postgresql://…; given: {parsed.drivername}")
 
 
-def _engine(url: URL) -> AsyncEngine:
+def _engine(url: URL, arguments: dict[str, Any]) -> AsyncEngine:
     if url.get_backend_name() == "postgresql":
         return create_async_engine(
             url,
-            connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": LOCK_TIMEOUT_S},
-            pool_size=10,
+            connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": LOCK_TIMEOUT_S, **arguments},
+            pool_size=CONNECTIONS,
+            max_overflow=0,
             pool_timeout=LOCK_TIMEOUT_S,
             pool_pre_ping=True,
             hide_parameters=True,
@@ -136,6 +146,24 @@ def _engine(url: URL) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _full(error: BaseException) -> bool:
+    """Whether the server has as many clients as it takes."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == TOO_MANY_CONNECTIONS
+
+
+@retry(
+    retry=retry_if_exception(_full),
+    wait=wait_random(0.05, 0.5),
+    stop=stop_after_delay(CONNECT_TIMEOUT_S),
+    reraise=True,
+)
+async def _begun(stack: AsyncExitStack, engine: AsyncEngine) -> AsyncConnection:
+    """A transaction that the stack ends. Where the server is full, it waits for another client to go, or for a
+    connection of ours that is free again.
+    """
+    return await stack.enter_async_context(engine.begin())
 
 
 def _upgrade(connection: Connection) -> None:

@@ -22,9 +22,9 @@ def _program(name: str) -> str | None:
 
 
 class Postgres:
-    """A server in a folder of its own, which can be stopped and started again."""
+    """A server in a folder of its own, which can be stopped and started again. certificate, key: it has TLS then."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None, key: Path | None = None) -> None:
         initdb, postgres = _program("initdb"), _program("postgres")
         if initdb is None or postgres is None:
             pytest.skip("no initdb here: install PostgreSQL (Debian: apt-get install postgresql)")
@@ -40,6 +40,12 @@ class Postgres:
             port = probe.getsockname()[1]
         where = ["-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
         self._serve = [postgres, *where, "-c", "fsync=off"]
+        if certificate is not None and key is not None:
+            for file in (certificate, key):
+                copy = shutil.copy(file, data)
+                os.chmod(copy, 0o600)
+                shutil.chown(copy, self._user or os.geteuid())
+            self._serve += ["-c", "ssl=on", "-c", f"ssl_cert_file={certificate.name}", "-c", f"ssl_key_file={key.name}"]
         self.url = f"postgresql://{USER}@127.0.0.1:{port}/postgres"
         self.start()
 

@@ -113,6 +113,23 @@ async def test_an_unreachable_database_is_unavailable_and_not_named_to_clients()
     assert "secret" not in str(caught.value)
 
 
+async def test_where_a_server_is_full_transactions_take_turns_on_the_connections_that_there_are(postgres: str) -> None:
+    await emptied(postgres)
+    administrator = Database(postgres)
+    async with administrator.write() as connection:
+        for command in ("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 2"):
+            await connection.execute(text(command))
+    front_end = Database(postgres.replace("postgres@", "few@"))
+
+    async def use() -> None:
+        async with front_end.read() as connection:
+            await connection.execute(text("SELECT pg_sleep(0.02)"))
+
+    await asyncio.gather(*(use() for _ in range(20)))
+    for database in (administrator, front_end):
+        await database.close()
+
+
 async def test_the_schema_of_a_later_release_is_refused_with_what_to_do(url: str) -> None:
     database = Database(url)
     async with database.write() as connection:
