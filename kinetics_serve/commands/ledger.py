@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from kinetics_serve.commands.settings.sources import SettingsError, in_environment
+from kinetics_serve.commands.settings.sources import SettingsError, stated_elsewhere
 from kinetics_serve.commands.terminal import fail
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
 
@@ -17,12 +17,16 @@ if TYPE_CHECKING:  # so that `--help` loads no SQL
 T = TypeVar("T")
 
 
-def _stated_elsewhere() -> str:
-    """What the environment says of the server's ledger. Exits where it says nothing."""
+def of_the_server(name: str) -> str | None:
+    """What the environment, `.env` or the file that they name says of an option of the server. Exits on a mistake."""
     try:
-        stated = in_environment("ledger")
+        return stated_elsewhere(name)
     except SettingsError as error:
         raise fail(error) from None
+
+
+def _stated_ledger() -> str:
+    stated = of_the_server("ledger")
     if stated is None:
         raise fail("which ledger? State --ledger, or set KINETICS_LEDGER as for the server")
     return stated
@@ -32,15 +36,17 @@ LedgerUrl = Annotated[
     str,
     typer.Option(
         "--ledger",
-        default_factory=_stated_elsewhere,
+        default_factory=_stated_ledger,
         show_default="what KINETICS_LEDGER says",
         help="The server's ledger: a file name or sqlite:///FILE, or postgresql://USER@HOST/NAME.",
     ),
 ]
 
 
-def run(url: str, work: "Callable[[Ledger], Awaitable[T]]") -> T:
-    """Does `work` on the ledger at `url`, whose schema is brought up to date. Exits with a message where it can't."""
+def run(url: str, work: "Callable[[Ledger], Awaitable[T]]", create: bool = False) -> T:
+    """Does `work` on the ledger at `url`, whose schema is brought up to date. Exits with a message where it can't, and
+    where there is none, unless it may `create` one.
+    """
     from kinetics_serve.ledger.database import Database
     from kinetics_serve.ledger.ledger import Ledger
 
@@ -49,7 +55,7 @@ def run(url: str, work: "Callable[[Ledger], Awaitable[T]]") -> T:
     async def main() -> T:
         ledger = Ledger(Database(url))
         try:
-            await ledger.database.migrate()
+            await ledger.database.migrate(create)
             return await work(ledger)
         finally:
             await ledger.close()

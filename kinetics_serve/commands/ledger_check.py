@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetics_serve.commands.ledger import LedgerUrl, run
+from kinetics_serve.commands.ledger import LedgerUrl, of_the_server, run
 from kinetics_serve.commands.terminal import fail, output
 from kinetics_serve.ledger.errors import LedgerMisuse, OutboxUnavailable
 
@@ -29,9 +29,7 @@ def check_ledger(
     ledger: LedgerUrl,
     outbox: Annotated[
         Path | None,
-        typer.Option(
-            envvar="KINETICS_OUTBOX", help="This machine's outbox. Default: where a server of this ledger keeps it."
-        ),
+        typer.Option(help="This machine's outbox. Default: the server's, by KINETICS_OUTBOX or by the ledger's place."),
     ] = None,
 ) -> None:
     """Check that what is booked is the sum of the bills, that nothing is left in the outbox, and say what differs.
@@ -47,16 +45,20 @@ def check_ledger(
         async with ledger.database.read() as connection:
             return await check.check(connection, ledger.now), default_path(ledger.database.url)
 
+    stated = outbox or of_the_server("outbox")
     books, place = run(ledger, work)
     output.print(f"bills since {books.since}: {books.settled[0]}, of {books.settled[1]} eFLOPs")
     output.print(f"running requests: {books.running[0]}, with {books.running[1]} eFLOPs reserved")
     output.print(f"expired reservations, charged by their last note: {books.expired[0]}, of {books.expired[1]} eFLOPs")
-    differences = [*books.differences, *_in_outbox(outbox or place)]
+    path = Path(stated) if stated is not None else place
+    if stated is not None and not path.exists():
+        raise fail(f"there is no outbox at {path}, which --outbox or the server's settings name")
+    differences = [*books.differences, *_in_outbox(path)]
     for difference in differences:
         output.print(f"differs: {difference}", markup=False, soft_wrap=True)
     if differences:
         raise fail(f"{len(differences)} things differ in the ledger")
-    output.print("all agree")
+    output.print("all agree" if path.exists() else "the ledger's books agree; no outbox was looked at")
 
 
 def _in_outbox(path: Path) -> list[str]:

@@ -142,7 +142,7 @@ def opened_ledger(options: Options, told: bool) -> "Ledger | None":
     from kinetics_serve.ledger.ledger import Ledger
 
     url = options.ledger.get_secret_value()
-    if not run(url, has_keys) and not told:
+    if not run(url, has_keys, create=True) and not told:
         errors.print("the ledger has no key yet, so every request will be refused: kinetics-serve keys create TENANT")
     database = Database(url)
     database.hold()

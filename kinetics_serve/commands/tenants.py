@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinetics_serve.commands.ledger import LedgerUrl, run
-from kinetics_serve.commands.terminal import output
+from kinetics_serve.commands.terminal import fail, output
 from kinetics_serve.ledger.errors import LedgerMisuse
 from kinetics_serve.ledger.limits import LONGEST_WINDOW_S, MOST_AT_ONCE
 
@@ -37,6 +37,9 @@ def set_tenant(
     """Create a tenant, or change the limits that are named. A new tenant has no limit but those."""
     from kinetics_serve.ledger.amounts import parse
 
+    if model and len(model) > 1 and "all" in model:
+        raise fail('--model takes names of models, or "all" alone')
+
     async def work(ledger: "Ledger") -> None:
         stated = {
             "window_eflops": _parsed(window_eflops, parse),
@@ -50,7 +53,7 @@ def set_tenant(
         tenant = await ledger.set_tenant(name, changes)
         output.print(_row(tenant.name, tenant.limits), markup=False, soft_wrap=True)
 
-    run(ledger, work)
+    run(ledger, work, create=True)
 
 
 @tenants.command(name="list")

@@ -29,6 +29,7 @@ LOCK_TIMEOUT_S = 30
 CONNECTIONS = 5
 """That a process keeps open to PostgreSQL at most, whose servers take 100 of all their clients unless told otherwise. A
 transaction takes milliseconds; further ones wait for a connection."""
+NO_LEDGER = "there is none; the first `kinetics-serve tenants set` makes one, and so does `serve`"
 TOO_MANY_CONNECTIONS = "53300"
 """PostgreSQL's code for it, of the server as a whole or of our role."""
 MIGRATION_LOCK = 0x6B696E65
@@ -63,21 +64,24 @@ class Database:
         async with _translated(), AsyncExitStack() as stack:
             yield await _begun(stack, self._reading)
 
-    async def migrate(self) -> None:
+    async def migrate(self, create: bool = True) -> None:
         """Brings the schema up to date, creating a SQLite file that only its owner can read. Safe to run at once.
 
         From then on, a SQLite file that is deleted or replaced is noticed. Raises LedgerMisuse, also for a schema of a
-        later release.
+        later release and, unless it may `create` one, where there is no ledger.
         """
         if self.url.get_backend_name() == "sqlite" and self.url.database:
             try:
-                os.close(os.open(self.url.database, os.O_CREAT | os.O_RDWR, 0o600))
+                os.close(os.open(self.url.database, os.O_RDWR | (os.O_CREAT if create else 0), 0o600))
+            except FileNotFoundError:
+                reason = "there is no such folder" if create else NO_LEDGER
+                raise LedgerMisuse(f"the ledger {Path(self.url.database)} can't be opened: {reason}") from None
             except OSError as error:
                 raise LedgerMisuse(f"the ledger {Path(self.url.database)} can't be opened: {error.strerror}") from None
         async with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, create)
         self.hold()
 
     def hold(self) -> None:
@@ -166,7 +170,7 @@ async def _begun(stack: AsyncExitStack, engine: AsyncEngine) -> AsyncConnection:
     return await stack.enter_async_context(engine.begin())
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, create: bool) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
@@ -177,6 +181,8 @@ def _upgrade(connection: Connection) -> None:
             f"the ledger has the schema {found} of a later kinetics-serve, and this one knows schemas up to {known}: "
             "upgrade this installation, or restore a backup from before the upgrade"
         )
+    if found is None and not create:
+        raise LedgerMisuse(f"the ledger {connection.engine.url.database} can't be opened: {NO_LEDGER}")
     command.upgrade(config, "head")
 
 

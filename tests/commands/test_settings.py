@@ -167,8 +167,48 @@ def test_the_environment_may_name_the_file(folder: Path, monkeypatch: pytest.Mon
 def test_other_commands_find_the_servers_ledger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "url").write_text(str(folder / "ledger.db"))
     monkeypatch.setenv("KINETICS_LEDGER_FILE", str(folder / "url"))
-    assert CliRunner().invoke(app, ["keys", "list"]).exit_code == 0
+    assert CliRunner().invoke(app, ["tenants", "set", "acme"]).exit_code == 0
     assert (folder / "ledger.db").is_file()
+
+
+def test_other_commands_find_the_ledger_of_the_servers_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "kinetics.yaml").write_text("ledger: ledger.db\n")
+    (folder / ".env").write_text("KINETICS_CONFIG=kinetics.yaml\n")
+    assert CliRunner().invoke(app, ["tenants", "set", "acme"]).exit_code == 0
+    assert (folder / "ledger.db").is_file()
+
+
+def test_the_command_line_wins_with_a_switch_that_is_off_and_with_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KINETICS_ALLOW_CODE", "true")
+    monkeypatch.setenv("KINETICS_LEDGER", "ledger.db")
+    monkeypatch.setenv("KINETICS_CORS_ORIGIN", "https://a")
+    monkeypatch.setenv("KINETICS_MODEL", "")
+    monkeypatch.setenv("KINETICS_EFFORT", "")
+    lines = shown("--no-allow-code", "--ledger", "", "--cors-origin", "").splitlines()
+    by_name = {line.split(":")[0]: line for line in lines}
+    assert by_name["allow_code"].split() == ["allow_code:", "false", "#", "command", "line"]
+    assert by_name["ledger"].split() == ["ledger:", "null", "#", "command", "line"]
+    assert by_name["cors_origin"].split() == ["cors_origin:", "[]", "#", "command", "line"]
+    assert origin(by_name["model"]) == origin(by_name["effort"]) == "default"
+    assert "allow_code: true" in shown()
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM_API_KEY", "ADMIN_API_KEY", "LEDGER"])
+def test_an_empty_secret_is_a_mistake_that_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (folder / "empty").write_text("\n")
+    monkeypatch.setenv(f"KINETICS_{name}_FILE", str(folder / "empty"))
+    assert f"KINETICS_{name}_FILE (environment): {folder}/empty is empty" in refused()
+    monkeypatch.delenv(f"KINETICS_{name}_FILE")
+    (folder / ".env").write_text(f"KINETICS_{name}=\n")
+    assert f"KINETICS_{name} (.env) is empty" in refused()
+
+
+def test_a_key_that_is_empty_on_the_command_line_or_in_a_file_stands_for_no_open_door(folder: Path) -> None:
+    assert "--upstream-api-key (command line): it is empty" in refused("--upstream-api-key", "")
+    (folder / "kinetics.yaml").write_text("upstream_api_key: ''\n")
+    assert "--upstream-api-key (kinetics.yaml): it is empty" in refused("--config", "kinetics.yaml")
 
 
 def test_the_defaults_are_those_of_the_parts() -> None:

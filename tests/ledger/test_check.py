@@ -66,9 +66,11 @@ async def test_the_command_agrees_or_says_what_differs_and_fails(tmp_path: Path)
     await settle(ledger, A, owner, 10)
     await ledger.close()
     command = ("ledger", "check", "--ledger", str(file))
-    assert "all agree" in await _run(*command)
+    assert "the ledger's books agree; no outbox was looked at" in await _run(*command)
     outbox = OutboxFile(tmp_path / "ledger.db-outbox")
     bills = [Settlement(id, 9, "gone", "m", "auto", 9, 9, int(time.time())) for id in (B, C)]
+    outbox.check()
+    assert "all agree" in await _run(*command)
     outbox.write([Change(put=bills), Change(rejected=[(B, "no such tenant")])])
     with outbox._working() as connection:
         connection.execute("UPDATE settlements SET put_at = put_at - 100")
@@ -76,18 +78,29 @@ async def test_the_command_agrees_or_says_what_differs_and_fails(tmp_path: Path)
     assert "2 things differ" in await _run(*command, succeeds=False)
 
 
-async def test_the_command_looks_where_the_server_of_its_environment_keeps_bills(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["environment", "dotenv", "file"])
+async def test_the_command_looks_where_the_server_keeps_bills_and_fails_where_nothing_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     file, outbox = tmp_path / "ledger.db", tmp_path / "elsewhere"
     ledger = Ledger(Database(str(file)))
     await ledger.database.migrate()
     await ledger.close()
+    if where == "environment":
+        monkeypatch.setenv("KINETICS_OUTBOX", str(outbox))
+    elif where == "dotenv":
+        (tmp_path / ".env").write_text(f"KINETICS_OUTBOX={outbox}\n")
+    else:
+        (tmp_path / "kinetics.yaml").write_text(f"outbox: {outbox}\n")
+        monkeypatch.setenv("KINETICS_CONFIG", "kinetics.yaml")
+    command = ("ledger", "check", "--ledger", str(file))
+    assert f"there is no outbox at {outbox}" in await _run(*command, succeeds=False)
+    assert "there is no outbox at" in await _run(*command, "--outbox", str(tmp_path / "other"), succeeds=False)
     bills = OutboxFile(outbox)
     bills.check()
     bills.close()
-    monkeypatch.setenv("KINETICS_OUTBOX", str(outbox))
-    assert f"bills in the outbox {outbox}: 0 waiting" in await _run("ledger", "check", "--ledger", str(file))
+    assert f"bills in the outbox {outbox}: 0 waiting" in await _run(*command)
 
 
 async def _run(*arguments: str, succeeds: bool = True) -> str:

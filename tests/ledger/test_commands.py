@@ -49,9 +49,19 @@ def test_limits_that_are_not_named_stay(ledger: str) -> None:
     ],
 )
 def test_a_mistake_is_explained(ledger: str, arguments: list[str], words: str) -> None:
+    run_command("tenants", "set", "other", "--ledger", ledger)
     message = run_command(*arguments, "--ledger", ledger, succeeds=False)
     assert words in message
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("words", ["usage", "keys list", "keys create acme", "tenants list", "ledger check"])
+def test_a_command_that_reads_makes_no_ledger(ledger: str, words: str) -> None:
+    assert "there is none" in run_command(*words.split(), "--ledger", ledger, succeeds=False)
+    assert not Path(ledger).exists()
+    Path(ledger).touch()
+    assert "there is none" in run_command(*words.split(), "--ledger", ledger, succeeds=False)
+    assert b"tenants" not in Path(ledger).read_bytes()
 
 
 @pytest.mark.parametrize(

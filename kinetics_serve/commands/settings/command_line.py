@@ -27,7 +27,7 @@ def taking_options(command: Callable[[Settings], None]) -> Callable[..., None]:
     """A command with all options of a server, which is called with what holds. Exits where something is wrong."""
 
     def with_options(config: Path | None = None, engine_args: list[str] | None = None, **stated: Any) -> None:
-        given = {name: value for name, value in stated.items() if value} | (
+        given = {name: "" if value == [""] else value for name, value in stated.items() if value not in (None, [])} | (
             {"engine_args": list(engine_args)} if engine_args else {}
         )
         try:
@@ -56,7 +56,8 @@ def _annotation(name: str) -> Any:
     """Text for the parser: what it may be is checked where the other sources are checked too."""
     choices = [choice for choice in get_args(Options.model_fields[name].annotation) if isinstance(choice, str)]
     if Options.model_fields[name].annotation is bool:
-        return Annotated[bool, typer.Option(option(name), help=meaning(name), show_default=False)]
+        switch = f"{option(name)}/--no-{option(name).removeprefix('--')}"
+        return Annotated[bool | None, typer.Option(switch, help=meaning(name), show_default=False)]
     info = typer.Option(
         option(name),
         help=_help(name),

@@ -20,6 +20,9 @@ SHORTEST_ADMIN_KEY = 16
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@\\]+")
 """Browser extensions and desktop programs have schemes of their own."""
 
+KEYS = ("upstream_api_key", "admin_api_key")
+"""Secrets without which something is open, so that an empty one never stands for none."""
+
 EFFORTS = {"minimal": 0.5, "low": 1.0, "medium": 4.0, "high": 16.0, "xhigh": 32.0, "max": 64.0}
 
 
@@ -68,7 +71,6 @@ class Options(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
-        env_ignore_empty=True,
         dotenv_filtering="only_existing",
         use_attribute_docstrings=True,
         extra="forbid",
@@ -188,9 +190,11 @@ class Options(BaseSettings):
                 )
         return stated
 
-    @field_validator("upstream_api_key", "admin_api_key")
+    @field_validator(*KEYS)
     @classmethod
     def _fits_a_header(cls, stated: SecretStr | None) -> SecretStr | None:
+        if stated is not None and not stated.get_secret_value():
+            raise ValueError("it is empty")
         if stated and not (stated.get_secret_value().isascii() and stated.get_secret_value().isprintable()):
             raise ValueError("it has characters that a header can't carry")
         return stated

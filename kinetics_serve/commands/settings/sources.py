@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, YamlConfigSettingsSource
 
-from kinetics_serve.commands.settings.options import ENV_PREFIX, Options, secret
+from kinetics_serve.commands.settings.options import ENV_PREFIX, KEYS, Options, secret
 
 DOTENV = Path(".env")
 FILE_SUFFIX = "_file"
@@ -42,11 +42,11 @@ def read(stated: Mapping[str, Any], config: Path | None = None) -> Settings:
     """The options: `stated` on the command line, those of the process's environment and of the folder's `.env`, those
     of the file `config`, which a variable may name too. Raises SettingsError.
     """
-    merged = _file(config) if config is not None or (config := _config_file()) is not None else {}
-    merged |= _environment() | {name: (value, "command line") for name, value in stated.items()}
+    merged = _elsewhere(config) | {name: (value, "command line") for name, value in stated.items()}
     origins = {name: origin for name, (_, origin) in merged.items()}
     try:
-        options = Options(**{name: value for name, (value, _) in merged.items()})
+        # An empty text takes back what a weaker source states. An empty key does not: it is more likely a mistake.
+        options = Options(**{name: value for name, (value, _) in merged.items() if value != "" or name in KEYS})
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(each, origins) for each in error.errors())) from None
     return Settings(options, origins)
@@ -58,10 +58,12 @@ def nearest(given: str, known: Collection[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def in_environment(name: str) -> str | None:
-    """What the environment or `.env` says of one option, for commands that take no others. Raises SettingsError."""
-    found = _environment()
-    return str(found[name][0]) if name in found else None
+def stated_elsewhere(name: str) -> str | None:
+    """What the environment, `.env` or the file says of one option, for commands that take no others. Raises
+    SettingsError.
+    """
+    value, _ = _elsewhere().get(name, (None, ""))
+    return str(value) if value not in (None, "") else None
 
 
 def option(name: str) -> str:
@@ -73,6 +75,12 @@ def _sources() -> list[tuple[str, EnvSettingsSource]]:
     """The later wins."""
     dotenv = [(str(DOTENV), DotEnvSettingsSource(Options, env_file=DOTENV))] if DOTENV.is_file() else []
     return [*dotenv, ("environment", EnvSettingsSource(Options))]
+
+
+def _elsewhere(config: Path | None = None) -> Values:
+    """All but the command line."""
+    file = config or _config_file()
+    return (_file(file) if file is not None else {}) | _environment()
 
 
 def _environment() -> Values:
@@ -92,8 +100,11 @@ def _variables(source: EnvSettingsSource, origin: str) -> Values:
     prefix, variables = ENV_PREFIX.lower(), source.env_vars
     found: Values = {}
     for name, value in source().items():
-        if not str(value).startswith("tcp://"):  # a port of Kubernetes'
-            found[name] = (value, f"{origin} ({ENV_PREFIX}{name.upper()})")
+        label = f"{ENV_PREFIX}{name.upper()}"
+        if value == "" and secret(name):
+            raise SettingsError(f"{label} ({origin}) is empty: state it, or unset the variable")
+        if value != "" and not str(value).startswith("tcp://"):  # a port of Kubernetes'
+            found[name] = (value, f"{origin} ({label})")
     from_files = {f"{name}{FILE_SUFFIX}": name for name in Options.model_fields if secret(name)}
     known = {*Options.model_fields, *from_files, CONFIG_VARIABLE.lower().removeprefix(prefix)}
     for variable in variables:
@@ -107,9 +118,12 @@ def _variables(source: EnvSettingsSource, origin: str) -> Values:
             if name in found:
                 raise SettingsError(f"{label} and {ENV_PREFIX}{name.upper()} are both set ({origin}): keep one of them")
             try:
-                found[name] = (Path(path).read_text(encoding="utf-8").strip(), f"{origin} ({label})")
+                text = Path(path).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"{label} ({origin}): can't read {path}: {error}") from None
+            if not text:
+                raise SettingsError(f"{label} ({origin}): {path} is empty")
+            found[name] = (text, f"{origin} ({label})")
     return found
 
 
