@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetics_serve.commands.options import ArchitectureName, TokenizerName, open_traces
+from kinetics_serve.commands.options import ArchitectureName, TokenizerName, check_file_to_write, open_traces
 from kinetics_serve.commands.progress import Lines
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
@@ -29,6 +29,7 @@ def calibrate(
     from kinetics_serve.planner.calibrate import calibrate as run
     from kinetics_serve.registry import BrokenPart
 
+    check_file_to_write(out)
     recordings = [open_traces(path, architecture, tokenizer) for path in traces_files]
     lines = Lines("replaying", errors.print)
     with Progress(console=errors) as progress:
@@ -48,7 +49,10 @@ def calibrate(
             )
         except (BrokenPart, ValueError) as error:
             raise fail(error) from None
-    found.save(out)
+    try:
+        found.save(out)
+    except OSError as error:
+        raise fail(f"--out {out} can't be written: {error.strerror}") from None
     print_laws(found)
     output.print(f"wrote {out}", soft_wrap=True)
 

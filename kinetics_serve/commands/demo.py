@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kinetics_serve.commands.options import check_folder_to_write
 from kinetics_serve.commands.terminal import DollarsPerHour
 
 
@@ -22,4 +23,5 @@ def calibrate_demo(
     """Take the bundled model through eval, calibrate, frontier and plan on times tables, in some minutes."""
     from kinetics_serve.commands.demos.calibration import main
 
+    check_folder_to_write(out)
     raise typer.Exit(main(out, limit))

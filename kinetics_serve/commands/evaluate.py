@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kinetics_serve.commands.options import ApiKey, check_folder_to_write
 from kinetics_serve.commands.progress import Lines
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
@@ -40,15 +41,18 @@ def evaluate(
     concurrency: Annotated[int, typer.Option(min=1, help="Trials in flight; vLLM batches them.")] = 64,
     template: Annotated[str | None, typer.Option(help="Prompt with {query} in it, instead of the task's.")] = None,
     hardware_name: HardwareName = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Try a model on a task through any vLLM server: traces, pass@k, maj@k, length and eFLOPs."""
     from dataclasses import replace
 
-    from kinetics_serve.engine.errors import EngineRejected, EngineUnavailable
+    from kinetics_serve.engine.errors import EngineRefusesKey, EngineRejected, EngineUnavailable
     from kinetics_serve.evaluation.harness import Sampling
     from kinetics_serve.evaluation.tasks import TaskError, load_task
     from kinetics_serve.traces.traces import TracesError
 
+    if not upstream.startswith(("http://", "https://")):
+        raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {upstream!r}")
     policies = [_kv_policy(stated) for stated in kv_budget or ["dense"]]
     profile = chosen_hardware(hardware_name)
     try:
@@ -57,13 +61,17 @@ def evaluate(
             if "{query}" not in template:
                 raise fail("--template must have {query} where the question goes")
             chosen = replace(chosen, template=template)
+        check_folder_to_write(out)
         sampling = Sampling(max_tokens, temperature, top_p, seed)
         for kv in policies:
             recording = _record(
-                chosen, upstream, model, architecture, kv, sampling, trials, concurrency, out, profile.name
+                chosen, upstream, api_key, model, architecture, kv, sampling, trials, concurrency, out, profile.name
             )
             traces = asyncio.run(recording)
             _report(traces, profile)
+    except EngineRefusesKey:
+        refused = "does not take that key" if api_key else "wants a key"
+        raise fail(f"{upstream} {refused}: state it with --api-key, or in the variable OPENAI_API_KEY") from None
     except (TaskError, TracesError, EngineRejected, EngineUnavailable, OSError) as error:
         raise fail(error) from None
     except KeyboardInterrupt:
@@ -73,6 +81,7 @@ def evaluate(
 async def _record(
     task: "Task",
     url: str,
+    api_key: str | None,
     model: str | None,
     architecture: str | None,
     kv: "KVPolicy",
@@ -103,7 +112,7 @@ async def _record(
     from kinetics_serve.traces.traces import Metadata
 
     async with new_client() as client:
-        server = Upstream(url, client)
+        server = Upstream(url, client, api_key=api_key)
         cards = {card.name: card for card in await server.models()}
         name = model or next(iter(cards))
         if name not in cards:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kinetics_serve.commands.calibrate import print_laws
-from kinetics_serve.commands.options import CalibrationFile, load_calibration
+from kinetics_serve.commands.options import CalibrationFile, check_folder_to_write, load_calibration
 from kinetics_serve.commands.terminal import fail, output
 from kinetics_serve.observability.numbers import for_people
 
@@ -19,8 +19,11 @@ def frontier(
     from kinetics_serve.planner.figures import draw, kv_label, served_frontier
 
     calibration = load_calibration(calibration_file)
+    check_folder_to_write(out)
     try:
         files = draw(calibration, out)
+    except OSError as error:
+        raise fail(f"--out {out} can't be written: {error.strerror}") from None
     except ImportError as error:
         raise fail(f"figures need matplotlib ({error}): install kinetics-serve with its extra 'planning'") from None
     for cost, accuracy, point in served_frontier(calibration.served):

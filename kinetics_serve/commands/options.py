@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,11 @@ TokenizerName = Annotated[
 CalibrationFile = Annotated[Path, typer.Argument(help="What `calibrate` wrote.", exists=True, dir_okay=False)]
 CalibrationOption = Annotated[
     Path | None, typer.Option("--calibration", help="What `calibrate` wrote: plans follow it.", exists=True)
+]
+
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="OPENAI_API_KEY", help="What that server knows you by, where it wants a key."),
 ]
 
 _BUDGET = re.compile(r"([0-9.eE+]+)\s*(samples?|tokens?|eflops)?")
@@ -74,8 +80,34 @@ def load_calibration(path: Path, hardware: "HardwareProfile | None" = None) -> "
         if hardware is not None:
             calibration.check_hardware(hardware)
         return calibration
-    except (OSError, CalibrationError) as error:
+    except OSError as error:
+        raise fail(f"the calibration {path} can't be read: {error.strerror}") from None
+    except CalibrationError as error:
         raise fail(error) from None
+
+
+def check_file_to_write(path: Path) -> None:
+    """Exits where no file can be written there, which is not found out after all the work. Leaves nothing behind."""
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise _not_written(path, error) from None
+
+
+def check_folder_to_write(path: Path) -> None:
+    """Makes the folder. Exits where that, or a file in it, can't be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise _not_written(path, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> typer.Exit:
+    return fail(f"--out {path} can't be written: {error.strerror}")
 
 
 def _counter(name: str) -> "CountTokens":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kinetics_serve.commands.options import CalibrationOption, budget_of, load_calibration
+from kinetics_serve.commands.options import ApiKey, CalibrationOption, budget_of, load_calibration
 from kinetics_serve.commands.terminal import DollarsPerHour, HardwareName, chosen_hardware, fail, output
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def plan(
         typer.Option(min=10, help="Ask so many of the task's questions, and say whether the plan holds. With --url."),
     ] = None,
     url: Annotated[str | None, typer.Option(help="URL of a running kinetics-serve, to verify the plan on.")] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="What that server knows you by, where it wants a key.")
-    ] = None,
+    api_key: ApiKey = None,
     task: Annotated[
         str | None, typer.Option(help="Where the calibration's questions are, if not by its name: FILE.jsonl.")
     ] = None,

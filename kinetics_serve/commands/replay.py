@@ -47,7 +47,10 @@ def replay(
     if strategy != AUTO:
         try:
             policy_of(strategy, options, stop_confidence)
-        except (BrokenPart, UnknownPart, ValidationError) as error:
+        except ValidationError as error:
+            reasons = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise fail(f"--strategy-options of {strategy}: {reasons}") from None
+        except (BrokenPart, UnknownPart) as error:
             raise fail(error) from None
     elif options:
         raise fail("--strategy-options are of a strategy: name one")

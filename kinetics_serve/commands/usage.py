@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from kinetics_serve.commands.ledger import LedgerUrl, run
-from kinetics_serve.commands.terminal import output
+from kinetics_serve.commands.terminal import fail, output
 from kinetics_serve.observability.numbers import for_people
 
 if TYPE_CHECKING:  # so that `--help` loads no SQL
@@ -24,6 +24,9 @@ def usage(
     until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, UTC.")] = None,
 ) -> None:
     """Show what was spent, by tenant, day (UTC), model and strategy."""
+
+    if since is not None and until is not None and since > until:
+        raise fail(f"--since {since:%Y-%m-%d} is after --until {until:%Y-%m-%d}")
 
     async def work(ledger: "Ledger") -> list[list[str]]:
         only = await ledger.tenant(tenant) if tenant is not None else None

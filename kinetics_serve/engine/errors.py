@@ -23,6 +23,10 @@ class EngineLost(EngineUnavailable):
     """There was no connection: its circuit is open."""
 
 
+class EngineRefusesKey(EngineUnavailable):
+    """The server answered 401 or 403."""
+
+
 class EngineNonsense(EngineUnavailable):
     """The server answered, but not as vLLM does: what it generated is not known."""
 

@@ -19,6 +19,7 @@ from kinetics_serve.engine.errors import (
     EngineGaveUp,
     EngineLost,
     EngineOverloaded,
+    EngineRefusesKey,
     EngineRejected,
     EngineSilent,
     EngineUnavailable,
@@ -296,7 +297,7 @@ class Upstream:
         if 300 <= status < 400:
             raise EngineUnavailable(f"the engine answered {status}, a redirect: --upstream must name the server itself")
         if status == 401:  # a client's own key is not sent to it
-            raise EngineUnavailable(
+            raise EngineRefusesKey(
                 "the engine does not take this server's key: its administrator sets it with KINETICS_UPSTREAM_API_KEY"
             )
         if status in UNSUPPORTED or (status < 500 and status not in (408, 429)):

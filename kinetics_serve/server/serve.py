@@ -1,6 +1,7 @@
 """Runs the front-end, and the embedded engine where it has one, until told to stop."""
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -29,6 +30,8 @@ CLOSE_TIMEOUT_S = 5
 
 KEEP_ALIVE_S = 75
 """Longer than the usual proxy keeps a connection that it does not use, so that it is the proxy that closes it."""
+
+OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
 
 YOUNG_OBJECTS = 10_000
 """New objects after which garbage is looked for. Python's 700 is less than what one read of a stream parses into."""
@@ -68,7 +71,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise OSError(f"can't listen on {host}:{port}: {error.strerror}; choose another --port") from None
+        advice = "choose another --port" if error.errno in OF_THE_PORT else "--host is an address of this machine"
+        raise OSError(f"can't listen on {host}:{port}: {error.strerror}; {advice}") from None
     return listener
 
 

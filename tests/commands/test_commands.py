@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from kinetics_serve.commands.main import app
 from kinetics_serve.traces.recorder import Recorder
+from tests.fake_vllm import FakeVllm
 from tests.synthetic import synthetic
 
 runner = CliRunner()
@@ -64,6 +65,60 @@ def test_what_replay_cannot_do_is_said(traces_file: Path, options: tuple[str, ..
     result = runner.invoke(app, ["replay", str(traces_file), "--hardware", "b200", *options])
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("out", ["nowhere/calibration.json", "."])
+def test_a_calibration_that_could_not_be_written_is_not_begun(
+    traces_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    def begun(*_: object) -> None:
+        raise AssertionError("the traces were replayed")
+
+    monkeypatch.setattr("kinetics_serve.planner.calibrate.calibrate", begun)
+    result = runner.invoke(app, ["calibrate", str(traces_file), "--out", str(tmp_path / out)])
+    assert result.exit_code == 1
+    assert "can't be written" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_replay_says_of_options_names_the_option(traces_file: Path) -> None:
+    options = ("--budget", "4samples", "--strategy", "majority_vote", "--strategy-options", '{"nope": 1}')
+    result = runner.invoke(app, ["replay", str(traces_file), "--hardware", "b200", *options])
+    assert result.exit_code == 1
+    assert "--strategy-options of majority_vote: nope: Extra inputs are not permitted" in result.output
+    assert "pydantic" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("serve", "--upstream", "http://a", "--hardware", "b200", "--calibration", "/"), "the calibration / can't"),
+        (("serve", "--upstream", "http://a", "--hardware", "b200", "--calibration", "/no"), "the calibration /no can"),
+        (("plan", "--calibration", "/", "--budget", "1e12"), "the calibration / can't be read: Is a directory"),
+        (("serve", "--upstream", "http://a", "--hardware", "b200", "--host", "192.0.2.1"), "--host is an address of"),
+        (("eval", "--task", "gsm8k-mini", "--upstream", "gpu-1", "--out", "/no"), "--upstream takes a URL"),
+        (("eval", "--task", "times-tables", "--upstream", "http://a", "--out", "/proc/no"), "--out /proc/no can't be"),
+        (("tenants", "set", "a", "--ledger", "/no", "--model", "all", "--model", "b"), '"all" alone'),
+        (("usage", "--ledger", "/no", "--since", "2026-02-02", "--until", "2026-02-01"), "is after --until 2026-02-01"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_option(arguments: tuple[str, ...], words: str) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    assert words in " ".join(result.output.split())
+
+
+def test_eval_shows_the_server_its_key_and_says_where_it_wants_one(
+    tmp_path: Path, stand_in: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    command = ["eval", "--task", str(tmp_path / "q.jsonl"), "--upstream", stand_in.url, "--out", str(tmp_path / "out")]
+    command += ["--hardware", "b200", "--trials", "1", "--max-tokens", "8"]
+    monkeypatch.setattr(stand_in, "api_key", "secret")
+    assert "wants a key: state it with --api-key" in " ".join(runner.invoke(app, command).output.split())
+    assert "does not take that key" in runner.invoke(app, [*command, "--api-key", "other"]).output
+    result = runner.invoke(app, command, env={"OPENAI_API_KEY": "secret"})
+    assert result.exit_code == 0, result.output
 
 
 def test_the_commands_load_neither_torch_nor_vllm_nor_figures() -> None:
