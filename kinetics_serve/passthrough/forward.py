@@ -23,13 +23,15 @@ async def forward(
     """
     passage = Passage(call, path, body)
     async with AsyncExitStack() as stack:
-        passed = await passage.admitted(stack, queued=runs_model)
+        resources = await stack.enter_async_context(AsyncExitStack())
+        passed = await passage.admitted(resources, queued=runs_model)
         async with passage.deadline.awaiting_engine():
             response, pieces = await passage.opened(
-                stack, content, FORWARDED_HEADERS, streamed=body.get("stream") is True, raw=True
+                resources, content, FORWARDED_HEADERS, streamed=body.get("stream") is True, raw=True
             )
-        resources = stack.pop_all()
-    return passage.stream(response, _watched(pieces, response.status, passed), resources)
+        answer = passage.stream(response, _watched(pieces, response.status, passed), resources)
+        stack.pop_all()  # the answer closes them from here on
+    return answer
 
 
 async def _watched(pieces: AsyncIterator[bytes], status: int, passed: PassedThrough) -> AsyncGenerator[bytes, None]:

@@ -13,15 +13,15 @@ from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.observability.metrics import PASS_THROUGH, PassedThrough
 from kinetics_serve.passthrough.dialects import Dialect
 from kinetics_serve.passthrough.events import split
-from kinetics_serve.passthrough.passage import HOP_BY_HOP, Passage, answered_headers
+from kinetics_serve.passthrough.passage import Passage, answered_headers
 from kinetics_serve.passthrough.tab import Tab
 from kinetics_serve.requests.fields import boolean
 
 FORWARDED_HEADERS = ("accept", "x-request-id")
 """Not accept-encoding: what is compressed can't be metered."""
 
-NOT_PASSED_ON = HOP_BY_HOP | {"content-encoding"}
-"""Headers of the answer, which has been decompressed if the engine compressed it nevertheless."""
+DECOMPRESSED = (b"content-encoding",)
+"""Headers that no longer hold: the answer has been decompressed if the engine compressed it nevertheless."""
 
 WAITED_S = 0.005
 """An event that took longer to come had not been there already, so no other is."""
@@ -41,14 +41,15 @@ async def forward_metered(passage: Passage, body: Json, tab: Tab, dialect: Diale
     assert tenant is not None, "only tenants are metered"
     stream = boolean(body, "stream")
     async with AsyncExitStack() as stack:
-        passed = await passage.admitted(stack)
+        resources = await stack.enter_async_context(AsyncExitStack())
+        passed = await passage.admitted(resources)
         async with passage.deadline.awaiting_engine():
             charge = Charge(delivery, tenant, name, PASS_THROUGH, tab.reserved, tab.spent)
-            await stack.enter_async_context(charge)
+            await resources.enter_async_context(charge)
             kind = (tenant.name, name, PASS_THROUGH)
-            stack.enter_context(call.services.metrics.charging(*kind, charge.quotas_used, tab.spent))
+            resources.enter_context(call.services.metrics.charging(*kind, charge.quotas_used, tab.spent))
             try:
-                response, pieces = await passage.opened(stack, body, FORWARDED_HEADERS, streamed=stream)
+                response, pieces = await passage.opened(resources, body, FORWARDED_HEADERS, streamed=stream)
                 generated = response.status < 300  # a redirection is not followed
                 if not generated:
                     tab.refused()
@@ -57,15 +58,18 @@ async def forward_metered(passage: Passage, body: Json, tab: Tab, dialect: Diale
                     dialect.read_answer(content, tab)
                     passed.began()
                     passed.answered(response.status)
-                    return Response(content, response.status, answered_headers(response, NOT_PASSED_ON))
+                    whole = Response(content, response.status)
+                    whole.raw_headers.extend(answered_headers(response, DECOMPRESSED))
+                    return whole
             except EngineUnavailable:
                 tab.refused()
                 raise
         if dialect.counts_tokens:
             tab.accepted()
-        resources = stack.pop_all()
-    events = _events(pieces, response.status, tab, dialect, passed, resources)
-    return passage.stream(response, events, resources, NOT_PASSED_ON)
+        events = _events(pieces, response.status, tab, dialect, passed, resources)
+        answer = passage.stream(response, events, resources, DECOMPRESSED)
+        stack.pop_all()  # the answer closes them from here on
+    return answer
 
 
 async def _events(

@@ -17,8 +17,15 @@ from kinetics_serve.requests import load
 from kinetics_serve.requests.call import Call
 from kinetics_serve.requests.disconnect import CancellingStream, telling
 
-HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
-"""Headers of an answer that are its connection's."""
+NOT_PASSED_ON = frozenset(
+    {
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info"),
+        *(b"content-length", b"date", b"server"),
+        b"alt-svc",
+    }
+)
+"""Headers of an answer that are its connection's (RFC 9110, 7.6.1), or its server's and so ours to say."""
 
 
 class Passage:
@@ -77,16 +84,21 @@ class Passage:
         response: ClientResponse,
         pieces: AsyncIterator[bytes],
         resources: AsyncExitStack,
-        without: Collection[str] = HOP_BY_HOP,
+        without: Collection[bytes] = (),
     ) -> Response:
-        """The answer as it comes, which `resources` hold open. without: headers that are not passed on."""
-        headers = answered_headers(response, without)
+        """The answer as it comes, which `resources` hold open. without: more headers that are not passed on."""
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             pieces = telling(self.path, pieces)
-        return CancellingStream(pieces, resources.aclose, status_code=response.status, headers=headers)
+        answer = CancellingStream(pieces, resources.aclose, status_code=response.status)
+        answer.raw_headers.extend(answered_headers(response, without))
+        return answer
 
 
-def answered_headers(response: ClientResponse, without: Collection[str]) -> dict[str, str]:
-    """Those of the engine's answer, but for some, named in lower case."""
-    headers = response.headers
-    return {name: ", ".join(headers.getall(name)) for name in headers if name.lower() not in without}
+def answered_headers(response: ClientResponse, without: Collection[bytes] = ()) -> list[tuple[bytes, bytes]]:
+    """Those of the engine's answer that are passed on, as bytes: a header need be no text. without: more that are not,
+    in lower case. Which web pages may read the answer is this server's to say.
+    """
+    headers = [(name.lower(), value) for name, value in response.raw_headers]
+    named = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
+    dropped = NOT_PASSED_ON.union(named, without)
+    return [each for each in headers if each[0] not in dropped and not each[0].startswith(b"access-control-")]
