@@ -28,7 +28,8 @@ class Dialect(Protocol):
     def read_event(self, event: Event, tab: Tab) -> bytes:
         """Takes in a stream's event, and returns what of it the client asked for."""
 
-    def is_last(self, event: Event) -> bool:
+    @classmethod
+    def is_last(cls, event: Event) -> bool:
         """The client takes the answer as complete with this event."""
 
     def broke_off(self, tab: Tab) -> None:
@@ -55,7 +56,8 @@ class Completions:
             return event.raw if self._usage else b""
         return event.raw if self._continuous else _USAGE.sub(b"", event.raw)
 
-    def is_last(self, event: Event) -> bool:
+    @classmethod
+    def is_last(cls, event: Event) -> bool:
         return event.data.strip() == b"[DONE]"
 
     def broke_off(self, tab: Tab) -> None:
@@ -96,8 +98,9 @@ class _TotalAtTheEnd:
         if not self._told:
             tab.at_most(self._shown)
 
-    def is_last(self, event: Event) -> bool:
-        return self._last.fullmatch(_kind(event)) is not None
+    @classmethod
+    def is_last(cls, event: Event) -> bool:
+        return cls._last.fullmatch(_kind(event)) is not None
 
     def _read(self, answer: Json, tab: Tab) -> bool:
         """Whether it says what was used in all."""
@@ -146,6 +149,12 @@ class Messages(_TotalAtTheEnd):
         cached, written = (count(usage, f"cache_{kind}_input_tokens") or 0 for kind in ("read", "creation"))
         tab.total(None if new is None else new + cached + written, tokens, cached)
         return True
+
+
+def of(path: str) -> type[Dialect]:
+    """What the streams of vLLM's API at `path` speak: most end as completions do."""
+    others: dict[str, type[Dialect]] = {"/v1/responses": Responses, "/v1/messages": Messages}
+    return others.get(path, Completions)
 
 
 def _kind(event: Event) -> str:

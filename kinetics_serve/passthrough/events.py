@@ -1,12 +1,15 @@
 """Server-sent events as they pass by: what they say is read, and their bytes stay as they are."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
 from kinetics_serve.engine.errors import EngineUnavailable
+from kinetics_serve.engine.sample_stream import AFTER_DONE_S
 from kinetics_serve.engine.server_sent_events import EventSplitter, EventTooLong
 
 _LINES = re.compile(rb"\r\n|\r|\n")
@@ -43,10 +46,11 @@ def object_in(content: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-async def split(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Event, None]:
-    """The events of a stream that comes in any pieces. What follows the last empty line is an event too.
+async def split(pieces: AsyncIterator[bytes]) -> AsyncGenerator[list[Event], None]:
+    """The events of a stream that comes in any pieces, as many at a time as were complete together.
 
-    Raises EngineUnavailable for an event without an end.
+    What follows the last empty line is an event too, unless the stream broke off there. Raises EngineUnavailable for an
+    event without an end.
     """
     splitter = EventSplitter()
     async for piece in pieces:
@@ -54,7 +58,17 @@ async def split(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Event, None]:
             events = splitter.feed(piece)
         except EventTooLong as error:
             raise EngineUnavailable(f"the engine sent {error}") from None
-        for event in events:
-            yield Event(event)
+        if events:
+            yield [Event(event) for event in events]
     if rest := splitter.rest():
-        yield Event(rest)
+        yield [Event(rest)]
+
+
+async def after_the_last(events: AsyncIterator[list[Event]]) -> bytes:
+    """What still follows a stream's last event, which nobody waits for long: reading it frees the connection."""
+    rest = b""
+    with suppress(TimeoutError, EngineUnavailable):
+        async with asyncio.timeout(AFTER_DONE_S):
+            async for batch in events:
+                rest += b"".join(event.raw for event in batch)
+    return rest

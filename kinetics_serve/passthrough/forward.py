@@ -8,8 +8,11 @@ from fastapi.responses import Response
 
 from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.observability.metrics import PassedThrough
+from kinetics_serve.passthrough import dialects
+from kinetics_serve.passthrough.events import after_the_last
 from kinetics_serve.passthrough.passage import Passage
 from kinetics_serve.requests.call import Call
+from kinetics_serve.requests.disconnect import telling
 
 FORWARDED_HEADERS = ("accept", "accept-encoding", "content-type", "x-request-id")
 
@@ -29,9 +32,36 @@ async def forward(
             response, pieces = await passage.opened(
                 resources, content, FORWARDED_HEADERS, streamed=body.get("stream") is True, raw=True
             )
-        answer = passage.stream(response, _watched(pieces, response.status, passed), resources)
+        readable = response.content_type == "text/event-stream" and "content-encoding" not in response.headers
+        if readable:
+            answered = telling(path, _events(passage, pieces, response.status, passed))
+        else:
+            answered = _watched(pieces, response.status, passed)
+        answer = passage.stream(response, answered, resources)
         stack.pop_all()  # the answer closes them from here on
     return answer
+
+
+async def _events(
+    passage: Passage, pieces: AsyncIterator[bytes], status: int, passed: PassedThrough
+) -> AsyncGenerator[bytes, None]:
+    """A stream's events, over with its last."""
+    is_last = dialects.of(passage.path).is_last
+    passed.began()
+    events = passage.events(pieces)
+    try:
+        async for batch in events:
+            over = any(map(is_last, batch))
+            if over:
+                passage.over(passed, status)
+            yield b"".join(event.raw for event in batch)
+            if over:
+                yield await after_the_last(events)
+                return
+    except EngineUnavailable:
+        passed.failed()
+        raise
+    passed.answered(status)
 
 
 async def _watched(pieces: AsyncIterator[bytes], status: int, passed: PassedThrough) -> AsyncGenerator[bytes, None]:

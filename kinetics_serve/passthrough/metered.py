@@ -12,9 +12,10 @@ from kinetics_serve.engine.upstream import Json
 from kinetics_serve.ledger.charge import Charge
 from kinetics_serve.observability.metrics import PASS_THROUGH, PassedThrough
 from kinetics_serve.passthrough.dialects import Dialect
-from kinetics_serve.passthrough.events import split
+from kinetics_serve.passthrough.events import after_the_last
 from kinetics_serve.passthrough.passage import Passage, answered_headers
 from kinetics_serve.passthrough.tab import Tab
+from kinetics_serve.requests.disconnect import telling
 from kinetics_serve.requests.fields import boolean
 
 FORWARDED_HEADERS = ("accept", "x-request-id")
@@ -66,13 +67,14 @@ async def forward_metered(passage: Passage, body: Json, tab: Tab, dialect: Diale
                 raise
         if dialect.counts_tokens:
             tab.accepted()
-        events = _events(pieces, response.status, tab, dialect, passed, resources)
-        answer = passage.stream(response, events, resources, DECOMPRESSED)
+        events = _events(passage, pieces, response.status, tab, dialect, passed, resources)
+        answer = passage.stream(response, telling(passage.path, events), resources, DECOMPRESSED)
         stack.pop_all()  # the answer closes them from here on
     return answer
 
 
 async def _events(
+    passage: Passage,
     pieces: AsyncIterator[bytes],
     status: int,
     tab: Tab,
@@ -80,28 +82,33 @@ async def _events(
     passed: PassedThrough,
     resources: AsyncExitStack,
 ) -> AsyncGenerator[bytes, None]:
-    """The stream's events. Settled before the client sees the end."""
+    """The stream's events, over with its last. Settled before the client sees that."""
     end = b""
     ready = monotonic()
+    events = passage.events(pieces)
     try:
-        async for event in split(pieces):
+        async for batch in events:
             if monotonic() - ready > WAITED_S:
                 tab.caught_up()
             passed.began()
-            content = dialect.read_event(event, tab)
-            if dialect.is_last(event):
-                end += content
-            elif content:
-                tab.offered()
-                yield content
-                if tab.taken():
-                    await asyncio.sleep(GONE_WITHIN_S)
+            for event in batch:
+                content = dialect.read_event(event, tab)
+                if end or dialect.is_last(event):
+                    end += content
+                elif content:
+                    tab.offered()
+                    yield content
+                    if tab.taken():
+                        await asyncio.sleep(GONE_WITHIN_S)
+            if end:
+                end += await after_the_last(events)
+                break
             ready = monotonic()
     except EngineUnavailable:
         passed.failed()
         dialect.broke_off(tab)
         raise
-    passed.answered(status)
+    passage.over(passed, status)
     await resources.aclose()
     if end:
         yield end

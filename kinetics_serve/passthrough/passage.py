@@ -1,5 +1,6 @@
 """The way of a request without a budget to an engine, and of vLLM's own answer back."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,13 +10,13 @@ from fastapi.responses import Response
 
 from kinetics_serve.engine.errors import EngineNonsense
 from kinetics_serve.engine.route import Route
-from kinetics_serve.engine.server_sent_events import DataWatch
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.observability.metrics import PassedThrough
 from kinetics_serve.passthrough import worst_case
+from kinetics_serve.passthrough.events import Event, split
 from kinetics_serve.requests import load
 from kinetics_serve.requests.call import Call
-from kinetics_serve.requests.disconnect import CancellingStream, telling
+from kinetics_serve.requests.disconnect import CancellingStream
 
 NOT_PASSED_ON = frozenset(
     {
@@ -58,20 +59,23 @@ class Passage:
         # aiohttp would ask for a compressed answer on its own account.
         sent = {"accept-encoding": "identity"} | self._headers(headers)
         opening = self.route.open(self.path, content, sent, streamed=streamed, raw=raw)
-        response, pieces = await stack.enter_async_context(opening)
-        return response, self._bounded(response, pieces)
+        return await stack.enter_async_context(opening)
 
-    async def _bounded(self, response: ClientResponse, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """Raises EngineUnavailable where the answer goes on beyond the server's deadline, or says more than the request
-        allows: vLLM ends both of itself, but not all that speak like it do."""
-        counted = response.content_type == "text/event-stream" and "content-encoding" not in response.headers
-        most = worst_case.events(self.path, self.body, self.route.served) if counted else None
-        watch, seen = DataWatch(), 0
-        async for piece in pieces:
-            self.deadline.check()
-            if most is not None and (seen := seen + watch.sees(piece)) > most:
+    async def events(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[list[Event], None]:
+        """Those of an answer that streams. Raises EngineUnavailable where it says more than the request allows: vLLM
+        ends that of itself, but not all that speak like it do."""
+        most = worst_case.events(self.path, self.body, self.route.served)
+        seen = 0
+        async for events in split(pieces):
+            seen += sum(1 for event in events if event.data)
+            if most is not None and seen > most:
                 raise EngineNonsense("the engine went on beyond the request's max_tokens, so it was cut off")
-            yield piece
+            yield events
+
+    def over(self, passed: PassedThrough, status: int) -> None:
+        """The client has all that it waits for: the engine did its work, whatever its connection does after that."""
+        passed.answered(status)
+        self.route.upstream.circuit.succeeded()
 
     def _headers(self, names: Sequence[str]) -> dict[str, str]:
         """Those of the client's headers; not what no header may hold, which aiohttp refuses to send."""
@@ -87,8 +91,9 @@ class Passage:
         without: Collection[bytes] = (),
     ) -> Response:
         """The answer as it comes, which `resources` hold open. without: more headers that are not passed on."""
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            pieces = telling(self.path, pieces)
+        if (left := self.deadline.remaining_s) is not None:  # the engine may be silent by then, so reading itself ends
+            loop = asyncio.get_running_loop()
+            resources.callback(loop.call_later(left, response.content.set_exception, self.deadline.passed()).cancel)
         answer = CancellingStream(pieces, resources.aclose, status_code=response.status)
         answer.raw_headers.extend(answered_headers(response, without))
         return answer

@@ -23,10 +23,9 @@ class Deadline:
     def remaining_s(self) -> float | None:
         return None if self.limit_s is None else max(0.0, self.arrived + self.limit_s - clock.now())
 
-    def check(self) -> None:
-        """Raises EngineSilent when it has passed, for an answer that has begun."""
-        if self.remaining_s == 0:
-            raise EngineSilent(f"the answer was not complete within {self.limit_s:g} s, the server's deadline")
+    def passed(self) -> EngineSilent:
+        """What ends an answer that has begun."""
+        return EngineSilent(f"the answer was not complete within {self.limit_s:g} s, the server's deadline")
 
     @asynccontextmanager
     async def awaiting_engine(self) -> AsyncIterator[None]:

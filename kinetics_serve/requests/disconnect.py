@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.requests.errors import ApiError, as_api_error
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -62,6 +65,8 @@ async def telling(path: str, events: AsyncIterator[bytes]) -> AsyncGenerator[byt
 class CancellingStream(StreamingResponse):
     """A stream that ends as soon as the client is gone, not at its next chunk.
 
+    Where an engine fails in its middle, it stays incomplete, and the connection is closed: the status has been sent.
+
     cleanup: called when the stream is over, however it ended, even if it never began.
     """
 
@@ -75,5 +80,7 @@ class CancellingStream(StreamingResponse):
         try:
             with suppress(ClientDisconnect):
                 await while_connected(receive, self.stream_response(send))
+        except EngineUnavailable as error:
+            logger.warning("an answer at %s was broken off: %s", scope["path"], error)
         finally:
             await self._cleanup()

@@ -19,7 +19,7 @@ def events_of(pieces: list[bytes]) -> list[Event]:
             yield piece
 
     async def collect() -> list[Event]:
-        return [event async for event in split(come())]
+        return [event async for events in split(come()) for event in events]
 
     return asyncio.run(collect())
 
