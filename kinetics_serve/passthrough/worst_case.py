@@ -13,7 +13,7 @@ from kinetics_serve.engine.usage import count
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.passthrough.tab import Tab
 from kinetics_serve.requests.errors import ApiError, invalid
-from kinetics_serve.requests.fields import integer
+from kinetics_serve.requests.fields import as_read_by_vllm, integer
 from kinetics_serve.requests.prompt_tokens import count_tokens
 from kinetics_serve.sources.completion import ChatCompletion, Completion, TextCompletion
 
@@ -91,9 +91,10 @@ def events(path: str, body: Mapping[str, Any], served: ServedModel) -> int | Non
     else:
         return None
     context = _context(served)
-    tokens = min(stated, context) if type(stated) is int else context
+    limit = as_read_by_vllm(stated)
+    tokens = context if limit is None else min(limit, context)
     several = isinstance(prompts, list) and not all(isinstance(token, int) for token in prompts)
-    completions = max([n for n in (body.get("n"), body.get("best_of")) if type(n) is int], default=1)
+    completions = max(as_read_by_vllm(body.get(field)) or 1 for field in ("n", "best_of"))
     of_prompts = embeds + (len(prompts) if several else 1)
     return (tokens + UNCOUNTED_EVENTS) * max(completions, 1) * of_prompts
 

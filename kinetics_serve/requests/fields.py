@@ -1,7 +1,21 @@
 """Single fields of a request's body, checked."""
 
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.requests.errors import invalid
+
+_INTEGER = TypeAdapter(int)
+
+
+def as_read_by_vllm(value: Any) -> int | None:
+    """The whole number that vLLM takes a field's value for, be it 3.0 or "3"; None for what is none to it."""
+    try:
+        return _INTEGER.validate_python(value)
+    except ValidationError:
+        return None
 
 
 def integer(body: Json, field: str, least: int, most: int) -> int | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kinetics_serve.engine.served_model import ServedModel
 from kinetics_serve.requests.admission import Load
+from kinetics_serve.requests.fields import as_read_by_vllm
 from kinetics_serve.strategies.arm import Arm
 
 TYPICAL_TOKENS = 2048
@@ -24,10 +25,10 @@ def budgeted(arm: Arm, budget: int) -> Load:
 
 def plain(body: Mapping[str, Any], size: int, served: ServedModel) -> Load:
     """A request without a budget, whose body has `size` bytes and has not been checked."""
-    limit = next((body[name] for name in _LIMITS if _count(body.get(name))), TYPICAL_TOKENS)
+    limit = next(filter(None, (_count(body.get(name)) for name in _LIMITS)), TYPICAL_TOKENS)
     prompt = body.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-    samples = prompts * max(body[name] if _count(body.get(name)) else 1 for name in ("n", "best_of"))
+    samples = prompts * max(_count(body.get(name)) or 1 for name in ("n", "best_of"))
     if served.price is None:
         return Load(samples)
     context = served.card.max_model_len or served.price.architecture.max_context or 2**31
@@ -36,5 +37,6 @@ def plain(body: Mapping[str, Any], size: int, served: ServedModel) -> Load:
     return Load(samples, samples * served.price.eflops(each))
 
 
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 < value <= 2**31
+def _count(value: Any) -> int | None:
+    number = as_read_by_vllm(value)
+    return number if number is not None and 0 < number <= 2**31 else None

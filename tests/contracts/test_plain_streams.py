@@ -76,6 +76,22 @@ async def test_a_stream_as_long_as_it_may_be_passes_as_it_is(
     assert response.content == b"".join(said)
 
 
+@pytest.mark.parametrize("fields", [{"n": 3}, {"n": 3.0}, {"n": "3"}, {"n": 1, "best_of": 3.0}, {"max_tokens": 90.0}])
+async def test_numbers_allow_what_vllm_reads_in_them(
+    upstream: Scripted, client: httpx.AsyncClient, fields: dict[str, Any]
+) -> None:
+    said = [token("word ", number) for number in range(1, 91)] + [event(b"[DONE]")]
+    upstream.says([STREAM, *said], path="/v1/completions")
+    response = await client.post("/v1/completions", json=TEXT | {"max_tokens": 30} | fields)
+    assert response.content == b"".join(said)
+
+
+async def test_an_event_of_many_lines_of_data_is_one(upstream: Scripted, client: httpx.AsyncClient) -> None:
+    said = [b'data: {\ndata:  "choices":\ndata:  []\ndata: }\n\n'] * 10 + [event(b"[DONE]")]
+    upstream.says([STREAM, *said])
+    assert (await client.post("/v1/chat/completions", json=CHAT | {"max_tokens": 10})).content == b"".join(said)
+
+
 @pytest.mark.parametrize("fields", [{}, {"max_tokens": 4000}])
 async def test_the_servers_deadline_ends_a_stream_that_goes_on(upstream: Scripted, fields: dict[str, Any]) -> None:
     upstream.says([STREAM, *[piece for word in words(4000) for piece in (word, 0.01)]])
