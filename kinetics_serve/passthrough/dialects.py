@@ -43,6 +43,8 @@ class Completions:
         self.counts_tokens = not _hides_reasoning(body) and body.get("stream_interval") in (None, 1)
         self._usage = bool(options.get("include_usage"))
         self._continuous = self._usage and bool(options.get("continuous_usage_stats"))
+        self._tells_always: bool | None = None
+        """Whether the engine tells of usage in every chunk, as we ask it to; None before the first."""
 
     def read_answer(self, content: bytes, tab: Tab) -> None:
         tab.read_total(object_in(content) or {})
@@ -54,7 +56,11 @@ class Completions:
         tab.read(chunk)
         if chunk.get("choices") == [] and chunk.get("usage") is not None:
             return event.raw if self._usage else b""
-        return event.raw if self._continuous else _USAGE.sub(b"", event.raw)
+        if self._tells_always is None:
+            self._tells_always = chunk.get("usage") is not None
+        if "usage" not in chunk or self._continuous or (self._usage and not self._tells_always):
+            return event.raw
+        return _without_usage(event, chunk)
 
     @classmethod
     def is_last(cls, event: Event) -> bool:
@@ -149,6 +155,15 @@ class Messages(_TotalAtTheEnd):
         cached, written = (count(usage, f"cache_{kind}_input_tokens") or 0 for kind in ("read", "creation"))
         tab.total(None if new is None else new + cached + written, tokens, cached)
         return True
+
+
+def _without_usage(event: Event, chunk: Json) -> bytes:
+    """The event without its data's own `usage`; a key of that name deeper inside is the client's."""
+    if event.raw.count(b'"usage"') == 1:
+        return _USAGE.sub(b"", event.raw)
+    rest = {key: value for key, value in chunk.items() if key != "usage"}
+    found = (event.raw[: usage.start()] + event.raw[usage.end() :] for usage in _USAGE.finditer(event.raw))
+    return next((raw for raw in found if Event(raw).json() == rest), event.raw)
 
 
 def of(path: str) -> type[Dialect]:

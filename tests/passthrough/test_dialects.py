@@ -208,3 +208,26 @@ def test_of_a_stream_that_breaks_off_is_charged_what_was_shown(body: dict[str, A
 def test_what_is_nested_without_end_is_no_text() -> None:
     nested = b'{"delta":' * 400 + b'"x"' + b"}" * 400
     Responses({}).read_event(Event(b"event: response.output_text.delta\ndata: " + nested + b"\n\n"), tab())
+
+
+INNER = {"index": 0, "logprobs": {"top_logprobs": [{"usage": None, "x": -0.2}]}, "delta": {"usage": {"a": 1}, "b": 2}}
+USED = {"prompt_tokens": 20, "completion_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    "chunk", [{"choices": [INNER]}, {"choices": [INNER], "usage": USED}, {"usage": USED, "choices": [INNER]}]
+)
+def test_only_a_chunks_own_usage_is_left_out(chunk: dict[str, Any]) -> None:
+    event = Event(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    passed = Event(Completions({}, {}).read_event(event, tab()))
+    assert passed.json() == {"choices": [INNER]}
+    if "usage" not in chunk:
+        assert passed.raw == event.raw
+
+
+def test_usage_that_the_client_asked_for_arrives_with_a_last_choice_too() -> None:
+    """From an engine that does not tell of it in every chunk, whatever it is asked."""
+    asking = Completions({"include_usage": True}, {})
+    for chunk in ({"choices": [{"index": 0}]}, {"choices": [{"index": 0, "finish_reason": "stop"}], "usage": USED}):
+        event = Event(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        assert asking.read_event(event, tab()) == event.raw
