@@ -71,7 +71,7 @@ async def arms_of(
     body: Json, options: KineticsOptions, completion: type[Completion], services: Services, may_use: MayUse
 ) -> list[LiveArm]:
     """What a request may run on, the first being what it asks for. Raises KineticsError."""
-    model = body.get("model")
+    model = None if body.get("model") == "" else body.get("model")  # to vLLM, an empty name is none
     if model is not None and not isinstance(model, str):
         raise invalid(f"model must be a text, given: {model!r:.100}", "model")
     calibration = services.settings.calibration

@@ -33,7 +33,7 @@ class Passage:
     """One request to `path`, made when it arrives. body: what it says. Raises what choosing an engine does."""
 
     def __init__(self, call: Call, path: str, body: Mapping[str, Any]) -> None:
-        model = body.get("model")
+        model = body.get("model") or None  # to vLLM, an empty name is none
         self.call = call
         self.path = path
         self.body = body

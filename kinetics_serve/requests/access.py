@@ -25,16 +25,17 @@ def restricted(body: Json, tenant: Tenant, default_model: str | None) -> Json:
 
     A client may state a `cache_salt` to keep its users apart too. Raises ModelNotFound and ApiError.
     """
-    model = body.get("model", default_model)
+    stated = body.get("model")
+    model = default_model if stated in (None, "") else stated  # to vLLM, an empty name is none
     if not isinstance(model, str):
         raise invalid(f"model must be a text, given: {model!r:.100}", "model")
     if model != AUTO_MODEL:  # which chooses among the tenant's own
         check_model(tenant, model)
-    stated = body.get("cache_salt")
-    if stated is not None and not isinstance(stated, str):
+    client_salt = body.get("cache_salt")
+    if client_salt is not None and not isinstance(client_salt, str):
         raise invalid("cache_salt must be a text", "cache_salt")
     salt = tenant.cache_salt
-    if stated:  # hashed: vLLM takes 128 characters, and not all of them
-        salt = hashlib.sha256(f"{salt}:{stated}".encode(errors="surrogatepass")).hexdigest()
+    if client_salt:  # hashed: vLLM takes 128 characters, and not all of them
+        salt = hashlib.sha256(f"{salt}:{client_salt}".encode(errors="surrogatepass")).hexdigest()
     body = {key: value for key, value in body.items() if key != "priority"}  # the queue is fair between tenants
     return body | {"model": model, "cache_salt": salt}

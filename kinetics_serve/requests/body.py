@@ -1,6 +1,7 @@
 """Reading a request's body: bounded, strict JSON."""
 
 import asyncio
+import codecs
 import json
 from typing import Any
 
@@ -40,8 +41,11 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 
 async def read_json(request: Request, settings: Settings) -> tuple[bytes, Json]:
-    """The body as it came and the JSON object in it, which names no media that vLLM may not fetch. Raises ApiError."""
-    content = await read(request, settings)
+    """The body and the JSON object in it, which names no media that vLLM may not fetch. Raises ApiError.
+
+    The body is as it came, but for a byte order mark, which vLLM passes over too.
+    """
+    content = (await read(request, settings)).removeprefix(codecs.BOM_UTF8)
     body = parse(content)
     check_media(body, content, settings.media_hosts)
     return content, body

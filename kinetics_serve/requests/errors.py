@@ -1,7 +1,7 @@
 """Every error that a client can get, in OpenAI's envelope."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kinetics_serve.errors import KineticsError
 
@@ -72,6 +73,33 @@ def as_api_error(error: Exception) -> ApiError:
     return ApiError(500, "internal_error", "internal error; the server's log has the details")
 
 
+class Unexpected:
+    """Middleware: answers what nobody expected, inside of what names, logs and admits answers; Starlette's own handler
+    of all exceptions stands outside of that. An answer that has begun stays incomplete, and its connection is closed.
+    """
+
+    def __init__(self, app: ASGIApp, handle: Callable[[Request, Exception], Awaitable[Response]]) -> None:
+        self._app = app
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        begun = False
+
+        async def send_noticed(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noticed)
+        except Exception as error:
+            answer = await self._handle(Request(scope), error)
+            if not begun:
+                await answer(scope, receive, send)
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of the app's leave in the envelope."""
 
@@ -94,6 +122,7 @@ def install(app: FastAPI) -> None:
     async def handle_disconnect(request: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
+    app.add_middleware(Unexpected, handle=handle)
     app.add_exception_handler(ClientDisconnect, handle_disconnect)
     for kind in (KineticsError, Exception):
         app.add_exception_handler(kind, handle)
