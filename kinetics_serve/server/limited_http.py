@@ -4,6 +4,7 @@ import asyncio
 import json
 from http import HTTPStatus
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 << 10
@@ -16,6 +17,35 @@ reserved, for as long as it stays."""
 _TOO_LONG = f"the headers are longer than the {MAX_HEADER_BYTES} bytes allowed"
 
 
+class _Parser(httptools.HttpRequestParser):
+    """Goes on with a request that asks for another protocol, as Java's client asks for HTTP/2 beside its body.
+
+    None other is served, so that may be ignored (RFC 9110, 7.8). httptools would take what follows the headers for the
+    other protocol: it gets them once more, without that wish.
+    """
+
+    def __init__(self, protocol: "LimitedHttp") -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+
+    @property
+    def asks_for_another_protocol(self) -> bool:
+        return self.should_upgrade() and self.get_method() != b"CONNECT"
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self.asks_for_another_protocol:
+                raise
+            headers = [(name, value) for name, value in self._protocol.headers if name != b"upgrade"]
+            lines = [b"%s: %s\r\n" % header for header in headers]
+            version = self.get_http_version().encode()
+            begin = b"%s %s HTTP/%s\r\n" % (self.get_method(), self._protocol.url, version)
+            self.feed_data(b"".join([begin, *lines, b"\r\n", data[upgrade.args[0] :]]))
+
+
 class LimitedHttp(HttpToolsProtocol):
     """uvicorn's protocol on httptools, which itself waits for ever and takes any length."""
 
@@ -24,8 +54,11 @@ class LimitedHttp(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
     _in_headers = True
 
+    parser: _Parser
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.parser = _Parser(self)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -58,6 +91,8 @@ class LimitedHttp(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def on_headers_complete(self) -> None:
+        if self.parser.asks_for_another_protocol:  # they come once more
+            return
         self._in_headers = False
         self._stop_waiting()
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MAX_HEADER_BYTES:
@@ -69,6 +104,8 @@ class LimitedHttp(HttpToolsProtocol):
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
     def on_message_complete(self) -> None:
+        if self.parser.asks_for_another_protocol:
+            return
         super().on_message_complete()
         self._stop_waiting()
         self._header_bytes = 0

@@ -171,3 +171,28 @@ def test_an_empty_line_after_a_body_leaves_the_answer_alone(port: int) -> None:
         received = connection.recv(65536)
         assert status(received) == 200
         assert b"408" not in received
+
+
+H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+"""What Java's client sends along with its first request."""
+
+
+@pytest.mark.parametrize("upgrade", [H2C, b"connection: upgrade\r\nupgrade: websocket\r\n"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_wish_for_another_protocol_is_passed_over(port: int, upgrade: bytes, late: bool) -> None:
+    head = b"POST /length HTTP/1.1\r\nhost: x\r\n" + upgrade + b"content-length: 5\r\n\r\n"
+    chunks = head.replace(b"content-length: 5", b"transfer-encoding: chunked")
+    last = b"POST /length HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 3\r\n\r\n"
+    for begin, body in ((head, b"12345"), (chunks, b"5\r\n12345\r\n0\r\n\r\n")):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(begin if late else begin + body)
+            if late:
+                time.sleep(0.1)
+                connection.sendall(body)
+            connection.settimeout(5)
+            received = b""
+            while not received.endswith(b"\r\n\r\n5"):
+                received += connection.recv(65536)
+            assert status(received) == 200
+            connection.sendall(last + b"123")
+            assert answer(connection).endswith(b"\r\n3")
