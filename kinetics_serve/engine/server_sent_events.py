@@ -22,28 +22,41 @@ class EventSplitter:
     """Cuts a stream into its events and loses no byte of it: what `feed` and `rest` return is what came."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._begun: list[bytes] = []  # pieces of an event, joined at its end only: a long one has hundreds
+        self._size = 0
+        self._tail = b""  # where an empty line may have begun
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The events that are complete now, each with the empty line that ends it. Raises EventTooLong."""
-        buffer = self._buffer + piece if self._buffer else piece
+        if self._begun and not _EMPTY_LINE.search(joint := self._tail + piece):
+            self._keep(piece, joint[-3:])
+            return []
+        buffer = self.rest() + piece
         if b"\r" not in buffer:
-            *events, self._buffer = buffer.split(b"\n\n")
+            *events, rest = buffer.split(b"\n\n")
             events = [event + b"\n\n" for event in events]
         else:
             events, begin = [], 0
             for end in _EMPTY_LINE.finditer(buffer):
                 events.append(buffer[begin : end.end()])
                 begin = end.end()
-            self._buffer = buffer[begin:]
-        if len(self._buffer) > MAX_EVENT_BYTES:
-            raise EventTooLong(f"an event of more than {MAX_EVENT_BYTES} bytes")
+            rest = buffer[begin:]
+        if rest:
+            self._keep(rest, rest[-3:])
         return events
 
     def rest(self) -> bytes:
         """What came after the last event's end, at the end of the stream."""
-        rest, self._buffer = self._buffer, b""
+        rest = b"".join(self._begun)
+        self._begun, self._size = [], 0
         return rest
+
+    def _keep(self, piece: bytes, tail: bytes) -> None:
+        self._begun.append(piece)
+        self._size += len(piece)
+        self._tail = tail
+        if self._size > MAX_EVENT_BYTES:
+            raise EventTooLong(f"an event of more than {MAX_EVENT_BYTES} bytes")
 
 
 def data_of(event: bytes) -> bytes | None:

@@ -1,5 +1,7 @@
 """Streams in pieces of any size, with anything in them."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,3 +83,13 @@ def test_several_lines_of_data_are_one_text() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
     assert read([b"\xef\xbb\xbfdata: x\n\n"])[1] == [b"x"]
+
+
+def test_a_long_event_takes_time_by_its_length() -> None:
+    """What is quadratic takes seconds, in which nobody else is answered."""
+    splitter = EventSplitter()
+    began = time.process_time()
+    pieces = [b"data: ", *[b"x" * 16_384] * 900, b"\n", b"\n"]
+    events = [event for piece in pieces for event in splitter.feed(piece)]
+    assert events == [b"".join(pieces)]
+    assert time.process_time() - began < 1
