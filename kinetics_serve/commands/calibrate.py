@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetics_serve.commands.options import ArchitectureName, TokenizerName, check_file_to_write, open_traces
+from kinetics_serve.commands.options import (
+    ArchitectureName,
+    TokenizerName,
+    check_file_to_write,
+    not_written,
+    open_traces,
+)
 from kinetics_serve.commands.progress import Lines
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
@@ -52,7 +58,7 @@ def calibrate(
     try:
         found.save(out)
     except OSError as error:
-        raise fail(f"--out {out} can't be written: {error.strerror}") from None
+        raise not_written(out, error) from None
     print_laws(found)
     output.print(f"wrote {out}", soft_wrap=True)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kinetics_serve.commands.calibrate import print_laws
-from kinetics_serve.commands.options import CalibrationFile, check_folder_to_write, load_calibration
+from kinetics_serve.commands.options import CalibrationFile, check_folder_to_write, load_calibration, not_written
 from kinetics_serve.commands.terminal import fail, output
 from kinetics_serve.observability.numbers import for_people
 
@@ -23,7 +23,7 @@ def frontier(
     try:
         files = draw(calibration, out)
     except OSError as error:
-        raise fail(f"--out {out} can't be written: {error.strerror}") from None
+        raise not_written(out, error) from None
     except ImportError as error:
         raise fail(f"figures need matplotlib ({error}): install kinetics-serve with its extra 'planning'") from None
     for cost, accuracy, point in served_frontier(calibration.served):

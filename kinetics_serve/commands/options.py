@@ -94,7 +94,7 @@ def check_file_to_write(path: Path) -> None:
         if new:
             path.unlink()
     except OSError as error:
-        raise _not_written(path, error) from None
+        raise not_written(path, error) from None
 
 
 def check_folder_to_write(path: Path) -> None:
@@ -103,10 +103,10 @@ def check_folder_to_write(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path).close()
     except OSError as error:
-        raise _not_written(path, error) from None
+        raise not_written(path, error) from None
 
 
-def _not_written(path: Path, error: OSError) -> typer.Exit:
+def not_written(path: Path, error: OSError) -> typer.Exit:
     return fail(f"--out {path} can't be written: {error.strerror}")
 
 

@@ -33,6 +33,7 @@ class _Parser(httptools.HttpRequestParser):
     def asks_for_another_protocol(self) -> bool:
         return self.should_upgrade() and self.get_method() != b"CONNECT"
 
+    # httptools takes any buffer; uvicorn hands over bytes alone.
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         try:
             super().feed_data(data)

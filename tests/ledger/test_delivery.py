@@ -247,6 +247,7 @@ class OneLocked:
 async def test_a_tenant_whose_row_is_locked_holds_no_other_tenants_bills_back(ledger: Ledger, tmp_path: Path) -> None:
     first, second = [await ledger.set_tenant(name, {}) for name in ("first", "second")]
     one_locked = OneLocked(ledger, "first")
+    # A delivery uses no more of a ledger than OneLocked has.
     async with delivering(one_locked, tmp_path / "outbox") as delivery:  # type: ignore[arg-type]
         await delivery.settle(bill_of(first, ledger, 1))
         for number in (2, 3):
