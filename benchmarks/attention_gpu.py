@@ -28,12 +28,13 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from benchmarks.gpu_layers import SHAPES, Layers, read_only_stream
 from sparse_backend.kernels.batch import Heads
-from sparse_backend.kernels.triton import Workspace, attention, layout, scoring, selection, summaries
+from sparse_backend.kernels.triton import Workspace, attention, dependent_launch, layout, scoring, selection, summaries
 from sparse_backend.selection import LowRank
 
 NO_GPU = "No GPU here: this benchmark needs one that torch and Triton can use. Nothing was measured."
@@ -218,7 +219,7 @@ def kernels(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 
 def step(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """Attention of a whole step of 36 layers as one graph."""
+    """Attention of a whole step of 36 layers as one graph, also where every kernel begins after the one before."""
 
     def measured(batch: int, context: int) -> Row:
         layers = layers_of("Qwen3-8B", batch, context, max(CONTEXTS), device)
@@ -226,7 +227,12 @@ def step(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
         dense = {name: seconds(work) for name, work in layers.dense_ways()}
         layers.plan(BUDGETS[0])
         sparse = seconds(layers.sparse)
-        return {"dense_seconds": dense, "sparse_seconds": sparse, "dense_over_sparse": min(dense.values()) / sparse}
+        with patch.object(dependent_launch, "HOPPER", (1000, 0)):
+            dependent_launch.dependent_launch.cache_clear()
+            in_turn = seconds(layers.sparse)
+        dependent_launch.dependent_launch.cache_clear()
+        ratios = {"dense_over_sparse": min(dense.values()) / sparse, "in_turn_over_sparse": in_turn / sparse}
+        return {"dense_seconds": dense, "sparse_seconds": sparse, "in_turn_seconds": in_turn, **ratios}
 
     for batch in BATCHES:
         yield f"step/x{batch}, 32768", partial(measured, batch, CONTEXTS[1])

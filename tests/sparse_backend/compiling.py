@@ -23,6 +23,7 @@ from sparse_backend.constants import BLOCK
 from sparse_backend.kernels import Heads, Softmax
 from sparse_backend.kernels import triton as kernels
 from sparse_backend.kernels.triton import attention, bundles, layout, plan, scoring, selection, summaries
+from sparse_backend.kernels.triton.dependent_launch import HOPPER
 from sparse_backend.selection import get_selector
 
 KERNELS = {
@@ -33,6 +34,9 @@ KERNELS = {
     selection: ("_select",),
     attention: ("_attend", "_combine"),
 }
+# In machine code, `griddepcontrol.wait`, and what reads or writes global memory.
+WAIT = "ACQBULK"
+GLOBAL = re.compile(r"(LD|ST|LDG.*|STG.*|LDGSTS.*|ATOM.*|RED.*|UBLKCP.*)$|(LD|ST)\.")
 SETTINGS = ("num_warps", "num_stages", "maxnreg")
 CONTEXT = 131072
 
@@ -94,8 +98,10 @@ def specialisation(kernel: Any, args: tuple[Any, ...], options: dict[str, Any], 
     return result
 
 
-def compiled(kernel: Any, args: tuple[Any, ...], options: dict[str, Any], target: GPUTarget) -> dict[str, int]:
-    """Compiles a launch; what the machine code takes."""
+def compiled(kernel: Any, args: tuple[Any, ...], options: dict[str, Any], target: GPUTarget) -> dict[str, Any]:
+    """Compiles a launch; what the machine code takes, and whether it waits for the kernel before: None if it never
+    does, else how many of its accesses to global memory come before that."""
+    options["PDL"] = target.arch >= 10 * HOPPER[0]
     settings = {name: options.pop(name) for name in SETTINGS if name in options}
     signature: dict[str, str] = dict.fromkeys(options, "constexpr")
     constants, attributes = dict(options), {}
@@ -119,7 +125,14 @@ def compiled(kernel: Any, args: tuple[Any, ...], options: dict[str, Any], target
         "spilled": found["STACK"] + found["LOCAL"],
         "shared": result.metadata.shared,
         "instructions": sum(name != "NOP" for name in instructions),
+        "before_wait": before_wait(instructions),
     }
+
+
+def before_wait(instructions: list[str]) -> int | None:
+    if WAIT not in instructions:
+        return None
+    return sum(bool(GLOBAL.match(name)) for name in instructions[: instructions.index(WAIT)])
 
 
 def disassembled(cubin: Path, option: str) -> str:

@@ -8,6 +8,7 @@ import triton.language as tl
 
 from sparse_backend.constants import pages
 from sparse_backend.kernels.batch import Heads, Softmax
+from sparse_backend.kernels.triton.dependent_launch import await_kernel_before, dependent_launch
 from sparse_backend.kernels.triton.dot import capped, dot
 from sparse_backend.kernels.triton.layout import (
     MAX_SPLITS,
@@ -92,6 +93,7 @@ def attend(
         SOFT_CAP=float(softmax.soft_cap),
         num_warps=WARPS,
         num_stages=STAGES,
+        **dependent_launch(query.device),
     )
     _combine[(requests, heads.kv_heads * queries)](
         step.query_start,
@@ -111,6 +113,7 @@ def attend(
         PARTS_PADDED=(2 if heads.selector.residual else 1) * MAX_SPLITS,
         SINKS=softmax.sinks is not None,
         num_warps=4,
+        **dependent_launch(query.device),
     )
 
 
@@ -166,11 +169,13 @@ def _attend(
     VALUE_SCALES: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SOFT_CAP: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per (request, KV head, part): softmax, unnormalised, over its share of the pages.
 
     The first `of_pages` parts share the pages that are read, the others the mean values of those that are not.
     """
+    await_kernel_before(PDL)
     in_wave, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     request = first + in_wave
     budget, tokens = tl.load(page_budget + request), tl.load(seq_lens + request)
@@ -267,8 +272,10 @@ def _combine(
     D_PADDED: tl.constexpr,
     PARTS_PADDED: tl.constexpr,
     SINKS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per (request, query head)."""
+    await_kernel_before(PDL)
     in_wave, query_head = tl.program_id(0), tl.program_id(1)
     request = first + in_wave
     if tl.load(page_budget + request) == 0:

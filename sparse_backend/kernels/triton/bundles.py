@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from sparse_backend.constants import BLOCK
+from sparse_backend.kernels.triton.dependent_launch import await_kernel_before, dependent_launch
 from sparse_backend.kernels.triton.layout import MEMBERS, OF_A_STEP, DecodeStep
 
 BLOCKS = 64  # of each request's table, that a program compares at a time
@@ -39,6 +40,7 @@ def bundle_requests(step: DecodeStep, common: torch.Tensor, page_size: int) -> N
         WAVE=wave,
         BLOCKS=BLOCKS,
         num_warps=8,
+        **dependent_launch(common.device),
     )
     _bundle[(triton.cdiv(batch, wave),)](
         common,
@@ -49,6 +51,7 @@ def bundle_requests(step: DecodeStep, common: torch.Tensor, page_size: int) -> N
         WAVE=wave,
         MEMBERS=MEMBERS,
         num_warps=8,
+        **dependent_launch(common.device),
     )
 
 
@@ -63,9 +66,11 @@ def _compare(
     TOKENS: tl.constexpr,
     WAVE: tl.constexpr,
     BLOCKS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per request: with how many complete blocks each request of its wave begins as it does. Only sparse
     requests have any in common."""
+    await_kernel_before(PDL)
     request = tl.program_id(0)
     other = request // WAVE * WAVE + tl.arange(0, WAVE)
     sparse = tl.load(page_budget + other, other < batch, 0) > 0
@@ -91,8 +96,10 @@ def _bundle(
     PAGES: tl.constexpr,
     WAVE: tl.constexpr,
     MEMBERS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per wave: makes groups of requests that are near each other, and bundles of groups."""
+    await_kernel_before(PDL)
     first, request = tl.program_id(0) * WAVE, tl.arange(0, WAVE)
     row, other = request[:, None], request[None, :]
     real = first + request < batch

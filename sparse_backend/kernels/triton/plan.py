@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from sparse_backend.kernels.triton.dependent_launch import await_kernel_before, dependent_launch
+
 REQUESTS = 128  # of one program
 
 
@@ -40,6 +42,7 @@ def plan_step(
         KINDS=kinds,
         REQUESTS=REQUESTS,
         num_warps=4,
+        **dependent_launch(seq_lens.device),
     )
 
 
@@ -60,7 +63,9 @@ def _plan(
     pages_row,
     KINDS: tl.constexpr,
     REQUESTS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    await_kernel_before(PDL)
     request = tl.program_id(0) * REQUESTS + tl.arange(0, REQUESTS)
     real = request < batch
     tokens = tl.load(seq_lens + request, real, 0)

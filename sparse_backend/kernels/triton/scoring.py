@@ -11,6 +11,7 @@ import triton.language as tl
 
 from sparse_backend.constants import pages
 from sparse_backend.kernels.batch import Heads, Softmax
+from sparse_backend.kernels.triton.dependent_launch import await_kernel_before, dependent_launch
 from sparse_backend.kernels.triton.estimate import estimate
 from sparse_backend.kernels.triton.layout import MEMBERS, OF_A_STEP, DecodeStep, LowRankOffsets, Workspace, power_of_2
 
@@ -82,6 +83,7 @@ def score_pages(
             LOG_P=math.log(page_size),
             STAGES=STAGES,
             num_warps=WARPS,
+            **dependent_launch(query.device),
             **of_kernel,
         )
 
@@ -140,8 +142,10 @@ def _score(
     SOFT_CAP: tl.constexpr,
     LOG_P: tl.constexpr,
     STAGES: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per (request, KV head, share of the chunks of pages): the pages that no bundle scores."""
+    await_kernel_before(PDL)
     in_wave, head = tl.program_id(0), tl.program_id(1)
     request = first + in_wave
     budget, tokens = tl.load(page_budget + request), tl.load(seq_lens + request)
@@ -210,11 +214,13 @@ def _score_shared(
     SOFT_CAP: tl.constexpr,
     LOG_P: tl.constexpr,
     STAGES: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per (part of a bundle, KV head, share of the chunks of pages): the pages that its members share.
 
     Summaries are read, and their codes become numbers, once for the queries of TOGETHER requests.
     """
+    await_kernel_before(PDL)
     row, head = tl.program_id(0), tl.program_id(1)
     members = bundles + (first + row // PARTS) * (PARTS * TOGETHER)
     leader = tl.load(members)

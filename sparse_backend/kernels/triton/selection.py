@@ -7,6 +7,7 @@ import triton.language as tl
 
 from sparse_backend.constants import pages
 from sparse_backend.kernels.batch import Heads, Softmax
+from sparse_backend.kernels.triton.dependent_launch import await_kernel_before, dependent_launch
 from sparse_backend.kernels.triton.layout import OF_A_STEP, DecodeStep, Workspace, power_of_2
 from sparse_backend.selection.low_rank import means_of_block
 
@@ -57,6 +58,7 @@ def choose_pages(heads: Heads, step: DecodeStep, softmax: Softmax, work: Workspa
         SOFTMAX=heads.selector.name != "block_mean",
         SINKS=softmax.sinks is not None,
         num_warps=WARPS,
+        **dependent_launch(work.counts.device),
         maxnreg=REGISTERS,
     )
 
@@ -96,8 +98,10 @@ def _select(
     SOFTMAX: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SINKS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per (request, KV head): the pages with the highest scores."""
+    await_kernel_before(PDL)
     in_wave, head = tl.program_id(0), tl.program_id(1)
     request = first + in_wave
     budget, tokens = tl.load(page_budget + request), tl.load(seq_lens + request)

@@ -8,6 +8,7 @@ import triton.language as tl
 
 from sparse_backend.constants import BLOCK, POWER_ITERATIONS
 from sparse_backend.kernels.batch import Heads
+from sparse_backend.kernels.triton.dependent_launch import await_kernel_before, dependent_launch
 from sparse_backend.kernels.triton.dot import dot
 from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, power_of_2
 from sparse_backend.kernels.triton.nibbles import pack, pack_neighbours
@@ -57,6 +58,7 @@ def update_summaries(
         VALUE_SCALES=offsets.value_scales // 4,
         SELECTOR=heads.selector.name,
         num_warps=max(1, min(8, max(16, heads.page_size) * power_of_2(heads.head_size) // NUMBERS)),
+        **dependent_launch(cache.device),
     )
 
 
@@ -91,8 +93,10 @@ def _update(
     MEAN_VALUES: tl.constexpr,
     VALUE_SCALES: tl.constexpr,
     SELECTOR: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One program per (request, touched block, KV head)."""
+    await_kernel_before(PDL)
     request, head = tl.program_id(0), tl.program_id(2)
     tokens = tl.load(seq_lens + request)
     start = tokens - (tl.load(query_start + request + 1) - tl.load(query_start + request))
