@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetics_serve.commands.options import ApiKey, check_folder_to_write
+from kinetics_serve.commands.options import ApiKey, check_folder_to_write, checked_url
 from kinetics_serve.commands.progress import Lines
 from kinetics_serve.commands.terminal import HardwareName, chosen_hardware, errors, fail, output
 
@@ -51,8 +51,7 @@ def evaluate(
     from kinetics_serve.evaluation.tasks import TaskError, load_task
     from kinetics_serve.traces.traces import TracesError
 
-    if not upstream.startswith(("http://", "https://")):
-        raise fail(f"--upstream takes a URL such as http://localhost:8001; given: {upstream!r}")
+    upstream = checked_url("--upstream", upstream)
     policies = [_kv_policy(stated) for stated in kv_budget or ["dense"]]
     profile = chosen_hardware(hardware_name)
     try:

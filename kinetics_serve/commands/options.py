@@ -38,6 +38,16 @@ ApiKey = Annotated[
 _BUDGET = re.compile(r"([0-9.eE+]+)\s*(samples?|tokens?|eflops)?")
 
 
+def checked_url(option: str, stated: str) -> str:
+    """A server's URL as `server_url` gives it. Exits where it is none."""
+    from kinetics_serve.engine.url import server_url
+
+    try:
+        return server_url(stated)
+    except ValueError as error:
+        raise fail(f"{option}: {error}") from None
+
+
 def open_traces(path: Path, architecture: str | None, tokenizer: str | None) -> "Traces":
     """Traces whose architecture is known. Exits with what is wrong otherwise."""
     from kinetics_serve.cost import load_architecture

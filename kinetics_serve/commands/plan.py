@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kinetics_serve.commands.options import ApiKey, CalibrationOption, budget_of, load_calibration
+from kinetics_serve.commands.options import ApiKey, CalibrationOption, budget_of, checked_url, load_calibration
 from kinetics_serve.commands.terminal import DollarsPerHour, HardwareName, chosen_hardware, fail, output
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def plan(
 
     if verify is not None and (url is None or calibration_file is None):
         raise fail("--verify asks a running server whether a calibration's plan holds: state --url and --calibration")
+    url = checked_url("--url", url) if url is not None else None
     try:
         if calibration_file is not None:
             stated = chosen_hardware(hardware_name) if hardware_name is not None else None

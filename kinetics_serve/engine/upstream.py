@@ -72,7 +72,8 @@ class ModelCard:
 
 
 class Upstream:
-    """A server at `url`. `outstanding`: requests of ours in flight there. `circuit`: knows how they ended.
+    """A server at `url`, as `server_url` gives it. `outstanding`: requests of ours in flight there. `circuit`: knows
+    how they ended.
 
     api_key: what it knows us by.
     """
@@ -80,7 +81,7 @@ class Upstream:
     def __init__(
         self, url: str, client: aiohttp.ClientSession, patience: Patience | None = None, api_key: str | None = None
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self.url = url
         self.client = client
         self.patience = patience or Patience()
         self._authorization = {"authorization": f"Bearer {api_key}"} if api_key else {}

@@ -5,16 +5,17 @@ from urllib.parse import urlsplit
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def server_url(stated: str) -> str:
+def server_url(stated: str, key_option: str = "--api-key") -> str:
     """The URL that the API's paths are added to, the same for all ways to state it: with or without a slash or `/v1` at
     its end, its scheme's own port, capital letters in its host.
 
-    Raises ValueError, whose message repeats nothing that may be a password.
+    key_option: where a key for that server is stated instead of in its URL. Raises ValueError, whose message repeats
+    nothing that may be a password.
     """
     if "@" in stated:
         raise ValueError(
-            "expected a URL without a user and a password, which the log and /metrics would show: what upstreams know "
-            "this server by is --upstream-api-key (KINETICS_UPSTREAM_API_KEY); given: one with an @"
+            "expected a URL without a user and a password, which logs and metrics would show: a key for that server is "
+            f"stated with {key_option}; given: one with an @"
         )
     if "?" in stated or "#" in stated:
         raise ValueError("expected a URL that ends with its path, since more is added to that; given: one with ? or #")

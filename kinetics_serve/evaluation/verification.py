@@ -102,7 +102,7 @@ class Verification:
         self._point, self._arm = point, point.arm
         self._intensity = Price.on(calibration.architectures[self._arm.model], calibration.hardware).intensity
         self._hardware = calibration.hardware.name
-        self._url = url.rstrip("/").removesuffix("/v1")
+        self._url = url
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def run(self, questions: int, concurrency: int, on_answer: Callable[[], None] = lambda: None) -> list[Asked]:

@@ -51,8 +51,8 @@ def test_what_is_no_url_of_a_server_is_refused_with_one_that_is(stated: str) -> 
     "stated", ["http://me:s3cret@x", "http://me:s/3cret@x", "http://s3cret@x:1/v1", "http://u:s3?cret@x"]
 )
 def test_a_password_is_refused_without_a_word_of_it(stated: str) -> None:
-    with pytest.raises(ValueError, match="KINETICS_UPSTREAM_API_KEY") as refused:
-        server_url(stated)
+    with pytest.raises(ValueError, match="stated with --upstream-api-key; given") as refused:
+        server_url(stated, "--upstream-api-key")
     assert "3" not in str(refused.value)
 
 

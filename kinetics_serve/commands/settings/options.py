@@ -173,7 +173,7 @@ class Options(BaseSettings):
     def _urls(cls, stated: list[str]) -> list[str]:
         from kinetics_serve.engine.url import server_url
 
-        urls = list(map(server_url, stated))
+        urls = [server_url(url, "--upstream-api-key (KINETICS_UPSTREAM_API_KEY)") for url in stated]
         for place, url in enumerate(urls):
             if url in urls[:place]:
                 raise ValueError(f"expected each server once, since it counts as often as it is stated; given: {url!r}")
