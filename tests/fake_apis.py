@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     from tests.fake_vllm import FakeVllm
@@ -28,15 +29,25 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
+def is_whole(value: Any) -> bool:
+    """Whether vLLM takes it for a whole number: 3.0 and "3" are."""
+    try:
+        TypeAdapter(int).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
 async def refuse_nonsense(request: Request) -> None:
     """As a real server would: 400 for fields of the wrong type."""
     if request.method != "POST" or not request.headers.get("content-type", "").startswith("application/json"):
         return
     body = json.loads(await request.body())
     for field, kind in _TYPES.items():
-        if body.get(field) is not None and not isinstance(body[field], kind):
+        value = body.get(field)
+        if value is not None and not isinstance(value, kind) and not (kind is int and is_whole(value)):
             raise HTTPException(400, f"{field} must be a {kind}")
-    if not 1 <= (1 if body.get("n") is None else body["n"]) <= 128:
+    if not 1 <= int(1 if body.get("n") is None else body["n"]) <= 128:
         raise HTTPException(400, "n must be from 1 to 128")
 
 
@@ -47,7 +58,7 @@ def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:
     async def responses(request: Request) -> Response:
         body = await request.json()
         fake.requests.append({"path": "/v1/responses", **body})
-        tokens = min(fake.tokens, body.get("max_output_tokens") or fake.tokens)
+        tokens = min(fake.tokens, int(body.get("max_output_tokens") or fake.tokens))
         text = "word " * tokens
         part = {"type": "output_text", "text": text, "annotations": []}
         item = {"id": "msg_1", "type": "message", "role": "assistant", "content": [part], "status": "completed"}
@@ -84,7 +95,7 @@ def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:
     async def messages(request: Request) -> Response:
         body = await request.json()
         fake.requests.append({"path": "/v1/messages", **body})
-        tokens = min(fake.tokens, body["max_tokens"])
+        tokens = min(fake.tokens, int(body["max_tokens"]))
         usage = {"input_tokens": prompt_tokens - 4, "output_tokens": tokens, "cache_read_input_tokens": 4}
         begun = {"id": "x", "type": "message", "role": "assistant", "content": [], "model": body.get("model")}
         if not body.get("stream"):

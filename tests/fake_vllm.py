@@ -164,8 +164,8 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             return JSONResponse(message, fake.status, fake.headers)
         if (body.get("temperature") or 0) > 2:
             return JSONResponse({"error": {"message": "temperature must be at most 2", "code": 400}}, 400)
-        n = body.get("n") or 1
-        limit = body.get("max_completion_tokens") or body.get("max_tokens") or CONTEXT - PROMPT_TOKENS
+        n = int(body.get("n") or 1)
+        limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or CONTEXT - PROMPT_TOKENS)
         tokens = min(fake.tokens, limit)
         end = "stop" if tokens < limit else "length"
         chat = path.startswith("/v1/chat")

@@ -19,13 +19,15 @@ def as_read_by_vllm(value: Any) -> int | None:
 
 
 def integer(body: Json, field: str, least: int, most: int) -> int | None:
-    """A field of the body; None where it is left out. Raises ApiError for anything but such a number."""
+    """A field of the body, as vLLM reads it; None where it is left out. Raises ApiError for anything but such a
+    number."""
     value = body.get(field)
     if value is None:
         return None
-    if type(value) is not int or not least <= value <= most:
+    number = as_read_by_vllm(value)
+    if number is None or not least <= number <= most:
         raise invalid(f"{field} must be a whole number from {least} to {most}, given: {value!r:.100}", field)
-    return value
+    return number
 
 
 def boolean(body: Json, field: str) -> bool:

@@ -43,11 +43,13 @@ def test_a_request_without_a_budget_is_metered_by_its_usage(server: FrontEnd, st
     assert server.spent(key) == {"pass_through": 3 * each}
 
 
+@pytest.mark.parametrize("n", [3, 3.0, "3"])  # vLLM takes one for the other
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_n_completions_are_paid_n_times(server: FrontEnd, path: str) -> None:
-    key = server.key(f"n-{path.count('chat')}")
-    body = {**QUESTION, "n": 3} if "chat" in path else {"model": MODEL, "prompt": "hello", "n": 3}
-    assert server.ask(key, body, path).status_code == 200
+def test_n_completions_are_paid_n_times(server: FrontEnd, path: str, n: object) -> None:
+    key = server.key(f"n-{path.count('chat')}-{n!r}")
+    body = {**QUESTION, "n": n} if "chat" in path else {"model": MODEL, "prompt": "hello", "n": n}
+    response = server.ask(key, body, path)
+    assert response.status_code == 200, response.text
     assert server.spent(key) == {"pass_through": 3 * server.eflops(8)}
 
 
@@ -113,7 +115,9 @@ def test_a_request_above_the_maximum_is_told_the_maximum(server: FrontEnd, limit
     assert server.fake.sent("/v1/chat/completions") == []
 
 
-@pytest.mark.parametrize("more", [{"n": "9"}, {"n": 0}, {"max_tokens": "9"}, {"stream": "true"}, {"cache_salt": 7}])
+@pytest.mark.parametrize(
+    "more", [{"n": "nine"}, {"n": 1.5}, {"n": 0}, {"max_tokens": [9]}, {"stream": "true"}, {"cache_salt": 7}]
+)
 def test_what_would_dodge_the_meter_is_refused(server: FrontEnd, more: dict[str, Any]) -> None:
     check_error(server.ask(server.key("dodge"), QUESTION | more), 400, "invalid_request")
     assert server.fake.sent("/v1/chat/completions") == []
