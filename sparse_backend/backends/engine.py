@@ -17,7 +17,7 @@ from vllm.platforms import current_platform
 from sparse_backend.backends.layers import dense_reason
 from sparse_backend.config import KEY, ConfigError, SparseAttentionConfig, from_additional_config
 from sparse_backend.constants import BLOCK
-from sparse_backend.engine_info import publish
+from sparse_backend.engine_info import publish, ranges
 from sparse_backend.kernels import Heads, Kernels, cpu_kernels
 from sparse_backend.selection import get_selector
 from sparse_backend.vllm_versions import KNOWN, is_known
@@ -113,6 +113,13 @@ class Engine:
             "device": current_platform.get_device_name(),
             "tensor_parallel": parallel.tensor_parallel_size,
         }
+        if not sparse:
+            logger.warning(
+                "Sparse attention does nothing for these layers, which all stay dense (%s): remove %s from "
+                "additional_config.",
+                "; ".join(f"{reason}: {ranges(layers)}" for reason, layers in dense.items()),
+                KEY,
+            )
         publish(self.vllm_config, stage, facts)
 
     def _layer_budgets(self, budget: int) -> tuple[int, int]:

@@ -150,7 +150,8 @@ def split_cache(kv_cache: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, tor
     kv_cache: [kernel blocks, kv_heads, kernel_block_tokens, 2 × head_size + a tile's share]. All keys and values come
     first, then all tiles, so that scoring streams. Returns the cache [kernel blocks, kv_heads, kernel_block_tokens,
     2 × head_size] and the tiles, uint8 [blocks, kv_heads, bytes]. Where blocks keep their tiles to themselves, both are
-    views of all of it, [kernel blocks with those of tiles, …].
+    views of all of it, [kernel blocks with those of tiles, …]. Where all layers have windows, vLLM makes KV blocks of
+    one kernel block: no layer is sparse, and the tiles, which nobody reads, end before the last blocks.
     """
     count, shape = kv_cache.shape[0], (heads.kv_heads, heads.kernel_block_tokens, 2 * heads.head_size)
     if heads.block_stride:
@@ -159,8 +160,10 @@ def split_cache(kv_cache: torch.Tensor, heads: Heads) -> tuple[torch.Tensor, tor
     content = count * heads.kv_heads * heads.kernel_block_tokens * 2 * heads.head_size
     flat = kv_cache.view(-1)
     cache = flat[:content].view(count, *shape)
-    tiles = flat[content:].view(torch.uint8).view(count // heads.kernel_blocks_of_tile, heads.kv_heads, -1)
-    return cache, tiles
+    blocks = count // heads.kernel_blocks_of_tile
+    tiles = flat[content:].view(torch.uint8)
+    size = len(tiles) // max(1, blocks * heads.kv_heads)
+    return cache, tiles[: blocks * heads.kv_heads * size].view(blocks, heads.kv_heads, size)
 
 
 def skip_tiles(index: torch.Tensor, content: int, tiles: int) -> torch.Tensor:

@@ -31,6 +31,8 @@ from transformers import (
     Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
@@ -51,6 +53,11 @@ WINDOWED: dict[str, Any] = {
 
 def llama() -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**CONFIG))
+
+
+def mistral() -> PreTrainedModel:
+    """Every layer has a window."""
+    return MistralForCausalLM(MistralConfig(**CONFIG, sliding_window=128))
 
 
 def gemma() -> PreTrainedModel:

@@ -15,7 +15,7 @@ pytest.importorskip("vllm")
 
 from sparse_backend.backends.cpu.layout import block_stride, differ_in_shape
 from sparse_backend.config import ConfigError
-from tests.sparse_backend.engines import alike, close, gemma, gemma4, laguna, near, run_engines, sparse
+from tests.sparse_backend.engines import alike, close, gemma, gemma4, laguna, mistral, near, run_engines, sparse
 
 pytestmark = [
     pytest.mark.e2e,
@@ -103,6 +103,14 @@ def test_sliding_window_layers_stay_as_they_are(tmp_path: Path) -> None:
     assert results["sparse/dense"] == results["stock/dense"]
     assert results["sparse/long"] != results["stock/long"]
     assert near(results["sparse/nearly"], results["stock/nearly"])
+
+
+def test_a_model_whose_layers_all_have_windows_stays_as_it_is_and_a_warning_says_so(tmp_path: Path) -> None:
+    runs = {"long": {"prompts": [(1500, 3), (300, 5)]}}
+    engines = {"stock": {}, "sparse": sparse(kv_budget=256)}
+    results = run_engines(tmp_path, engines, runs, mistral, VLLM_LOGGING_LEVEL="WARNING")
+    assert close(results["sparse/long"], results["stock/long"])
+    assert "all stay dense (sliding window: 0-1)" in (tmp_path / "said").read_text()
 
 
 def test_layers_may_have_gqa_ratios_of_their_own(tmp_path: Path) -> None:
