@@ -72,7 +72,8 @@ def default_kv_budget(model: str, engine_args: Sequence[str]) -> int | None:
             "dense attention: this installation does not offer its vLLM plugin; install kinetics-serve again"
         )
         return None
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
+    compiler = os.environ.get("CXX", "").split() or ["g++"]  # as sparse_backend.kernels.native
+    if shutil.which(compiler[0]) is None:
         logger.warning("dense attention: sparse attention's kernels need a C++ compiler; install g++")
         return None
     return DEFAULT_KV_BUDGET

@@ -52,11 +52,14 @@ class Step(ctypes.Structure):
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: $SPARSE_BACKEND_CACHE, else the user's cache folder."""
+    """Where compiled kernels are kept: $SPARSE_BACKEND_CACHE, else the user's cache folder. Raises BuildError."""
     given = os.environ.get("SPARSE_BACKEND_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse_backend"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse_backend"
+    except RuntimeError as error:  # a container's user often has none
+        raise BuildError("this user has no home folder: set SPARSE_BACKEND_CACHE.") from error
 
 
 def _cpu() -> str:
@@ -69,10 +72,12 @@ def _cpu() -> str:
 
 def build(architecture: str = "native") -> Path:
     """Compiles the kernels for `-march=architecture` unless that is done already. Raises BuildError."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    asked = os.environ.get("CXX", "").strip() or "g++"
+    command, *options = asked.split()  # CXX may be `ccache g++`
+    compiler = shutil.which(command)
     if compiler is None:
-        raise BuildError("no C++ compiler: install g++ or point CXX to one.")
-    flags = (*FLAGS, f"-march={architecture}")
+        raise BuildError(f"no C++ compiler: there is no {asked}. Install g++ or point CXX to one.")
+    flags = (*options, *FLAGS, f"-march={architecture}")
     try:
         sources = [file.read_text() for file in sorted(SOURCE.parent.iterdir()) if file.suffix in (".h", ".cpp")]
     except OSError as error:

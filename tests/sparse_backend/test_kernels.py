@@ -174,9 +174,33 @@ def test_without_a_compiler_the_reference_takes_over_with_a_warning(
     native.load.cache_clear()
     try:
         assert isinstance(kernels.cpu_kernels(get_selector("low_rank")), ReferenceKernels)
-        assert [r.message for r in caplog.records if "no C++ compiler" in r.message] == [caplog.messages[0]]
+        assert [r.message for r in caplog.records if "there is no no-such-compiler" in r.message] == [caplog.messages[0]]
     finally:
         native.load.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", ["", " ", "g++ -g0", "env g++"])
+def test_the_compiler_may_be_empty_or_have_options(
+    compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("SPARSE_BACKEND_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "SOURCE", tmp_path / "cpu" / "nothing.cpp")
+    native.SOURCE.parent.mkdir()
+    native.SOURCE.write_text("int nothing;")
+    assert native.build().is_file()
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SPARSE_BACKEND_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(native.Path, "home", home)
+    with pytest.raises(native.BuildError, match="set SPARSE_BACKEND_CACHE"):
+        native.cache_folder()
 
 
 @needs_compiler
