@@ -65,6 +65,25 @@ def test_budgets_stay_with_their_requests_in_a_mixed_batch(results: dict[str, An
     assert close([mixed[2]], [results["stock/mixed"][2]])
 
 
+def test_budgets_stay_with_their_requests_in_vllm_s_second_model_runner(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM takes it where Triton has a backend for CPUs. Here Triton's interpreter stands in for that."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from types import SimpleNamespace\n"
+        "import triton.backends\n"
+        "driver = SimpleNamespace(is_active=lambda: False)\n"
+        "triton.backends.backends['cpu'] = SimpleNamespace(driver=driver, compiler=None)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    runs = {"mixed": {"prompts": [(1500, 3), (1490, 3), (1100, 9)], "budgets": [None, 0, 512]}}
+    second = {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"}
+    mixed = run_engines(tmp_path, {"sparse": ENGINES["sparse"]}, runs, apart=True, **second)["sparse/mixed"]
+    assert alike([mixed[0]], results["sparse/long"])
+    assert close([mixed[1]], [results["stock/mixed"][2]])
+    assert alike([mixed[2]], results["sparse/alone"])
+
+
 def test_several_samples_of_one_prompt_share_its_summaries(results: dict[str, Any]) -> None:
     assert len(results["sparse/forked"]) == 3
     first = [sample[1][0] for sample in results["sparse/forked"]]

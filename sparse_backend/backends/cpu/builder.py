@@ -71,7 +71,8 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             common = replace(common, block_table_tensor=table)
         seq_lens = common.seq_lens
         new = common.query_start_loc[1:] - common.query_start_loc[:-1]
-        budgets = batch_budgets(self.engine.budgets, config, common.num_reqs, prefilling=common.is_prefilling)
+        given = self.engine.budgets
+        budgets = batch_budgets(given, config, common.num_reqs, common.req_idx, common.is_prefilling)
         sparse = (new == 1) & (budgets > 0) & (seq_lens > budgets.clamp(min=config.min_context))
         if common.causal is not True or not self.any_sparse:
             sparse.zero_()
