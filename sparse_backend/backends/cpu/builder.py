@@ -21,6 +21,7 @@ from sparse_backend.kernels.batch import skip_tiles
 from sparse_backend.request_budgets import batch_budgets
 
 SUPPORTED_ISAS = ("vec", "vec16")  # those whose key layout the kernels read
+PORTABLE = {"amx": "vec"}  # such a kernel for CPUs on which vLLM takes another with pages of 32 or 64 tokens
 
 
 class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
@@ -39,7 +40,8 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             size = kernel_block_tokens(engine.config.page_size)
             assert isinstance(self.dtype, torch.dtype)
             self.isa = _get_attn_isa(self.dtype, size, self.head_dim, self.kv_cache_dtype)
-            self._set_isa_to_layers(layer_names)
+        self.isa = PORTABLE.get(self.isa, self.isa)
+        self._set_isa_to_layers(layer_names)
         if self.isa not in SUPPORTED_ISAS:
             raise ConfigError(f"Sparse attention cannot read the KV cache of this CPU ({self.isa}): remove {KEY}.")
         shape = kv_cache_spec.num_kv_heads, kv_cache_spec.head_size
