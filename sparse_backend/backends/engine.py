@@ -194,7 +194,8 @@ def check_engine(vllm_config: VllmConfig, more: Sequence[tuple[bool, str]] = ())
     ]
     for refused, reason in refusals:
         if refused:
-            raise ConfigError(f"Sparse attention {reason}, or remove {KEY} from additional_config.")
+            otherwise = ", or" if ": " in reason else ":"  # advice stands behind a colon
+            raise ConfigError(f"Sparse attention {reason}{otherwise} remove {KEY} from additional_config.")
     if vllm_config.speculative_config is not None and not vllm_config.use_v2_model_runner:
         logger.warning_once(
             "vLLM loads no logits processors with speculative decoding, so the kv_budget of single requests is not "

@@ -71,7 +71,7 @@ def test_engines_that_do_not_ask_for_sparse_attention_hear_nothing(choosing: Any
 
 
 def test_models_whose_backends_are_never_ours_are_refused_too(choosing: Any) -> None:
-    with pytest.raises(ConfigError, match="does not support MLA"):
+    with pytest.raises(ConfigError, match="does not support MLA models: remove sparse_attention"):
         choosing(config(use_mla=True), Stock)
 
 

@@ -36,9 +36,7 @@ def kernel_on(isa: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(("isa", "used"), [("vec", "vec"), ("vec16", "vec16"), ("amx", "vec")])
-def test_the_kv_cache_has_a_layout_that_the_kernels_read(
-    isa: str, used: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kv_cache_has_a_layout_that_the_kernels_read(isa: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernel_on(isa, monkeypatch) == used
 
 

@@ -174,7 +174,9 @@ def test_without_a_compiler_the_reference_takes_over_with_a_warning(
     native.load.cache_clear()
     try:
         assert isinstance(kernels.cpu_kernels(get_selector("low_rank")), ReferenceKernels)
-        assert [r.message for r in caplog.records if "there is no no-such-compiler" in r.message] == [caplog.messages[0]]
+        assert [r.message for r in caplog.records if "there is no no-such-compiler" in r.message] == [
+            caplog.messages[0]
+        ]
     finally:
         native.load.cache_clear()
 
