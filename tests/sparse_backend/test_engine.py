@@ -77,7 +77,7 @@ def test_budgets_stay_with_their_requests_in_vllm_s_second_model_runner(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     runs = {"mixed": {"prompts": [(1500, 3), (1490, 3), (1100, 9)], "budgets": [None, 0, 512]}}
-    second = {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"}
+    second: dict[str, Any] = {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"}
     mixed = run_engines(tmp_path, {"sparse": ENGINES["sparse"]}, runs, apart=True, **second)["sparse/mixed"]
     assert alike([mixed[0]], results["sparse/long"])
     assert close([mixed[1]], [results["stock/mixed"][2]])

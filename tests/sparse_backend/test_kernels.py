@@ -200,7 +200,7 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
 
     for name in ("SPARSE_BACKEND_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(native.Path, "home", home)
+    monkeypatch.setattr(Path, "home", home)
     with pytest.raises(native.BuildError, match="set SPARSE_BACKEND_CACHE"):
         native.cache_folder()
 
