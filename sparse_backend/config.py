@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sparse_backend.constants import PAGE_SIZES, pages
+from sparse_backend.constants import MAX_BUDGET, PAGE_SIZES, pages
 from sparse_backend.selection import selector_names
 
 KEY = "sparse_attention"
@@ -70,6 +70,8 @@ class SparseAttentionConfig:
         """Returns `budget` if it can be used, else raises ConfigError."""
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
             raise ConfigError(f"{name} is {budget!r}: give a whole number of tokens, or 0 for dense attention.")
+        if budget > MAX_BUDGET:
+            raise ConfigError(f"{name} is {budget}: give at most {MAX_BUDGET} tokens, or 0 for dense attention.")
         if 0 < budget < self.min_budget:
             raise ConfigError(
                 f"{name} is {budget}: sink_tokens {self.sink_tokens}, local_tokens {self.local_tokens} and one page "

@@ -20,6 +20,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotLo
 
 from sparse_backend.backends.engine import engine_of
 from sparse_backend.config import SparseAttentionConfig
+from sparse_backend.constants import MAX_BUDGET
 
 PARAMETER = "kv_budget"
 
@@ -71,8 +72,8 @@ class RequestBudgets(LogitsProcessor, SlotLogitsProcessor):
         self.budgets.pop(req_idx, None)
         budget = requested_budget(sampling_params)
         if budget is not None and self.config is not None:
-            # Smaller budgets than the engine can serve get the smallest that it can.
-            self.budgets[req_idx] = max(budget, self.config.min_budget) if budget else 0
+            # Budgets that the engine can't serve get the nearest that it can.
+            self.budgets[req_idx] = min(max(budget, self.config.min_budget), MAX_BUDGET) if budget else 0
         return False
 
     def is_argmax_invariant(self) -> bool:

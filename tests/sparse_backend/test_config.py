@@ -21,6 +21,7 @@ def test_fields_reach_the_config() -> None:
         ({"kv_budget": 512.5}, "whole number"),
         ({"kv_budget": True}, "whole number"),
         ({"kv_budget": 64}, "raise it, or use 0"),
+        ({"kv_budget": 2**31}, "at most 268435456"),
         ({"selector": "best"}, "block_mean, exact, low_rank, quest"),
         ({"page_size": 12}, "choose one of 8"),
         ({"local_tokens": 0}, "keep at least 1"),

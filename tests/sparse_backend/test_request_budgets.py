@@ -16,6 +16,7 @@ from vllm.v1.sample.logits_processor.interface import MoveDirectionality
 from sparse_backend.backends.engine import engine_of
 from sparse_backend.config import SparseAttentionConfig
 from sparse_backend.request_budgets import RequestBudgets, batch_budgets
+from sparse_backend.selection import LowRank
 
 CONFIG = SparseAttentionConfig(kv_budget=1024)
 
@@ -73,6 +74,17 @@ def test_requests_without_a_budget_get_the_engine_s_and_small_ones_the_smallest_
     ]
     budgets.update_state(BatchUpdate(batch_size=4, removed=[], added=added, moved=[]))
     assert batch_budgets(given, CONFIG, 4).tolist() == [1024, 0, CONFIG.min_budget, 512]
+
+
+@pytest.mark.parametrize("budget", [2**31 - 1, 2**31, 2**63])
+def test_a_budget_that_no_context_fills_is_one_that_kernels_can_count(budget: int) -> None:
+    """Whatever the selector and the layer make of it: an error here would end the engine."""
+    given, processor = engine()
+    processor.add_request(0, params(budget))
+    (kept,) = batch_budgets(given, CONFIG, 1).tolist()
+    selector = LowRank()
+    first, rest = selector.layer_budgets(kept, 64, True)
+    assert 10**8 < rest < kept < selector.key_tokens(first, 8) < 2**31
 
 
 @settings(deadline=None)
