@@ -388,5 +388,16 @@ def test_padding_rows_of_a_cuda_graph_are_left_alone(running: Run) -> None:
     assert close(output[0], running.expected(paged, 0, rest, query[0]))
 
 
+def test_a_draft_model_of_shorter_contexts_has_room_for_those_it_drafts_for(
+    resolve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = engine()
+    backend = resolve("TRITON_ATTN", target)
+    draft = engine(model_config__max_model_len=128, compilation_config=target.compilation_config)
+    monkeypatch.setattr(cuda_layer, "get_current_vllm_config", lambda: draft)
+    impl = backend.get_impl_cls()(4, HEAD_SIZE, 1.0, 4, None, None, "auto", None, AttentionType.DECODER)
+    assert impl.work.log_mass.shape[3] == target.model_config.max_model_len // 16
+
+
 def test_default_config_is_one_that_cuda_serves() -> None:
     assert SparseAttentionConfig().selector in layout.SELECTORS

@@ -40,7 +40,9 @@ class SparseImpl:
         self.join(sparse=False, first=False)
         if stock.sliding_window == (-1, -1) and self.heads not in engine.scratch:
             # Shared by all layers of one shape; made while the model loads, so that vLLM's memory profile includes it.
-            requests, tokens = vllm_config.scheduler_config.max_num_seqs, model.max_model_len
+            # A draft model may know shorter contexts only, and yet drafts for requests of the engine's longest.
+            requests = vllm_config.scheduler_config.max_num_seqs
+            tokens = max(model.max_model_len, engine.vllm_config.model_config.max_model_len)
             device = torch.device(vllm_config.device_config.device_type)
             engine.scratch[self.heads] = kernels.Workspace.allocate(self.heads, requests, tokens, tokens, device)
         self.work: kernels.Workspace | None = engine.scratch.get(self.heads)
