@@ -46,6 +46,7 @@ def engine(additional_config: Any = SPARSE, **changes: Any) -> Any:
             decode_context_parallel_size=1,
             prefill_context_parallel_size=1,
             cp_kv_cache_interleave_size=1,
+            use_ubatching=False,
         ),
         scheduler_config=SimpleNamespace(max_num_seqs=4),
         compilation_config=SimpleNamespace(

@@ -73,6 +73,7 @@ def test_engines_that_ask_for_it_get_a_sparse_one_whatever_vllm_would_choose(res
         ({"parallel_config__pipeline_parallel_size": 2}, "set VLLM_USE_V2_MODEL_RUNNER=0"),
         ({"cache_config__user_specified_block_size": True}, "set it to 128"),
         ({"cache_config__kv_sharing_fast_prefill": True}, "remove --kv-sharing-fast-prefill"),
+        ({"parallel_config__use_ubatching": True, "use_v2_model_runner": False}, "remove --enable-dbo"),
         ({"kv_transfer_config": object()}, "remove --kv-transfer-config"),
         ({"parallel_config__decode_context_parallel_size": 2}, "use tensor, pipeline or data parallelism"),
         ({"additional_config": {"sparse_attention": {"selector": "exact"}}}, "choose one of low_rank, block_mean"),
@@ -354,6 +355,17 @@ def test_budgets_follow_their_requests_by_slot(running: Run) -> None:
         rest = running.builder.page_counts(budget)[1] * 16
         assert close(output[row], running.expected(paged, row, rest, query[row]))
     assert close(output[2], dense(paged, 2, query[2]))
+
+
+def test_a_draft_model_s_steps_have_the_engine_s_budget_where_slots_are_not_told(running: Run) -> None:
+    processor = RequestBudgets(running.config, SimpleNamespace())
+    for slot, budget in ((0, 0), (3, 112)):
+        processor.add_request(slot, SimpleNamespace(extra_args={"kv_budget": budget}))  # type: ignore[arg-type]
+    common = running.common([161, 161], [1, 1], [[3, 7], [5, 2]])
+    for slots, budgets in (([3, 0], [112, 0]), (None, [BUDGET, BUDGET])):
+        common.req_idx = slots
+        running.builder.build(0, common)
+        assert running.builder.staged == budgets
 
 
 def test_metadata_stays_in_place_from_step_to_step(running: Run) -> None:

@@ -62,4 +62,9 @@ def refusals(vllm_config: VllmConfig, config: SparseAttentionConfig) -> list[tup
             vllm_config.cache_config.kv_sharing_fast_prefill,
             "does not support fast prefill of KV-sharing layers: remove --kv-sharing-fast-prefill",
         ),
+        (
+            vllm_config.parallel_config.use_ubatching and not vllm_config.use_v2_model_runner,
+            "with microbatches needs vLLM's second model runner, since its first one does not tell which requests are "
+            "in which: remove --enable-dbo and --ubatch-size",
+        ),
     ]

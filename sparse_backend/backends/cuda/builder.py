@@ -54,6 +54,7 @@ class SparseBuilder:
         self.shared_pages = torch.zeros(requests, dtype=torch.int32, device=device)
         self.common = torch.zeros(requests, kernels.MAX_WAVE, dtype=torch.int32, device=device)
         self.staged: list[int] = []
+        self.by_slot = vllm_config.use_v2_model_runner
         self.warm_up([impl for impl in impls.values() if isinstance(impl, SparseImpl) and impl.sparse])
         self.page_counts = cache(self._page_counts)
 
@@ -87,7 +88,10 @@ class SparseBuilder:
         if not self.any_sparse or common.causal is not True:
             return super().build(common_prefix_len, common, fast_build)  # type: ignore[misc]
         config = self.engine.config
-        wanted = batch_budgets(self.engine.budgets, config, requests, common.req_idx, common.is_prefilling).tolist()
+        # Budgets are kept by slot, and a draft model's steps don't say which slots their requests have.
+        unknown = self.by_slot and common.req_idx is None
+        given = {} if unknown else self.engine.budgets
+        wanted = batch_budgets(given, config, requests, common.req_idx, common.is_prefilling).tolist()
         self.stage(wanted)
         seq_lens = common.seq_lens[:requests]
         start = common.query_start_loc[: requests + 1]
