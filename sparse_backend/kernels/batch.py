@@ -133,7 +133,7 @@ class Softmax:
     """Bounds logits, smoothly, to between its negative and itself (Gemma 2); 0: no bound."""
 
     sinks: torch.Tensor | None = None
-    """float32 [query heads] one logit more for each head, that has no value (gpt-oss)."""
+    """[query heads] one logit more for each head, that has no value (gpt-oss). Contiguous; on CPUs float32."""
 
     def cap(self, logits: torch.Tensor) -> torch.Tensor:
         return self.soft_cap * torch.tanh(logits / self.soft_cap) if self.soft_cap else logits

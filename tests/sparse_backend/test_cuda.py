@@ -400,6 +400,15 @@ def test_padding_rows_of_a_cuda_graph_are_left_alone(running: Run) -> None:
     assert close(output[0], running.expected(paged, 0, rest, query[0]))
 
 
+def test_sinks_follow_weights_that_are_loaded_again(resolve: Any) -> None:
+    backend, sinks = resolve("TRITON_ATTN", engine()), torch.zeros(4)
+    shape = 4, HEAD_SIZE, 1.0, 4, None, None
+    impl = backend.get_impl_cls()(*shape, "auto", None, AttentionType.DECODER, sinks=torch.nn.Parameter(sinks))
+    assert not impl.softmax.sinks.any()
+    sinks.fill_(3)
+    assert (impl.softmax.sinks == 3).all()
+
+
 def test_a_draft_model_of_shorter_contexts_has_room_for_those_it_drafts_for(
     resolve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,15 @@ def test_sinks_and_soft_caps_are_terms_of_the_softmax(selector: str, soft_cap: f
         torch.testing.assert_close(output[0].double(), paged.expected(0, read, query[0], softmax), atol=5e-5, rtol=5e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sinks_may_have_the_model_s_type(dtype: torch.dtype) -> None:
+    paged = Paged.random(make_heads("low_rank", torch.float32, 64, 3, 16), [333])
+    paged.write_summaries()
+    query, sinks = torch.randn(1, 6, 64), (3 + torch.randn(6)).to(dtype)
+    outputs = [run(paged, [8], query, Softmax(0.125, 0.0, x))[0] for x in (sinks, sinks.float())]
+    assert torch.equal(*outputs)
+
+
 @pytest.mark.parametrize("selector", ["low_rank", "quest"])
 def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paged = Paged.random(make_heads(selector, torch.float32, 64, 2, 16), [300, 140, 390])

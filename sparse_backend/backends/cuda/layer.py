@@ -54,9 +54,9 @@ class SparseImpl:
 
     @cached_property
     def softmax(self) -> Softmax:
-        """Once the weights are loaded: sinks are among them."""
+        """Once the weights are loaded. Sinks are among them, and no copy: weights may be loaded again."""
         stock: Any = self
-        sinks = None if stock.sinks is None else stock.sinks.detach().float().contiguous()
+        sinks = None if stock.sinks is None else stock.sinks.detach()
         return Softmax(stock.scale, stock.logits_soft_cap or 0.0, sinks)
 
     def do_kv_cache_update(

@@ -287,7 +287,7 @@ def _combine(
     top = tl.load(part_top + at, real, -1e30)
     highest = tl.max(top)
     if SINKS:
-        sink = tl.load(sink_logits + query_head)
+        sink = tl.load(sink_logits + query_head).to(tl.float32)
         highest = tl.maximum(highest, sink)
     weight = tl.exp(top - highest)
     total = tl.sum(weight * tl.load(part_total + at, real, 0.0))

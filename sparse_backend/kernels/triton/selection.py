@@ -63,7 +63,7 @@ def choose_pages(heads: Heads, step: DecodeStep, softmax: Softmax, work: Workspa
     )
 
 
-@triton.jit(do_not_specialize=["first", "table_stride"], do_not_specialize_on_alignment=OF_A_STEP)
+@triton.jit(do_not_specialize=["first", "table_stride"], do_not_specialize_on_alignment=[*OF_A_STEP, "sink_logits"])
 def _select(
     seq_lens,
     block_table,
@@ -176,7 +176,7 @@ def _choose(
                 x = tl.load(at, real, -1e30)
                 top = tl.max(x, 1)
                 if SINKS:
-                    no_value = tl.load(sink_logits + g, g < G, -1e30)
+                    no_value = tl.load(sink_logits + g, g < G, -1e30).to(tl.float32)
                     top = tl.maximum(top, no_value)
                 weight = tl.exp(x - top[:, None])
                 total = tl.sum(weight, 1)
