@@ -400,6 +400,15 @@ def test_padding_rows_of_a_cuda_graph_are_left_alone(running: Run) -> None:
     assert close(output[0], running.expected(paged, 0, rest, query[0]))
 
 
+@pytest.mark.parametrize(("head_size", "slopes"), [(512, None), (36, None), (64, [0.5] * 4)])
+def test_layers_that_cannot_be_sparse_take_no_scratch_memory(resolve: Any, head_size: int, slopes: Any) -> None:
+    config = engine()
+    backend = resolve("TRITON_ATTN", config)
+    impl = backend.get_impl_cls()(4, head_size, 1.0, 4, slopes, None, "auto", None, AttentionType.DECODER)
+    assert impl.work is None
+    assert not backend.engine.scratch
+
+
 def test_sinks_follow_weights_that_are_loaded_again(resolve: Any) -> None:
     backend, sinks = resolve("TRITON_ATTN", engine()), torch.zeros(4)
     shape = 4, HEAD_SIZE, 1.0, 4, None, None

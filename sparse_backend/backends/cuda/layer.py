@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class SparseImpl:
     """The stock attention, then the sparse requests' outputs over it."""
 
-    head_sizes: ClassVar[Container[int] | None] = range(32, 257, 8)
+    head_sizes: ClassVar[Container[int]] = range(32, 257, 8)
     """What the Triton kernels keep in registers, and what leaves tiles aligned."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,7 +38,9 @@ class SparseImpl:
         shape = stock.num_kv_heads, stock.num_queries_per_kv, stock.head_size, model.dtype
         self.heads = engine.heads(*shape)
         self.join(sparse=False, first=False)
-        if stock.sliding_window == (-1, -1) and self.heads not in engine.scratch:
+        # `dense_reason` says the same, once the layer is built.
+        may_be_sparse = stock.sliding_window == (-1, -1) and stock.head_size in self.head_sizes
+        if may_be_sparse and stock.alibi_slopes is None and self.heads not in engine.scratch:
             # Shared by all layers of one shape; made while the model loads, so that vLLM's memory profile includes it.
             # A draft model may know shorter contexts only, and yet drafts for requests of the engine's longest.
             requests = vllm_config.scheduler_config.max_num_seqs
