@@ -60,8 +60,9 @@ def job(**changes: Any) -> dict[str, Any]:
         {"capability": 80, "queries": 2, "sinks": True},
         {"capability": 90, "queries": 8, "page_size": 32},
         {"capability": 100, "selector": "quest", "soft_cap": 50.0},
+        {"capability": 80, "page_size": 64},
     ],
-    ids=["sm_80", "sm_90", "sm_100"],
+    ids=["sm_80", "sm_90", "sm_100", "large pages"],
 )
 def test_the_kernels_compile_for_a_gpu(changes: dict[str, Any]) -> None:
     kernels = job(**changes)

@@ -14,7 +14,10 @@ from sparse_backend.kernels.triton.layout import DecodeStep, LowRankOffsets, pow
 from sparse_backend.kernels.triton.nibbles import pack, pack_neighbours
 from sparse_backend.selection.low_rank import TINY, means_of_block
 
-NUMBERS = 2048  # of a page's keys that a warp holds in registers: the fewer warps, the less they wait for each other
+# Numbers that a warp holds in registers, of a page's keys, and of the products of its keys with each other: the fewer
+# warps, the less they wait for each other.
+NUMBERS = 2048
+PRODUCTS = 256
 TINY = tl.constexpr(TINY)
 POWER_ITERATIONS = tl.constexpr(POWER_ITERATIONS)
 ROUND = tl.constexpr(12582912.0)  # 1.5 × 2²³: adding and subtracting it rounds a float32 to the nearest integer
@@ -31,6 +34,7 @@ def update_summaries(
     requests = step.seq_lens.shape[0]
     blocks = 1 if max_query_len == 1 else (max_query_len - 1) // BLOCK + 2
     offsets = LowRankOffsets.of(heads.head_size, heads.page_size)
+    tokens = max(16, heads.page_size)  # matrix products have 16 rows at least
     _update[(requests, blocks, heads.kv_heads)](
         cache,
         tiles,
@@ -45,8 +49,7 @@ def update_summaries(
         D=heads.head_size,
         D_PADDED=power_of_2(heads.head_size),
         P=heads.page_size,
-        # Matrix products have 16 rows at least.
-        P_PADDED=max(16, heads.page_size),
+        P_PADDED=tokens,
         PAGES=heads.pages_of_tile,
         PAGES_OF_MEAN=heads.pages_of_tile // means_of_block(heads.page_size),
         DIRECTIONS=offsets.directions,
@@ -57,7 +60,7 @@ def update_summaries(
         MEAN_VALUES=offsets.mean_values,
         VALUE_SCALES=offsets.value_scales // 4,
         SELECTOR=heads.selector.name,
-        num_warps=max(1, min(8, max(16, heads.page_size) * power_of_2(heads.head_size) // NUMBERS)),
+        num_warps=max(1, tokens * power_of_2(heads.head_size) // NUMBERS, tokens * tokens // PRODUCTS),
         **dependent_launch(cache.device),
     )
 
