@@ -38,7 +38,6 @@ KERNELS = {
 WAIT = "ACQBULK"
 GLOBAL = re.compile(r"(LD|ST|LDG.*|STG.*|LDGSTS.*|ATOM.*|RED.*|UBLKCP.*)$|(LD|ST)\.")
 SETTINGS = ("num_warps", "num_stages", "maxnreg")
-CONTEXT = 131072
 
 launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
@@ -56,14 +55,16 @@ class Recorded:
 class Engine:
     """What an engine's layers of one shape launch, on CPU tensors."""
 
-    def __init__(self, queries: int, page_size: int, selector: str, soft_cap: float, sinks: bool) -> None:
+    def __init__(
+        self, queries: int, page_size: int, selector: str, soft_cap: float, sinks: bool, context: int
+    ) -> None:
         self.heads = Heads(8, queries, 128, page_size, torch.bfloat16, get_selector(selector), 16, 64)
         self.softmax = Softmax(0.1, soft_cap, torch.zeros(8 * queries) if sinks else None)
         share = kernels.tile_bytes_per_token(self.heads) // 2
         self.cache, self.tiles = layout.split_blocks(
             torch.zeros(2, 8, BLOCK, 2 * 128 + share, dtype=torch.bfloat16), self.heads
         )
-        self.work = kernels.Workspace.allocate(self.heads, 256, CONTEXT, CONTEXT, torch.device("cpu"))
+        self.work = kernels.Workspace.allocate(self.heads, 256, context, context, torch.device("cpu"))
 
     def step(self, batch: int, offset: int = 0) -> None:
         """offset: at which row of the engine's buffers the batch begins, as half a batch does that overlaps another."""
@@ -146,7 +147,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         for name in names:
             setattr(module, name, Recorded(getattr(module, name)))
     target = GPUTarget("cuda", job["capability"], 32)
-    engine = Engine(job["queries"], job["page_size"], job["selector"], job["soft_cap"], job["sinks"])
+    engine = Engine(*(job[name] for name in ("queries", "page_size", "selector", "soft_cap", "sinks", "context")))
     if "batches" not in job:
         engine.step(4)
         return {k.__name__: compiled(k, args, options, target) for k, args, options in launches}

@@ -40,6 +40,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "selector": "low_rank",
         "soft_cap": 0.0,
         "sinks": False,
+        "context": 131072,
     }
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.sparse_backend.compiling", json.dumps(settings | changes)],
@@ -61,8 +62,9 @@ def job(**changes: Any) -> dict[str, Any]:
         {"capability": 90, "queries": 8, "page_size": 32},
         {"capability": 100, "selector": "quest", "soft_cap": 50.0},
         {"capability": 80, "page_size": 64},
+        {"capability": 90, "context": 262144},
     ],
-    ids=["sm_80", "sm_90", "sm_100", "large pages"],
+    ids=["sm_80", "sm_90", "sm_100", "large pages", "long contexts"],
 )
 def test_the_kernels_compile_for_a_gpu(changes: dict[str, Any]) -> None:
     kernels = job(**changes)

@@ -12,7 +12,10 @@ from sparse_backend.kernels.triton.layout import OF_A_STEP, DecodeStep, Workspac
 from sparse_backend.selection.low_rank import means_of_block
 
 WARPS = 8
+MAX_WARPS = 32  # that a program can have
+PAGES_OF_WARP = 1024  # with more, threads keep them in memory, which a GPU sets aside for all that it could run at once
 REGISTERS = 128  # of a thread, that two programs fit a multiprocessor
+MAX_REGISTERS = 65536 // 32  # of a program's warps together, for each of their threads
 SMALL = 2048  # pages: requests of fewer don't wait for what the engine's longest would take
 SCORES = tl.constexpr(8192)  # of pages and query heads, that a program looks at together
 TURNS = tl.constexpr(10)  # of two bits each: scores that differ in their 12 lowest only are taken in order
@@ -28,6 +31,7 @@ def choose_pages(heads: Heads, step: DecodeStep, softmax: Softmax, work: Workspa
     """
     queries, page_size = heads.num_queries_per_kv, heads.page_size
     capacity = power_of_2(work.log_mass.shape[3])
+    warps = max(WARPS, min(MAX_WARPS, capacity // PAGES_OF_WARP))
     _select[(requests, heads.kv_heads)](
         step.seq_lens,
         step.block_table,
@@ -57,9 +61,9 @@ def choose_pages(heads: Heads, step: DecodeStep, softmax: Softmax, work: Workspa
         RESIDUAL=heads.selector.residual,
         SOFTMAX=heads.selector.name != "block_mean",
         SINKS=softmax.sinks is not None,
-        num_warps=WARPS,
+        num_warps=warps,
+        maxnreg=min(REGISTERS, MAX_REGISTERS // warps),
         **dependent_launch(work.counts.device),
-        maxnreg=REGISTERS,
     )
 
 
