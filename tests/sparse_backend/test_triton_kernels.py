@@ -144,6 +144,21 @@ def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.Monke
     torch.testing.assert_close(again, output)
 
 
+def test_small_values_of_light_pages_count_in_float16() -> None:
+    """Behind an attention sink that has nearly all the mass, and no value."""
+    paged = Paged.random(make_heads("low_rank", torch.float16, 64, 1, 16, 1), [400])
+    query, keys, values = torch.randn(1, 1, 64).half(), *paged.cache.split(64, -1)
+    keys.mul_(0.05)
+    values.add_(2).mul_(0.005)
+    first = paged.block_table[0, 0]
+    keys[first, 0, 0] = query[0, 0] * (100 / query.norm() ** 2)  # a logit of 12.5
+    values[first, 0, 0] = 0
+    update_summaries(paged.heads, paged.step([0], [400]), paged.cache, paged.tiles, 400)
+    output, (read,) = run(paged, [8], query, 0.125)
+    expected = paged.expected(0, read, query[0], Softmax(0.125))
+    assert (output[0] - expected).norm() < 0.02 * expected.norm()
+
+
 def test_pages_with_equal_scores_are_taken_in_order() -> None:
     heads = make_heads("quest", torch.float32, 64, 1, 16)
     paged = Paged.random(heads, [256])

@@ -235,10 +235,12 @@ def _attend(
             value_scale = tl.load(tiles32 + tile // 4 + VALUE_SCALES + slot, known, 0.0)
             weight = tl.load(weight_at + mean[None, :], (g[:, None] < G) & known[None, :], 0.0).to(tl.float32)
             total += tl.sum(weight, 1)
-            weight = (weight * value_scale[None, :]).to(q.dtype)
-            even += dot(weight, codes_for_dot(codes, 0, q.dtype))
-            odd += dot(weight, codes_for_dot(codes, 4, q.dtype))
-            bias += tl.sum(weight.to(tl.float32), 1)
+            # float16 has no numbers for light pages' small values, but for their share in the largest.
+            unit = tl.maximum(tl.max(value_scale), 1e-20) if q.dtype == tl.float16 else 1.0
+            weight = (weight * (value_scale / unit)[None, :]).to(q.dtype)
+            even += dot(weight, codes_for_dot(codes, 0, q.dtype)) * unit
+            odd += dot(weight, codes_for_dot(codes, 4, q.dtype)) * unit
+            bias += tl.sum(weight.to(tl.float32), 1) * unit
         bias *= BIAS(q.dtype)
         acc = tl.interleave(even - bias[:, None], odd - bias[:, None])
         if means > 0:
