@@ -55,9 +55,7 @@ class Recorded:
 class Engine:
     """What an engine's layers of one shape launch, on CPU tensors."""
 
-    def __init__(
-        self, queries: int, page_size: int, selector: str, soft_cap: float, sinks: bool, context: int
-    ) -> None:
+    def __init__(self, queries: int, page_size: int, selector: str, soft_cap: float, sinks: bool, context: int) -> None:
         self.heads = Heads(8, queries, 128, page_size, torch.bfloat16, get_selector(selector), 16, 64)
         self.softmax = Softmax(0.1, soft_cap, torch.zeros(8 * queries) if sinks else None)
         share = kernels.tile_bytes_per_token(self.heads) // 2
