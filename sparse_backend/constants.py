@@ -12,8 +12,8 @@ PAGE_SIZES = (8, 16, 32, 64)
 """Tokens that may be chosen together."""
 
 MAX_BUDGET = 1 << 28
-"""Tokens of a KV budget at most, more than any context has: kernels count in 32 bits, and the first layer reads the keys
-of several times as many."""
+"""The largest KV budget in tokens, more than any context has: kernels count in 32 bits, and the first layer reads
+the keys of several times as many."""
 
 VECTOR = 64
 """Bytes of the C++ kernels' vector registers."""
