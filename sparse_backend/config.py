@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sparse_backend.constants import MAX_BUDGET, PAGE_SIZES, pages
+from sparse_backend.constants import MAX_TOKENS, PAGE_SIZES, pages
 from sparse_backend.selection import selector_names
 
 KEY = "sparse_attention"
@@ -46,8 +46,8 @@ class SparseAttentionConfig:
             value = getattr(self, field.name)
             if field.name in ("selector", "enabled"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ConfigError(f"{KEY}.{field.name} is {value!r}: set it to a whole number of at least 0.")
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TOKENS:
+                raise ConfigError(f"{KEY}.{field.name} is {value!r}: set it to a whole number from 0 to {MAX_TOKENS}.")
         if not isinstance(self.enabled, bool):
             raise ConfigError(f"{KEY}.enabled is {self.enabled!r}: set it to true or false.")
         if self.selector not in selector_names():
@@ -70,8 +70,6 @@ class SparseAttentionConfig:
         """Returns `budget` if it can be used, else raises ConfigError."""
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
             raise ConfigError(f"{name} is {budget!r}: give a whole number of tokens, or 0 for dense attention.")
-        if budget > MAX_BUDGET:
-            raise ConfigError(f"{name} is {budget}: give at most {MAX_BUDGET} tokens, or 0 for dense attention.")
         if 0 < budget < self.min_budget:
             raise ConfigError(
                 f"{name} is {budget}: sink_tokens {self.sink_tokens}, local_tokens {self.local_tokens} and one page "

@@ -11,8 +11,8 @@ MIN_KERNEL_BLOCK = 16
 PAGE_SIZES = (8, 16, 32, 64)
 """Tokens that may be chosen together."""
 
-MAX_BUDGET = 1 << 28
-"""The largest KV budget in tokens, more than any context has: kernels count in 32 bits, and the first layer reads
+MAX_TOKENS = 1 << 28
+"""Of a KV budget and of every setting, more than any context has: kernels count in 32 bits, and the first layer reads
 the keys of several times as many."""
 
 VECTOR = 64

@@ -14,13 +14,14 @@ import torch
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
+from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.interface import MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotLogitsProcessor
 
-from sparse_backend.backends.engine import engine_of
+from sparse_backend.backends.engine import Engine, engine_of
 from sparse_backend.config import SparseAttentionConfig
-from sparse_backend.constants import MAX_BUDGET
+from sparse_backend.constants import MAX_TOKENS
 
 PARAMETER = "kv_budget"
 
@@ -73,7 +74,7 @@ class RequestBudgets(LogitsProcessor, SlotLogitsProcessor):
         budget = requested_budget(sampling_params)
         if budget is not None and self.config is not None:
             # Budgets that the engine can't serve get the nearest that it can.
-            self.budgets[req_idx] = min(max(budget, self.config.min_budget), MAX_BUDGET) if budget else 0
+            self.budgets[req_idx] = min(max(budget, self.config.min_budget), MAX_TOKENS) if budget else 0
         return False
 
     def is_argmax_invariant(self) -> bool:
@@ -81,6 +82,14 @@ class RequestBudgets(LogitsProcessor, SlotLogitsProcessor):
 
     def apply(self, logits: torch.Tensor, *_: Any) -> torch.Tensor:
         return logits
+
+
+def step_budgets(engine: Engine, common: CommonAttentionMetadata) -> torch.Tensor:
+    """KV budget of every request of a step, int32 [batch]; 0 is dense."""
+    # With the second model runner budgets are kept by slot, and a draft model's steps don't say whose slots they have.
+    unknown = engine.vllm_config.use_v2_model_runner and common.req_idx is None
+    given = {} if unknown else engine.budgets
+    return batch_budgets(given, engine.config, common.num_reqs, common.req_idx, common.is_prefilling)
 
 
 def batch_budgets(

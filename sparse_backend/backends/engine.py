@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +48,7 @@ class Engine:
         self.scratch: dict[Heads, Any] = {}
         """Scratch memory of CUDA kernels, for layers of one shape."""
         self.published = False
-        self.layer_budgets = cache(self._layer_budgets)  # asked for every request in every step
+        self.layer_budgets = lru_cache(1024)(self._layer_budgets)  # asked for every request in every step
         self._heads: dict[tuple[Any, ...], Heads] = {}
         self._backends: dict[type[Any], type[Any]] = {}
 

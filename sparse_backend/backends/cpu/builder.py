@@ -18,7 +18,7 @@ from sparse_backend.config import KEY, ConfigError
 from sparse_backend.constants import kernel_block_tokens
 from sparse_backend.kernels import DecodeBatch
 from sparse_backend.kernels.batch import skip_tiles
-from sparse_backend.request_budgets import batch_budgets
+from sparse_backend.request_budgets import step_budgets
 
 SUPPORTED_ISAS = ("vec", "vec16")  # those whose key layout the kernels read
 PORTABLE = {"amx": "vec"}  # such a kernel for CPUs on which vLLM takes another with pages of 32 or 64 tokens
@@ -73,8 +73,7 @@ class SparseCPUMetadataBuilder(CPUAttentionMetadataBuilder):
             common = replace(common, block_table_tensor=table)
         seq_lens = common.seq_lens
         new = common.query_start_loc[1:] - common.query_start_loc[:-1]
-        given = self.engine.budgets
-        budgets = batch_budgets(given, config, common.num_reqs, common.req_idx, common.is_prefilling)
+        budgets = step_budgets(self.engine, common)
         sparse = (new == 1) & (budgets > 0) & (seq_lens > budgets.clamp(min=config.min_context))
         if common.causal is not True or not self.any_sparse:
             sparse.zero_()

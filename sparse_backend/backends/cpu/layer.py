@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -47,9 +46,9 @@ class SparseCPUImpl(CPUAttentionBackendImpl):
             except ValueError as error:
                 raise ConfigError(f"Sparse attention: {error}; or remove {KEY} from additional_config.") from error
 
-    @cached_property
+    @property
     def softmax(self) -> Softmax:
-        """Once the weights are loaded: sinks are among them."""
+        """Once the weights are loaded. Sinks are among them, and not kept: weights may be loaded again."""
         sinks = None if self.sinks is None else self.sinks.detach().float().contiguous()
         return Softmax(self.scale, self.logits_soft_cap, sinks)
 

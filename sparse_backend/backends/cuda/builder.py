@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from sparse_backend.backends.cuda.layer import SparseImpl
 from sparse_backend.backends.cuda.metadata import SparseStep
 from sparse_backend.backends.engine import engine_of, is_first
 from sparse_backend.kernels import triton as kernels
-from sparse_backend.request_budgets import batch_budgets
+from sparse_backend.request_budgets import step_budgets
 
 
 class SparseBuilder:
@@ -54,9 +54,8 @@ class SparseBuilder:
         self.shared_pages = torch.zeros(requests, dtype=torch.int32, device=device)
         self.common = torch.zeros(requests, kernels.MAX_WAVE, dtype=torch.int32, device=device)
         self.staged: list[int] = []
-        self.by_slot = vllm_config.use_v2_model_runner
         self.warm_up([impl for impl in impls.values() if isinstance(impl, SparseImpl) and impl.sparse])
-        self.page_counts = cache(self._page_counts)
+        self.page_counts = lru_cache(1024)(self._page_counts)
 
     def warm_up(self, layers: list[SparseImpl]) -> None:
         """Compiles all kernels before requests come: none of them is compiled differently for another batch."""
@@ -88,10 +87,7 @@ class SparseBuilder:
         if not self.any_sparse or common.causal is not True:
             return super().build(common_prefix_len, common, fast_build)  # type: ignore[misc]
         config = self.engine.config
-        # Budgets are kept by slot, and a draft model's steps don't say which slots their requests have.
-        unknown = self.by_slot and common.req_idx is None
-        given = {} if unknown else self.engine.budgets
-        wanted = batch_budgets(given, config, requests, common.req_idx, common.is_prefilling).tolist()
+        wanted = step_budgets(self.engine, common).tolist()
         self.stage(wanted)
         seq_lens = common.seq_lens[:requests]
         start = common.query_start_loc[: requests + 1]
