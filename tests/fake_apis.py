@@ -62,7 +62,7 @@ def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:
         text = "word " * tokens
         part = {"type": "output_text", "text": text, "annotations": []}
         item = {"id": "msg_1", "type": "message", "role": "assistant", "content": [part], "status": "completed"}
-        usage = {"input_tokens": prompt_tokens, "output_tokens": tokens, "total_tokens": prompt_tokens + tokens}
+        usage: Json = {"input_tokens": prompt_tokens, "output_tokens": tokens, "total_tokens": prompt_tokens + tokens}
         usage |= {"input_tokens_details": {"cached_tokens": 4}, "output_tokens_details": {"reasoning_tokens": 0}}
         begun = {
             "id": "resp_1",

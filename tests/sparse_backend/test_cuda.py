@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
@@ -363,7 +364,7 @@ def test_a_draft_model_s_steps_have_the_engine_s_budget_where_slots_are_not_told
         processor.add_request(slot, SimpleNamespace(extra_args={"kv_budget": budget}))  # type: ignore[arg-type]
     common = running.common([161, 161], [1, 1], [[3, 7], [5, 2]])
     for slots, budgets in (([3, 0], [112, 0]), (None, [BUDGET, BUDGET])):
-        common.req_idx = slots
+        common.req_idx = None if slots is None else np.array(slots)
         running.builder.build(0, common)
         assert running.builder.staged == budgets
 

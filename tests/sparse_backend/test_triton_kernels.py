@@ -147,7 +147,7 @@ def test_waves_and_splits_give_the_same(selector: str, monkeypatch: pytest.Monke
 def test_small_values_of_light_pages_count_in_float16() -> None:
     """Behind an attention sink that has nearly all the mass, and no value."""
     paged = Paged.random(make_heads("low_rank", torch.float16, 64, 1, 16, 1), [400])
-    query, keys, values = torch.randn(1, 1, 64).half(), *paged.cache.split(64, -1)
+    query, keys, values = torch.randn(1, 1, 64).half(), paged.cache[..., :64], paged.cache[..., 64:]
     keys.mul_(0.05)
     values.add_(2).mul_(0.005)
     first = paged.block_table[0, 0]
