@@ -37,7 +37,7 @@ KERNELS = {
 # In machine code, `griddepcontrol.wait`, and what reads or writes global memory.
 WAIT = "ACQBULK"
 GLOBAL = re.compile(r"(LD|ST|LDG.*|STG.*|LDGSTS.*|ATOM.*|RED.*|UBLKCP.*)$|(LD|ST)\.")
-SETTINGS = ("num_warps", "num_stages", "maxnreg")
+SETTINGS = ("num_warps", "num_stages", "maxnreg", "launch_pdl")
 
 launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
@@ -100,7 +100,8 @@ def specialisation(kernel: Any, args: tuple[Any, ...], options: dict[str, Any], 
 def compiled(kernel: Any, args: tuple[Any, ...], options: dict[str, Any], target: GPUTarget) -> dict[str, Any]:
     """Compiles a launch; what the machine code takes, and whether it waits for the kernel before: None if it never
     does, else how many of its accesses to global memory come before that."""
-    options["PDL"] = target.arch >= 10 * HOPPER[0]
+    if target.arch >= 10 * HOPPER[0]:
+        options |= {"PDL": True, "launch_pdl": True}
     settings = {name: options.pop(name) for name in SETTINGS if name in options}
     signature: dict[str, str] = dict.fromkeys(options, "constexpr")
     constants, attributes = dict(options), {}
