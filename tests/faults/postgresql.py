@@ -45,9 +45,10 @@ async def connections_used_up(scene: Scene) -> Tally:
     async def crowd() -> None:
         await scene.until_running(name, 10)
         taken = await _all_connections(scene.url)
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name <> 'crowd'"
-        await taken[0].execute(f"{others} AND backend_type = 'client backend'")
-        taken += await _all_connections(scene.url)
+        theirs = "FROM pg_stat_activity WHERE application_name <> 'crowd' AND backend_type = 'client backend'"
+        while await taken[0].fetchval(f"SELECT count(*) {theirs}"):  # they too take what comes free
+            await taken[0].execute(f"SELECT pg_terminate_backend(pid) {theirs}")
+            taken += await _all_connections(scene.url)
         async with httpx.AsyncClient(timeout=60) as client:
             path = f"{scene.front_ends[0].url}/v1/chat/completions"
             told.append((await client.post(path, json=QUESTION, headers=bearer(key))).status_code)
