@@ -228,9 +228,7 @@ def step(device: torch.device) -> Iterator[tuple[str, Callable[[], Row]]]:
         layers.plan(BUDGETS[0])
         sparse = seconds(layers.sparse)
         with patch.object(dependent_launch, "HOPPER", (1000, 0)):
-            dependent_launch.dependent_launch.cache_clear()
             in_turn = seconds(layers.sparse)
-        dependent_launch.dependent_launch.cache_clear()
         ratios = {"dense_over_sparse": min(dense.values()) / sparse, "in_turn_over_sparse": in_turn / sparse}
         return {"dense_seconds": dense, "sparse_seconds": sparse, "in_turn_seconds": in_turn, **ratios}
 

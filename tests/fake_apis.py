@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import TypeAdapter, ValidationError
+
+from kinetics_serve.requests.fields import as_read_by_vllm
 
 if TYPE_CHECKING:
     from tests.fake_vllm import FakeVllm
@@ -29,15 +30,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def is_whole(value: Any) -> bool:
-    """Whether vLLM takes it for a whole number: 3.0 and "3" are."""
-    try:
-        TypeAdapter(int).validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
 async def refuse_nonsense(request: Request) -> None:
     """As a real server would: 400 for fields of the wrong type."""
     if request.method != "POST" or not request.headers.get("content-type", "").startswith("application/json"):
@@ -45,7 +37,8 @@ async def refuse_nonsense(request: Request) -> None:
     body = json.loads(await request.body())
     for field, kind in _TYPES.items():
         value = body.get(field)
-        if value is not None and not isinstance(value, kind) and not (kind is int and is_whole(value)):
+        right = as_read_by_vllm(value) is not None if kind is int else isinstance(value, kind)
+        if value is not None and not right:
             raise HTTPException(400, f"{field} must be a {kind}")
     if not 1 <= int(1 if body.get("n") is None else body["n"]) <= 128:
         raise HTTPException(400, "n must be from 1 to 128")

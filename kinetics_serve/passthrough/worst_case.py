@@ -132,7 +132,7 @@ def _kv_policy(body: Json, served: ServedModel) -> KVPolicy:
     if not isinstance(xargs, dict):
         raise invalid(f"vllm_xargs must be an object, given: {xargs!r:.100}", "vllm_xargs")
     tokens = integer(xargs, "kv_budget", 0, 2**31)
-    if type(xargs.get("kv_budget")) is not type(tokens):  # it is the plugin's to read, which takes nothing for a number
+    if tokens is not None and type(xargs["kv_budget"]) is not int:  # our plugin reads it, and more strictly than vLLM
         raise invalid(f"kv_budget must be a whole number, given: {xargs['kv_budget']!r}", "kv_budget")
     if tokens is None or served.info.sparse is None:
         return served.kv

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("vllm")
+pytest.importorskip("vllm", reason="the backend is a subclass of vLLM's")
 
 import torch
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("vllm")
 pytest.importorskip("triton")
 
+from vllm.sampling_params import SamplingParams
 from vllm.v1.attention.backend import AttentionCGSupport, AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.flash_attn import FlashAttentionBackend
 from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl
@@ -361,7 +362,7 @@ def test_budgets_follow_their_requests_by_slot(running: Run) -> None:
 def test_a_draft_model_s_steps_have_the_engine_s_budget_where_slots_are_not_told(running: Run) -> None:
     processor = RequestBudgets(running.config, SimpleNamespace())
     for slot, budget in ((0, 0), (3, 112)):
-        processor.add_request(slot, SimpleNamespace(extra_args={"kv_budget": budget}))  # type: ignore[arg-type]
+        processor.add_request(slot, SamplingParams(extra_args={"kv_budget": budget}))
     common = running.common([161, 161], [1, 1], [[3, 7], [5, 2]])
     for slots, budgets in (([3, 0], [112, 0]), (None, [BUDGET, BUDGET])):
         common.req_idx = None if slots is None else np.array(slots)

@@ -15,11 +15,16 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 HOPPER = (9, 0)  # the compute capability of the first GPUs that can
 
 
-@cache
 def dependent_launch(device: torch.device) -> dict[str, bool]:
     """Options of a launch of a kernel that begins with `await_kernel_before`."""
-    able = device.type == "cuda" and bool(torch.version.cuda) and torch.cuda.get_device_capability(device) >= HOPPER
-    return {"PDL": True, "launch_pdl": True} if able else {"PDL": False}
+    return {"PDL": True, "launch_pdl": True} if capability(device) >= HOPPER else {"PDL": False}
+
+
+@cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """The compute capability of an NVIDIA GPU; (0, 0) of anything else."""
+    nvidia = device.type == "cuda" and torch.version.cuda is not None
+    return torch.cuda.get_device_capability(device) if nvidia else (0, 0)
 
 
 @triton.jit
