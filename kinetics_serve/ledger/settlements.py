@@ -46,7 +46,7 @@ async def book(
         if row is not None and row.expired_at is not None:
             late.append(settlement)
             if row.spent:
-                await usage.book(connection, tenant, row.model, row.strategy, -row.spent, -1, row.lease_until)
+                await usage.take_back(connection, tenant, row.model, row.strategy, row.spent, row.lease_until, now)
         await _book(connection, tenant, settlement, min(settlement.at, now))
     await connection.execute(delete(_reservations).where(_reservations.c.id.in_(ids)))
     return late

@@ -27,22 +27,45 @@ class Spending:
 async def book(
     connection: AsyncConnection, tenant: Tenant, model: str, strategy: str, eflops: int, requests: int, at: int
 ) -> None:
-    """Adds to what the tenant has spent at the time `at`; with amounts below 0, takes back what was booked then.
-
-    The caller holds the tenant's lock.
-    """
-    day = datetime.fromtimestamp(at, UTC).date()
+    """Adds to what the tenant has spent at the time `at`. The caller holds the tenant's lock."""
     bucket = {"tenant_id": tenant.id, "ends_at": bucket_end(at, tenant.limits.window_s)}
-    kind = {"tenant_id": tenant.id, "day": day, "model": model, "strategy": strategy}
     if await _add(connection, tables.window_spending, bucket, {"eflops": eflops}):
         columns = tables.window_spending.c
         gone = (columns.tenant_id == tenant.id) & (columns.ends_at <= at - tenant.limits.window_s)
         await connection.execute(delete(tables.window_spending).where(gone))
-    await _add(connection, tables.usage, kind, {"eflops": eflops, "requests": requests})
+    await _add(connection, tables.usage, _day_of(tenant, model, strategy, at), {"eflops": eflops, "requests": requests})
+
+
+async def take_back(
+    connection: AsyncConnection, tenant: Tenant, model: str, strategy: str, eflops: int, at: int, now: int
+) -> None:
+    """Undoes what was booked of one request at the time `at`; of the window, unless it has left that.
+
+    The caller holds the tenant's lock.
+    """
+    await _add(connection, tables.usage, _day_of(tenant, model, strategy, at), {"eflops": -eflops, "requests": -1})
+    if at <= now - tenant.limits.window_s:
+        return
+    # It is in the first bucket that ends after `at`; or near to that, where the window's length was changed since, and
+    # with it the buckets', or where the clock was set back.
+    buckets = await window(connection, tenant, now)
+    for bucket in sorted(buckets, key=lambda bucket: (bucket.ends_at <= at, abs(bucket.ends_at - at))):
+        taken = min(eflops, bucket.eflops)
+        key = {"tenant_id": tenant.id, "ends_at": bucket.ends_at}
+        await _add(connection, tables.window_spending, key, {"eflops": -taken})
+        eflops -= taken
+        if not eflops:
+            break
+
+
+def _day_of(tenant: Tenant, model: str, strategy: str, at: int) -> dict[str, Any]:
+    """The key of its row in `usage`."""
+    day = datetime.fromtimestamp(at, UTC).date()
+    return {"tenant_id": tenant.id, "day": day, "model": model, "strategy": strategy}
 
 
 async def _add(connection: AsyncConnection, table: Table, key: dict[str, Any], amounts: dict[str, int]) -> bool:
-    """Whether this is the first of its key. What has left its window can't be taken back, and a row of nothing goes."""
+    """Whether this is the first of its key. A row of nothing goes."""
     row = and_(*(table.c[name] == value for name, value in key.items()))
     found = (await connection.execute(select(*(table.c[name] for name in amounts)).where(row))).one_or_none()
     added = found is None and min(amounts.values()) >= 0

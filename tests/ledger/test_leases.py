@@ -74,6 +74,56 @@ async def test_a_late_bill_replaces_what_was_noted_be_it_more_or_less(ledger: Le
     assert (standing.window_spent, standing.month, standing.reserved) == (bill, bill, 0)
 
 
+@pytest.mark.parametrize("bill", [0, 10, 90])
+@pytest.mark.parametrize(("window_s", "changed_s"), [(DAY_S, 3600), (3600, DAY_S)])
+async def test_a_late_bill_replaces_what_was_noted_where_the_window_was_changed_meanwhile(
+    ledger: Ledger, clock: Clock, window_s: int, changed_s: int, bill: int
+) -> None:
+    owner = await tenant(ledger, window_eflops=1000, window_s=window_s)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    await ledger.renew(A, 30)
+    clock.now += ledger.lease_s
+    await ledger.expire()
+    await tenant(ledger, window_s=changed_s)
+    clock.now += 20
+    await settle(ledger, B, owner, 5)
+    clock.now += 700
+    await settle(ledger, A, owner, bill)
+    standing = await ledger.standing(owner)
+    assert (standing.window_spent, standing.month) == (5 + bill, 5 + bill)
+
+
+async def test_a_late_bill_replaces_what_was_noted_where_the_clock_was_set_back_meanwhile(
+    ledger: Ledger, clock: Clock
+) -> None:
+    owner = await tenant(ledger, window_eflops=100)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    await ledger.renew(A, 30)
+    clock.now += ledger.lease_s
+    await ledger.expire()
+    clock.now -= 2 * DAY_S
+    assert (await ledger.standing(owner)).window_spent == 30
+    clock.now += 3600
+    await settle(ledger, A, owner, 40)
+    assert (await ledger.standing(owner)).window_spent == 40
+
+
+async def test_a_late_bill_takes_nothing_of_other_requests_where_what_was_noted_has_left_the_window(
+    ledger: Ledger, clock: Clock
+) -> None:
+    owner = await tenant(ledger, window_eflops=100, window_s=3600)
+    await ledger.reserve(A, owner, "m", "single", 100)
+    await ledger.renew(A, 30)
+    ended = ledger.now
+    clock.now += ledger.lease_s
+    await ledger.expire()
+    clock.now += 2 * 3600
+    await settle(ledger, B, owner, 50)
+    await ledger.settle([Settlement(A, owner.id, owner.name, "m", "single", 100, 40, ended)])
+    standing = await ledger.standing(owner)
+    assert (standing.window_spent, standing.month) == (50, 90)
+
+
 async def test_leases_end_by_themselves_when_the_clock_has_been_set_back(ledger: Ledger, clock: Clock) -> None:
     owner = await tenant(ledger, concurrency=1)
     await ledger.reserve(A, owner, "m", "single", 100)
