@@ -78,13 +78,13 @@ def bill(
     found |= money
     if len(run.arms) > 1:
         found["stages"] = [_stage(run, number) for number in range(len(run.arms))]
-    eflops = run.arms[0].eflops
+    eflops, extras = run.arms[0].eflops, run.extras
     if forces:
-        found["forced"] = {"completion_tokens": run.forced_tokens, "spent_eflops": eflops(run.forced_cost)}
+        found["forced"] = {"completion_tokens": extras.forced_tokens, "spent_eflops": eflops(extras.forced)}
     if meaning is not None:
-        found["meaning"] = {"kind": meaning, "spent_eflops": eflops(run.grouped_cost)}
+        found["meaning"] = {"kind": meaning, "spent_eflops": eflops(extras.grouped)}
     if scorer != CONFIDENCE:
-        found["scorer"] = {"kind": scorer, "spent_eflops": eflops(run.extra_cost - run.forced_cost - run.grouped_cost)}
+        found["scorer"] = {"kind": scorer, "spent_eflops": eflops(extras.scored)}
     if text_of is not None:
         found["samples"] = [_sample(run, sample, text_of(sample)) for sample in run.samples]
     return found

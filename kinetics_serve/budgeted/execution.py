@@ -8,7 +8,6 @@ from kinetics_serve.budgeted.arms import LiveArm
 from kinetics_serve.budgeted.notes import notes_of
 from kinetics_serve.budgeted.prepare import Prepared
 from kinetics_serve.budgeted.reading import reader_of
-from kinetics_serve.cost import Cost
 from kinetics_serve.observability.metrics import labels_of
 from kinetics_serve.planner.drift import Promise
 from kinetics_serve.requests import load
@@ -17,7 +16,7 @@ from kinetics_serve.requests.deadline import Deadline
 from kinetics_serve.requests.drain import stopping
 from kinetics_serve.requests.services import Services
 from kinetics_serve.runner.live import Source, drive
-from kinetics_serve.runner.run import STREAM_INTERVAL, Ended, Run
+from kinetics_serve.runner.run import STREAM_INTERVAL, Ended, Extra, Run
 from kinetics_serve.sources.completion import Completion
 from kinetics_serve.sources.forced import ForcedSource
 from kinetics_serve.sources.grouped import GroupedSource
@@ -85,7 +84,7 @@ class Execution:
         finally:
             self._book(outcome)
 
-    async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Extra | Ended, None]:
         """The sample of its arm's source, counted while it runs."""
         gauge = self._services.metrics.inflight.labels(**labels_of(self.run))
         with gauge.track_inprogress():

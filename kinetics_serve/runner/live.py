@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
-from kinetics_serve.cost import Cost
 from kinetics_serve.errors import KineticsError
-from kinetics_serve.runner.run import Ended, Run
+from kinetics_serve.runner.run import Ended, Extra, Run
 from kinetics_serve.strategies.state import Finish, Sample
 
 MOST_IN_VAIN = 4
@@ -27,7 +26,7 @@ class Source(Protocol):
     Closing it must stop the sample's generation.
     """
 
-    def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]: ...
+    def sample(self, sample: Sample) -> AsyncGenerator[int | Extra | Ended, None]: ...
 
 
 async def drive(
@@ -74,8 +73,8 @@ async def drive(
             if ahead:
                 turn.release()
 
-    def progressed(index: int, event: int | Cost) -> None:
-        if isinstance(event, Cost):
+    def progressed(index: int, event: int | Extra) -> None:
+        if isinstance(event, Extra):
             run.extra(index, event)
         elif event == 0:
             run.opened(index)

@@ -27,6 +27,31 @@ def interval_of(sample: Sample, stream_interval: int) -> int:
     return 1 if sample.floor is not None else stream_interval
 
 
+class Extra(NamedTuple):
+    """What a sample costs beside its own generation: to force its answer, to group it by meaning, and to score it."""
+
+    forced: Cost = ZERO
+    grouped: Cost = ZERO
+    scored: Cost = ZERO
+    forced_tokens: int = 0
+    """Generated to force its answer."""
+
+    @property
+    def cost(self) -> Cost:
+        return self.forced + self.grouped + self.scored
+
+    def plus(self, other: "Extra") -> "Extra":
+        return Extra(
+            self.forced + other.forced,
+            self.grouped + other.grouped,
+            self.scored + other.scored,
+            self.forced_tokens + other.forced_tokens,
+        )
+
+
+NO_EXTRA = Extra()
+
+
 class Ended(NamedTuple):
     """How a sample ended, by whoever ran it. See Sample for what is not explained."""
 
@@ -37,16 +62,9 @@ class Ended(NamedTuple):
     answer: str | None = None
     score: float = 0.0
     empty: bool = True
-    extra: Cost = ZERO
-    """What forcing its answer, grouping and scoring it cost."""
-    forced: Cost = ZERO
-    """What of that forcing its answer cost."""
-    forced_tokens: int = 0
-    """Generated to force its answer."""
+    extra: Extra = NO_EXTRA
     lowest: float = 0.0
     no_vote: str | None = None
-    grouped: Cost = ZERO
-    """What of `extra` grouping its answer by meaning cost."""
 
 
 class Run:
@@ -59,10 +77,8 @@ class Run:
         self.policy = policy
         self.arms = tuple(arms)
         self.account = Account(budget)
-        self.extra_cost = ZERO
-        self.forced_cost = ZERO
-        self.grouped_cost = ZERO
-        self.forced_tokens = 0
+        self.extras = NO_EXTRA
+        """Of all samples that have been settled."""
         self.shared_prefix_eflops = 0
         self.sparse_eflops = 0
         self.cached_tokens: dict[int, int] = {}
@@ -81,7 +97,7 @@ class Run:
         self._prompts = [SharedPrompt(arm.kv.dense_steps(arm.prompt_tokens)) for arm in self.arms]
         self._costs: list[Cost] = []
         self._starts: dict[int, int] = {}
-        self._extra: dict[int, Cost] = {}
+        self._extra: dict[int, Extra] = {}
 
     @property
     def cost(self) -> Cost:
@@ -91,7 +107,7 @@ class Run:
     @property
     def completion_tokens(self) -> int:
         """Of all samples so far, forced answers included."""
-        return sum([sample.tokens for sample in self.samples]) + self.forced_tokens
+        return sum([sample.tokens for sample in self.samples]) + self.extras.forced_tokens
 
     def spent_so_far(self) -> int:
         """eFLOPs that the request would be charged if it were cancelled now; never more than the budget."""
@@ -117,7 +133,7 @@ class Run:
             steps = prompts[sample.arm].settle(start, tokens)
             cost, eflops = arm.settled(tokens, self._cached_for(sample), steps)
             if (extra := self._extra.get(sample.index)) is not None:
-                cost += extra
+                cost += extra.cost
                 eflops = arm.eflops(cost)
             yield cost, min(eflops, self.account.reservation(sample.index))
 
@@ -188,19 +204,16 @@ class Run:
         """How many a server has told of where the sample has generated so many: of the first at once."""
         return tokens - (tokens - 1) % interval_of(self.samples[index], self._stream_interval) if tokens else 0
 
-    def extra(self, index: int, cost: Cost) -> None:
+    def extra(self, index: int, extra: Extra) -> None:
         """The sample's answer is being forced, or scored, which costs so much at most: its charge, should the request
         end meanwhile.
         """
-        self._extra[index] = cost
+        self._extra[index] = extra
 
     def ended(self, index: int, end: Ended) -> None:
         """The sample is over: charges what it cost and frees the rest of its reservation."""
-        if end.extra != ZERO or self._extra:
+        if end.extra != NO_EXTRA or self._extra:
             self._extra[index] = end.extra
-            self.forced_cost += end.forced
-            self.grouped_cost += end.grouped
-            self.forced_tokens += end.forced_tokens
         sample = self.samples[index]
         reported = end.status is not Status.STOPPED
         self._settle(index, end.tokens, end.cached_tokens if reported else self._cached_for(sample))
@@ -286,9 +299,9 @@ class Run:
         self.shared_prefix_eflops += arm.alone(tokens) - eflops
         extra = self._extra.pop(index, None)
         if extra is not None:
-            cost += extra
+            cost += extra.cost
             eflops = arm.eflops(cost)
-            self.extra_cost += extra
+            self.extras = self.extras.plus(extra)
         try:
             self.account.settle(index, eflops)
         except OverBudget as error:  # only a server that generates more than it was asked for gets here

@@ -11,7 +11,7 @@ from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.engine.usage import cached, reported
 from kinetics_serve.errors import KineticsError
-from kinetics_serve.runner.run import Ended
+from kinetics_serve.runner.run import Ended, Extra
 from kinetics_serve.sources.completion import ChatCompletion, Completion
 from kinetics_serve.sources.live import LiveSource
 from kinetics_serve.strategies.state import Sample, Status
@@ -63,18 +63,18 @@ class ForcedSource:
         self._forcing = forcing
         self._reader = reader
 
-    async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Extra | Ended, None]:
         async with aclosing(self._source.sample(sample)) as events:
             async for event in events:
                 if not isinstance(event, Ended) or event.status is not Status.TRUNCATED or event.empty:
                     yield event
                     continue
-                worst = self._forcing.worst_case(event.tokens)
+                worst = Extra(forced=self._forcing.worst_case(event.tokens))
                 yield worst  # until it is known, should the request end meanwhile
                 try:
                     yield await self._forced(event, self._source.completions[sample.index])
                 except KineticsError:  # it stays what it is, cut off, and pays what the attempt may have cost
-                    yield event._replace(extra=worst, forced=worst)
+                    yield event._replace(extra=worst)
 
     async def _forced(self, end: Ended, completion: Completion) -> Ended:
         asked = forced_body(self._body, completion) | {
@@ -93,7 +93,7 @@ class ForcedSource:
         completion.extend(said)
         label, _ = await self._reader.read(said)
         status = Status.FINISHED if label is not None else Status.TRUNCATED
-        return end._replace(status=status, answer=label, extra=cost, forced=cost, forced_tokens=tokens)
+        return end._replace(status=status, answer=label, extra=Extra(forced=cost, forced_tokens=tokens))
 
 
 def forced_body(body: Json, completion: Completion) -> Json:

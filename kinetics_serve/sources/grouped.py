@@ -7,7 +7,7 @@ from typing import Any
 
 from kinetics_serve.cost import ZERO, Cost
 from kinetics_serve.runner.live import Source
-from kinetics_serve.runner.run import Ended
+from kinetics_serve.runner.run import Ended, Extra
 from kinetics_serve.scorers.meaning import Meaning
 from kinetics_serve.strategies.state import Sample
 
@@ -54,13 +54,13 @@ class GroupedSource:
         self._source = source
         self._groups = groups
 
-    async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Extra | Ended, None]:
         async with aclosing(self._source.sample(sample)) as events:
             async for event in events:
                 if not isinstance(event, Ended) or event.answer is None:
                     yield event
                     continue
                 # Until it is known, should the request end meanwhile; after what forcing the answer took.
-                yield event.extra + self._groups.worst_case
+                yield event.extra._replace(grouped=self._groups.worst_case)
                 label, cost = await self._groups.label(event.answer)
-                yield event._replace(answer=label, extra=event.extra + cost, grouped=cost)
+                yield event._replace(answer=label, extra=event.extra._replace(grouped=cost))

@@ -4,9 +4,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from kinetics_serve.answers.thinking import after_thinking
-from kinetics_serve.cost import Cost
 from kinetics_serve.runner.live import Source
-from kinetics_serve.runner.run import Ended
+from kinetics_serve.runner.run import Ended, Extra
 from kinetics_serve.scorers.scorer import LARGEST_SCORE, Scorer, ScorerFailed
 from kinetics_serve.strategies.state import Sample, Status
 
@@ -22,7 +21,7 @@ class ScoredSource:
         self._scorer = scorer
         self._text = text
 
-    async def sample(self, sample: Sample) -> AsyncGenerator[int | Cost | Ended, None]:
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Extra | Ended, None]:
         async with aclosing(self._source.sample(sample)) as events:
             async for event in events:
                 if not isinstance(event, Ended):
@@ -31,11 +30,11 @@ class ScoredSource:
                     yield event._replace(score=0.0)
                 else:
                     # Until it is known, should the request end meanwhile; after what forcing and grouping took.
-                    yield event.extra + self._scorer.worst_case(event.tokens)
+                    yield event.extra._replace(scored=self._scorer.worst_case(event.tokens))
                     text = after_thinking(self._text(sample.index))
                     score = await self._scorer.score(text, event.answer, event.tokens)
                     if not abs(score.value) <= LARGEST_SCORE:  # or no number at all
                         raise ScorerFailed(
                             f"the scorer gave {score.value}: scores are from {-LARGEST_SCORE:g} to {LARGEST_SCORE:g}"
                         )
-                    yield event._replace(score=score.value, extra=event.extra + score.cost)
+                    yield event._replace(score=score.value, extra=event.extra._replace(scored=score.cost))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kinetics_serve.cost import DENSE, Architecture, AttentionLayers, KVPolicy, Price
 from kinetics_serve.runner.account import Account, OverBudget
 from kinetics_serve.runner.live import MOST_IN_VAIN, drive
-from kinetics_serve.runner.run import Ended, Run
+from kinetics_serve.runner.run import Ended, Extra, Run
 from kinetics_serve.strategies.best_of_n import BestOfN
 from kinetics_serve.strategies.majority_vote import MajorityVote
 from kinetics_serve.strategies.single import Single
@@ -215,7 +215,7 @@ def test_a_sample_that_is_scored_has_told_of_all_its_tokens() -> None:
     run.decide()
     run.opened(0)
     run.generated(0, 25)
-    run.extra(0, arm.price.prefill(1))
+    run.extra(0, Extra(scored=arm.price.prefill(1)))
     run.cancel_running()
     assert run.samples[0].tokens == 25
 

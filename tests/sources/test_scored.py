@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinetics_serve.budgeted.bill import bill
 from kinetics_serve.cost import ZERO, Cost, Price
 from kinetics_serve.runner.live import drive
-from kinetics_serve.runner.run import Ended, Run
+from kinetics_serve.runner.run import Ended, Extra, Run
 from kinetics_serve.scorers.scorer import Score, ScorerFailed, ScorerPrompt
 from kinetics_serve.sources.scored import ScoredSource
 from kinetics_serve.strategies.best_of_n import BestOfN
@@ -68,11 +69,11 @@ def test_scores_are_paid_for_within_the_budget_even_where_a_deadline_ends_them(
     assert run.account.spent <= budget
     assert run.account.reserved == 0
     total = sum(scorer.spent, Cost())
-    assert run.extra_cost.compute_flops >= total.compute_flops
+    assert run.extras.scored.compute_flops >= total.compute_flops
     if scorer.calls < slow_from:
-        assert run.extra_cost == total
+        assert run.extras.cost == total
     else:
-        assert run.extra_cost != total  # what was being scored is charged at its most
+        assert run.extras.cost != total  # what was being scored is charged at its most
     assert run.finish is not None
 
 
@@ -114,3 +115,50 @@ def test_a_score_that_cannot_be_reckoned_with_fails_its_sample_alone(extreme: fl
     assert [sample.status for sample in run.samples] == [Status.FINISHED, Status.FAILED, Status.FINISHED]
     assert finish.winner == 2
     assert isinstance(run.failures[1], ScorerFailed)
+
+
+class Forced:
+    """Every sample's answer was forced, in 7 tokens, and then grouped."""
+
+    extra = Extra(PRICE.prefill(50), PRICE.prefill(30), forced_tokens=7)
+
+    async def sample(self, sample: Sample) -> AsyncGenerator[int | Extra | Ended, None]:
+        yield 0
+        yield 5
+        yield self.extra
+        yield Ended(Status.FINISHED, 5, 0, "a", 5.0, False, self.extra)
+
+
+class BreakingScorer:
+    """Scores the first answer, breaks at the second, and never gets done with the third."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def worst_case(self, tokens: int) -> Cost:
+        return PRICE.prefill(10)
+
+    async def score(self, text: str, answer: str | None, tokens: int) -> Score:
+        self.calls += 1
+        if self.calls == 2:
+            raise ScorerFailed("broken")
+        await asyncio.sleep(60 if self.calls == 3 else 0)
+        return Score(1.0, PRICE.prefill(2))
+
+
+def test_what_forcing_and_grouping_cost_is_shown_as_that_where_scoring_fails_or_is_cut_short() -> None:
+    scorer = BreakingScorer()
+    arm = replace(arm_of(50, 40, 3, price=PRICE), extra=lambda tokens: PRICE.prefill(50 + 30 + 10))
+    run = Run(BestOfN(), [arm], 3 * arm.worst_case(40))
+    asyncio.run(drive(run, ScoredSource(Forced(), scorer, lambda index: "text"), deadline_s=0.1))
+    assert [sample.status for sample in run.samples] == [Status.FINISHED, Status.FAILED, Status.CANCELLED]
+    shown = bill(run, "judge", forces=True, meaning="judge")
+    assert shown["forced"] == {"completion_tokens": 3 * 7, "spent_eflops": PRICE.eflops(_times(3, PRICE.prefill(50)))}
+    assert shown["meaning"]["spent_eflops"] == PRICE.eflops(_times(3, PRICE.prefill(30)))
+    scored = PRICE.prefill(2) + _times(2, PRICE.prefill(10))
+    assert shown["scorer"]["spent_eflops"] == PRICE.eflops(scored)
+    assert run.account.spent <= run.account.budget
+
+
+def _times(count: int, cost: Cost) -> Cost:
+    return sum([cost] * count, ZERO)
