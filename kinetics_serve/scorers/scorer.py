@@ -15,10 +15,6 @@ MARGIN_TOKENS = 16
 """And so many more, where its text meets the scorer's prompt."""
 
 
-LARGEST_SCORE = 1e100
-"""In magnitude: what is computed from scores (sums, squares) has to stay within a float."""
-
-
 class ScorerFailed(KineticsError):
     """No score could be had; the message says from whom and why."""
 

@@ -6,8 +6,8 @@ from contextlib import aclosing
 from kinetics_serve.answers.thinking import after_thinking
 from kinetics_serve.runner.live import Source
 from kinetics_serve.runner.run import Ended, Extra
-from kinetics_serve.scorers.scorer import LARGEST_SCORE, Scorer, ScorerFailed
-from kinetics_serve.strategies.state import Sample, Status
+from kinetics_serve.scorers.scorer import Scorer, ScorerFailed
+from kinetics_serve.strategies.state import LARGEST_SCORE, Sample, Status
 
 
 class ScoredSource:

@@ -10,6 +10,9 @@ from kinetics_serve.strategies.arm import Arm
 MIN_SAMPLE_TOKENS = 16
 """A sample shorter than this can hardly hold an answer, so none is launched with less."""
 
+LARGEST_SCORE = 1e100
+"""In magnitude: what is computed from scores (sums, squares) has to stay within a float."""
+
 StopReason = Literal["consensus", "budget", "max_samples", "deadline", "single"]
 
 

@@ -32,12 +32,12 @@ class Recorder:
             raise TracesError(f"another run is recording into {path}: wait for it, or record elsewhere") from None
         _drop_partial_line(path)
         lines = lines_of(path)
-        header = next(lines, None)
+        _, header = next(lines, (0, None))
         if header is None:
             self._write(metadata.as_json())
         else:
             self._check_same(header, metadata)
-        for line in lines:
+        for _, line in lines:
             self.done.add((line["query"], line["trial"]))
             labels = self.labels.setdefault(line["query"], [])
             if line["label"] is not None and line["label"] not in labels:

@@ -9,13 +9,24 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from kinetics_serve.answers.equivalence import quick_key, text_key
 from kinetics_serve.answers.extract import auto
 from kinetics_serve.answers.thinking import after_thinking
 from kinetics_serve.cost import DENSE, Architecture, KVPolicy
-from kinetics_serve.strategies.state import Status
+from kinetics_serve.strategies.state import LARGEST_SCORE, Status
 
 Json = dict[str, Any]
 
@@ -83,7 +94,8 @@ class Metadata:
     @property
     def cache_block(self) -> int:
         """Tokens that the engine's prefix cache finds together."""
-        return int(self.engine.get("cache_block", CACHE_BLOCK))
+        block: int = self.engine.get("cache_block", CACHE_BLOCK)
+        return block
 
     def as_json(self) -> Json:
         return {
@@ -102,15 +114,63 @@ class Metadata:
         """Reads our metadata, or the paper's, which says no model: `name` stands for it."""
         if "traces" not in line:
             return cls(str(line.get("task", name)), str(line.get("model", name)), kv=_paper_kv(line), sampling=line)
+        stated = _Header.model_validate(line)
+        architecture = architecture_of(stated.architecture) if stated.architecture is not None else None
         return cls(
-            line["task"],
-            line["model"],
-            line["max_tokens"],
-            KVPolicy(**line["kv"]),
-            architecture_of(line["architecture"]) if line["architecture"] is not None else None,
-            line["sampling"],
-            line.get("engine", {}),
+            stated.task, stated.model, stated.max_tokens, stated.kv, architecture, stated.sampling, stated.engine
         )
+
+
+class _Header(BaseModel):
+    """Our metadata line."""
+
+    traces: Literal[1]
+    task: str
+    model: str
+    max_tokens: PositiveInt | None
+    kv: KVPolicy
+    architecture: Json | None
+    sampling: Json
+    engine: Json = {}
+
+    @field_validator("engine")
+    @classmethod
+    def counts_its_blocks(cls, engine: Json) -> Json:
+        block = engine.get("cache_block", CACHE_BLOCK)
+        if not isinstance(block, int) or block < 0:
+            raise ValueError(f"cache_block is a number of tokens, or 0 for no cache; given: {block!r}")
+        return engine
+
+
+class _Row(BaseModel):
+    """A trial's line, as the paper has it; other fields are passed over."""
+
+    query: str
+    choices: list[str | int | float] | str = []
+    prediction: Annotated[list[str], Field(min_length=1)]
+    score: FiniteFloat
+
+
+def _computable(score: float) -> float:
+    if not abs(score) <= LARGEST_SCORE:  # or no number at all
+        raise ValueError(f"expected a number from {-LARGEST_SCORE:g} to {LARGEST_SCORE:g}, given: {score}")
+    return score
+
+
+Confidence = Annotated[float, AfterValidator(_computable)]
+
+
+class _CountedRow(_Row):
+    """A trial's line with what replay needs."""
+
+    trial: int
+    prompt_tokens: PositiveInt
+    tokens: NonNegativeInt
+    status: Literal["finished", "truncated"]
+    label: str | None
+    confidence: Confidence
+    worst_window: Confidence
+    lows: list[tuple[int, FiniteFloat]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +190,7 @@ class Traces:
         """The most tokens that a sample may have in a replay: what the recording allowed."""
         if self.metadata.max_tokens is not None:
             return self.metadata.max_tokens
-        return max(trial.tokens for question in self.questions for trial in question.trials)
+        return max(1, *[trial.tokens for question in self.questions for trial in question.trials])
 
 
 def architecture_of(fields: Mapping[str, Any]) -> Architecture:
@@ -144,75 +204,91 @@ def read(path: Path, count_tokens: CountTokens | None = None) -> Traces:
     count_tokens: the tokens of a text, for files without token counts. Raises TracesError, OSError.
     """
     lines = lines_of(path)
+    _, header = next(lines, (0, None))
+    if header is None:
+        raise TracesError(f"{path} is empty: expected a metadata line and then one line a trial")
     try:
-        metadata = Metadata.from_json(next(lines), path.stem)
-    except StopIteration:
-        raise TracesError(f"{path} is empty: expected a metadata line and then one line a trial") from None
+        metadata = Metadata.from_json(header, path.stem)
+    except ValidationError as error:
+        raise TracesError(f"{path}: the first line is not the metadata of traces: {_reason(error)}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise TracesError(f"{path}: the first line is not the metadata of traces: {error!r}") from None
-    rows: dict[str, list[Json]] = {}
-    for number, line in enumerate(lines, 2):
-        if "query" not in line or "prediction" not in line:
-            raise TracesError(f"{path}, line {number}: a trial needs query, choices, prediction and score")
-        rows.setdefault(line["query"], []).append(line)
+    rows: dict[str, list[_Row]] = {}
+    kind: type[_Row] | None = None
+    numbers: set[tuple[str, int]] = set()
+    for number, line in lines:
+        kind = kind or (_CountedRow if "tokens" in line else _Row)
+        try:
+            row = kind.model_validate(line)
+        except ValidationError as error:
+            raise TracesError(f"{path}, line {number} is not a trial: {_reason(error)}") from None
+        if isinstance(row, _CountedRow):
+            if (row.query, row.trial) in numbers:  # two would count as independent
+                raise TracesError(f"{path}, line {number} has trial {row.trial} of {row.query!r:.100} once more")
+            numbers.add((row.query, row.trial))
+        rows.setdefault(row.query, []).append(row)
     if not rows:
         raise TracesError(f"{path} has no trials yet")
-    try:
-        return Traces(metadata, tuple(_question(query, trials, count_tokens) for query, trials in rows.items()))
-    except TracesError as error:
-        raise TracesError(f"{path}: {error}") from None
-
-
-def lines_of(path: Path) -> Iterator[Json]:
-    """The JSON objects of a file, one a line. Raises TracesError, OSError."""
-    with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                line = json.loads(text)
-            except ValueError as error:
-                raise TracesError(f"{path}, line {number} is not JSON: {error}") from None
-            if not isinstance(line, dict):
-                raise TracesError(f"{path}, line {number} is not a JSON object")
-            yield line
-
-
-def _question(query: str, rows: list[Json], count_tokens: CountTokens | None) -> Question:
-    if "tokens" in rows[0]:
-        numbered = sorted(rows, key=lambda row: int(row["trial"]))
-        return Question(query, _choices(rows[0]), rows[0]["prompt_tokens"], tuple(_trial(row) for row in numbered))
-    if count_tokens is None:
+    if kind is _Row and count_tokens is None:
         raise TracesError(
-            "these traces have no token counts: name the tokenizer of the model that made them with --tokenizer"
+            f"{path} has no token counts: name the tokenizer of the model that made them with --tokenizer"
         )
+    return Traces(metadata, tuple(_question(query, trials, count_tokens) for query, trials in rows.items()))
+
+
+def _reason(error: ValidationError) -> str:
+    """What is wrong with the first field that is."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, Json]]:
+    """The JSON objects of a file, one a line, and the numbers of the lines. Raises TracesError, OSError."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:  # editors put a byte order mark there
+            for number, text in enumerate(file, 1):
+                if not text.strip():
+                    continue
+                try:
+                    line = json.loads(text)
+                except ValueError as error:
+                    raise TracesError(f"{path}, line {number} is not JSON: {error}") from None
+                if not isinstance(line, dict):
+                    raise TracesError(f"{path}, line {number} is not a JSON object")
+                yield number, line
+    except UnicodeDecodeError:
+        raise TracesError(f"{path} is not UTF-8 text: unpack it, or convert it") from None
+
+
+def _question(query: str, rows: list[_Row], count_tokens: CountTokens | None) -> Question:
+    choices = (rows[0].choices,) if isinstance(rows[0].choices, str) else tuple(map(str, rows[0].choices))
+    counted = sorted((row for row in rows if isinstance(row, _CountedRow)), key=lambda row: row.trial)
+    if counted:
+        return Question(query, choices, counted[0].prompt_tokens, tuple(map(_trial, counted)))
+    assert count_tokens is not None
     labels: dict[str, str] = {}
     trials = []
     for number, row in enumerate(rows):
-        text = row["prediction"][0]
-        label = _label(auto(after_thinking(text)), labels)
-        trials.append(Trial(number, text, count_tokens(text), Status.FINISHED, label, row["score"] > 0, empty=not text))
-    return Question(query, _choices(rows[0]), count_tokens(query), tuple(trials))
+        text = row.prediction[0]
+        label, empty = _label(auto(after_thinking(text)), labels), not text.strip()
+        trials.append(Trial(number, text, count_tokens(text), Status.FINISHED, label, row.score > 0, empty=empty))
+    return Question(query, choices, max(1, count_tokens(query)), tuple(trials))
 
 
-def _trial(row: Json) -> Trial:
+def _trial(row: _CountedRow) -> Trial:
+    text = row.prediction[0]
     return Trial(
-        row["trial"],
-        row["prediction"][0],
-        row["tokens"],
-        Status(row["status"]),
-        row["label"],
-        row["score"] > 0,
-        row["confidence"],
-        row["worst_window"],
-        not row["prediction"][0].strip(),
-        tuple([(token, confidence) for token, confidence in row.get("lows", ())]),
+        row.trial,
+        text,
+        row.tokens,
+        Status(row.status),
+        row.label,
+        row.score > 0,
+        row.confidence,
+        row.worst_window,
+        not text.strip(),
+        tuple(row.lows),
     )
-
-
-def _choices(row: Json) -> tuple[str, ...]:
-    choices = row.get("choices", ())
-    return (choices,) if isinstance(choices, str) else tuple(map(str, choices))
 
 
 def _label(answer: str | None, labels: dict[str, str]) -> str | None:

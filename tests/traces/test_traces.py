@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -94,4 +95,82 @@ def test_what_is_not_traces_is_refused_by_name_and_line(tmp_path: Path, content:
     path = tmp_path / "traces.jsonl"
     path.write_text(content)
     with pytest.raises(TracesError, match=message):
+        read(path)
+
+
+def edited(path: Path, line: int, **fields: object) -> None:
+    """A recording of two questions whose line number `line` has these fields, and lacks those that are None."""
+    record(synthetic(questions=2, trials=2), path)
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    lines[line - 1] = {name: value for name, value in (lines[line - 1] | fields).items() if value is not None}
+    path.write_text("\n".join(map(json.dumps, lines)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"status": None}, "status: Field required"),
+        ({"status": "running"}, "status: Input should be 'finished' or 'truncated'"),
+        ({"score": "right"}, "score: "),
+        ({"score": float("nan")}, "score: "),
+        ({"tokens": -5}, "tokens: "),
+        ({"tokens": 1.5}, "tokens: "),
+        ({"prompt_tokens": 0}, "prompt_tokens: "),
+        ({"prediction": "text"}, "prediction: "),
+        ({"prediction": []}, "prediction: "),
+        ({"query": ["a"]}, "query: "),
+        ({"label": ["a"]}, "label: "),
+        ({"confidence": float("nan")}, "confidence: .*expected a number from -1e.100 to 1e.100, given: nan"),
+        ({"confidence": -1e308}, "confidence: .*given: -1e.308"),
+        ({"lows": [[1]]}, "lows"),
+    ],
+)
+def test_a_trial_that_no_replay_could_use_is_refused_by_line_and_field(
+    tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
+    edited(tmp_path / "traces.jsonl", 3, **fields)
+    with pytest.raises(TracesError, match=f"line 3 is not a trial: {message}"):
+        read(tmp_path / "traces.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"traces": 99}, "traces: Input should be 1"),
+        ({"max_tokens": 0}, "max_tokens: "),
+        ({"max_tokens": "many"}, "max_tokens: "),
+        ({"engine": []}, "engine: "),
+        ({"engine": {"cache_block": "x"}}, "engine: .*cache_block"),
+        ({"kv": {"budget": -1}}, "at least 1 token"),
+        ({"architecture": {"name": "x"}}, "layers"),
+    ],
+)
+def test_metadata_that_no_replay_could_use_is_refused_by_field(
+    tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
+    edited(tmp_path / "traces.jsonl", 1, **fields)
+    with pytest.raises(TracesError, match=f"first line is not the metadata of traces: .*{message}"):
+        read(tmp_path / "traces.jsonl")
+
+
+def test_a_trial_that_stands_there_twice_does_not_count_as_two(tmp_path: Path) -> None:
+    edited(tmp_path / "traces.jsonl", 3, trial=0)
+    with pytest.raises(TracesError, match="line 3 has trial 0 of 'question 0' once more"):
+        read(tmp_path / "traces.jsonl")
+
+
+def test_a_byte_order_mark_windows_line_ends_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    path, traces = tmp_path / "traces.jsonl", synthetic(questions=2, trials=2)
+    record(traces, path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n\r\n"))
+    assert read(path) == traces
+    path.write_bytes(path.read_bytes() + b"{}")
+    with pytest.raises(TracesError, match="line 11 is not a trial"):
+        read(path)
+
+
+def test_what_is_no_text_is_said_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(TracesError, match=r"traces\.jsonl\.gz is not UTF-8 text"):
         read(path)
