@@ -15,8 +15,8 @@ from kinetics_serve.planner.capacity import Capacity, DoesNotFit, Engine, Worklo
 
 def show_capacity(
     model: Annotated[str, typer.Argument(help="Model folder, config.json or Hugging Face name.")],
-    memory: Annotated[float, typer.Option(min=0.1, help="GB of one device.")],
-    rate: Annotated[float, typer.Option(min=1e-6, help="Requests a second.")],
+    memory: Annotated[float, typer.Option(min=0.1, max=1e6, help="GB of one device.")],
+    rate: Annotated[float, typer.Option(min=1e-6, max=1e9, help="Requests a second.")],
     prompt_tokens: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of a prompt.")] = 512,
     generated_tokens: Annotated[int, typer.Option("--generated", min=1, help="Tokens of a sample.")] = 4096,
     samples: Annotated[int, typer.Option(min=1, help="Of a request: those that run, not those that it may have.")] = 8,

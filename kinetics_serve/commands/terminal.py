@@ -21,7 +21,9 @@ HardwareName = Annotated[
 
 DollarsPerHour = Annotated[
     float | None,
-    typer.Option("--price-per-gpu-hour", min=0, help="Dollars that an hour of one device costs: shows money too."),
+    typer.Option(
+        "--price-per-gpu-hour", min=0, max=1e6, help="Dollars that an hour of one device costs: shows money too."
+    ),
 ]
 
 

@@ -16,7 +16,7 @@ WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
 
 
 class DoesNotFit(ValueError):
-    """An engine has no memory for the model, or for one of its samples."""
+    """An engine can't run the workload: the model, or one of its samples, is too large for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Capacity:
     """A second, at most."""
 
     request_s: float
-    """From its prefill to its last token; waiting is not in it."""
+    """From its prefill to its last token, beside at least its own other samples; waiting is not in it."""
 
     dollars: float | None
     """Of a request; None where no hour's price is known."""
@@ -119,6 +119,12 @@ class Speed:
 
 def speed(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPolicy = DENSE) -> Speed:
     """Raises DoesNotFit."""
+    longest = workload.prompt_tokens + workload.generated_tokens
+    if checkpoint.max_context is not None and longest > checkpoint.max_context:
+        raise DoesNotFit(
+            f"a prompt of {workload.prompt_tokens} tokens and a sample of {workload.generated_tokens} are more than "
+            f"{checkpoint.name}'s longest context of {checkpoint.max_context}"
+        )
     architecture = checkpoint.on_devices(engine.devices)
     price = Price.on(architecture, engine.hardware)
     bandwidth = engine.hardware.bytes_per_second * engine.devices * engine.efficiency
@@ -145,6 +151,10 @@ def capacity(checkpoint: Architecture, engine: Engine, workload: Workload, kv: K
     rate = workload.tokens / engines
     batch = max(1.0, rate * fast.read_s / (1 - rate * fast.token_s))
     step_s = fast.step_s(batch)
+    # What samples add to a step includes their share of the prefill. A request runs beside its own samples, even where
+    # the engine idles most of the time, and in turns where there is no room for all.
+    at_once = min(workload.samples, fast.room)
+    request_step_s = fast.step_s(max(batch, at_once)) * workload.samples / at_once
     hourly, devices = engine.hardware.dollars_per_hour, engines * engine.devices
     return Capacity(
         engines=engines,
@@ -155,7 +165,7 @@ def capacity(checkpoint: Architecture, engine: Engine, workload: Workload, kv: K
         batch=batch,
         step_s=step_s,
         engine_tokens=most,
-        request_s=fast.prefill_s + workload.generated_tokens * step_s,
+        request_s=workload.generated_tokens * request_step_s,
         dollars=devices * hourly / SECONDS_PER_HOUR / workload.requests if hourly is not None else None,
     )
 

@@ -74,3 +74,35 @@ def test_what_does_not_fit_says_what_is_needed_and_what_is_there() -> None:
         DoesNotFit, match=r"needs 2.0 GB for its parameters .* 1 × device has 0.9 GB for both: take more"
     ):
         capacity(MODEL, replace(ENGINE, memory=1e9), LONG)
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        Workload(requests=1e-6, samples=8, prompt_tokens=400, generated_tokens=2000),
+        Workload(requests=1e-6, samples=2, prompt_tokens=30_000, generated_tokens=1),
+    ],
+)
+def test_a_request_alone_takes_its_prefill_and_its_steps_with_all_its_samples_once(workload: Workload) -> None:
+    engine, price = replace(ENGINE, memory=100e9), Price.on(MODEL, DEVICE)
+    flops = price.eflops(price.prefill(workload.prompt_tokens))
+    for token in range(workload.generated_tokens):  # a step at a time
+        now, before = (
+            price.together(workload.prompt_tokens, tokens, workload.samples) for tokens in (token + 1, token)
+        )
+        flops += price.eflops(now - before)
+    seconds = flops / 1e12 + workload.generated_tokens * 2e9 / 1e10
+    assert capacity(MODEL, engine, workload).request_s == pytest.approx(seconds)
+
+
+def test_samples_that_an_engine_has_no_room_for_at_once_take_turns() -> None:
+    few = capacity(MODEL, replace(ENGINE, max_batch=4), replace(LONG, requests=1e-6, samples=4))
+    many = capacity(MODEL, replace(ENGINE, max_batch=4), replace(LONG, requests=1e-6, samples=40))
+    assert many.request_s == pytest.approx(10 * few.request_s, rel=0.02)  # but for reads of the prompt that more share
+
+
+def test_samples_beyond_the_models_longest_context_are_refused() -> None:
+    short = replace(MODEL, max_context=2400)
+    capacity(short, ENGINE, LONG)
+    with pytest.raises(DoesNotFit, match="400 tokens and a sample of 2001 are more than model's longest context of 2400"):
+        capacity(short, ENGINE, replace(LONG, generated_tokens=2001))
