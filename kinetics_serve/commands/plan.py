@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from kinetics_serve.strategies.arm import Arm
 
 
+LONGEST_SAMPLE = 4096
+"""Where nobody says, and the model's context has room for it."""
+
+
 def plan(
     budget: Annotated[str | None, typer.Option(help="eFLOPs of a request, such as 4e13.")] = None,
     accuracy: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Instead: what to expect at least.")] = None,
@@ -59,7 +63,7 @@ def plan(
         else:
             if accuracy is not None:
                 raise fail("--accuracy needs a --calibration: nothing is known of the task without one")
-            answer = _guided(budget, model, prompt_tokens, max_tokens or 4096, hardware_name, dollars_per_hour)
+            answer = _guided(budget, model, prompt_tokens, max_tokens, hardware_name, dollars_per_hour)
     except (AccuracyOutOfReach, BudgetTooSmall) as error:
         raise fail(error) from None
     output.print_json(json.dumps(answer))
@@ -73,7 +77,7 @@ def _chosen(
     calibration: "Calibration", budget: str | None, accuracy: float | None, arm_of: "ArmOf[Arm]"
 ) -> "tuple[Choice[Arm], int]":
     """The plan, and the budget that it is for."""
-    from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget
+    from kinetics_serve.planner.choose import choose_for_accuracy, choose_for_budget, least_budget
 
     if (budget is None) == (accuracy is None):
         raise fail("state --budget or --accuracy, one of them")
@@ -86,7 +90,14 @@ def _chosen(
     eflops = int(stated.amount)
     found = choose_for_budget(calibration, eflops, arm_of)
     if found is None:
-        raise fail(f"{eflops:.4g} eFLOPs buy nothing that was calibrated: the cheapest plan needs more")
+        least = least_budget(calibration, arm_of)
+        if least is None:
+            raise fail(
+                f"nothing that was calibrated fits this model, prompt and longest sample: the calibration is of "
+                f"{', '.join(calibration.architectures)}, with samples of "
+                f"{min(point.arm.max_tokens for point in calibration.served)} tokens or more"
+            )
+        raise fail(f"{eflops:.4g} eFLOPs buy nothing that was calibrated: state at least {least}")
     return found, eflops
 
 
@@ -94,7 +105,7 @@ def _guided(
     budget: str | None,
     model: str | None,
     prompt_tokens: int,
-    max_tokens: int,
+    max_tokens: int | None,
     hardware_name: str | None,
     dollars_per_hour: float | None,
 ) -> dict[str, Any]:
@@ -111,6 +122,15 @@ def _guided(
         architecture = load_architecture(model)
     except (OSError, ValueError) as error:
         raise fail(error) from None
+    room = max(LONGEST_SAMPLE, max_tokens or 1)
+    if architecture.max_context is not None:
+        room = architecture.max_context - prompt_tokens
+    if room < (max_tokens or 1):
+        raise fail(
+            f"{model} has a context of {architecture.max_context} tokens: too little for a prompt of {prompt_tokens} "
+            f"and samples of {max_tokens or 1}"
+        )
+    max_tokens = max_tokens or min(LONGEST_SAMPLE, room)
     price = Price.on(architecture, replace(chosen_hardware(hardware_name), dollars_per_hour=dollars_per_hour))
     arm = Arm(model, DENSE, price, prompt_tokens, max_tokens, 32)
     chosen = plan_without(AUTO, budget_of(budget), arm)

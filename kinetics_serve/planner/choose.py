@@ -83,6 +83,11 @@ def choose_for_budget(calibration: Calibration, eflops: int, arm_of: ArmOf[ArmT]
     return max(within, key=lambda choice: (_edge(choice.point, plain.point), choice is plain, -choice.expected))
 
 
+def least_budget(calibration: Calibration, arm_of: ArmOf[ArmT]) -> int | None:
+    """eFLOPs below which `choose_for_budget` finds nothing; None where it never does."""
+    return min((choice.budget for choice in _choices(calibration, arm_of)), default=None)
+
+
 def choose_for_accuracy(calibration: Calibration, accuracy: float, arm_of: ArmOf[ArmT]) -> Choice[ArmT]:
     """The choice that is expected to spend least among those expected to be so accurate (0 to 1), by more than luck.
 
@@ -149,14 +154,17 @@ def at_recorded_lengths(
     calibration: Calibration, prompt_tokens: int, model: str | None = None, max_tokens: int | None = None
 ) -> ArmOf[Arm]:
     """For a prompt of so many tokens on any of the calibration's models, or on one, with samples no longer than
-    max_tokens.
+    max_tokens, nor than the model's context has room for.
     """
 
     def arm_of(calibrated: CalibratedArm) -> Arm | None:
         name, longest = calibrated.model, calibrated.max_tokens
         if model not in (None, name) or (max_tokens is not None and longest > max_tokens):
             return None
-        price = Price.on(calibration.architectures[name], calibration.hardware)
+        architecture = calibration.architectures[name]
+        if architecture.max_context is not None and prompt_tokens + longest > architecture.max_context:
+            return None
+        price = Price.on(architecture, calibration.hardware)
         return Arm(name, calibrated.kv, price, prompt_tokens, longest, calibrated.max_samples)
 
     return arm_of

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from kinetics_serve.traces.recorder import Recorder
 from tests.fake_vllm import FakeVllm
 from tests.synthetic import synthetic
 
+MODELS = Path(__file__).parent.parent / "data" / "models"
 runner = CliRunner()
 
 
@@ -50,6 +52,48 @@ def test_traces_become_a_calibration_figures_and_plans(traces_file: Path, tmp_pa
     assert plan["budget_eflops"] <= 3e12
     half, now = plan["half_budget_accuracy"], plan["expected_accuracy"]
     assert half is None or half["mean"] <= now["high"]
+
+
+@pytest.fixture(scope="module")
+def calibration_file(traces_file: Path) -> Path:
+    path = traces_file.with_name("calibration.json")
+    run("calibrate", traces_file, "--out", path, "--hardware", "b200", "--repeats", 1)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "other"), "nothing that was calibrated fits this model, .* the calibration is of tiny, with samp"),
+        (("--max-tokens", 1), "with samples of [0-9]+ tokens or more"),
+        (("--prompt", 8190), "nothing that was calibrated fits"),  # of a context of 8,192
+    ],
+)
+def test_a_plan_that_nothing_calibrated_fits_is_not_a_matter_of_the_budget(
+    calibration_file: Path, options: tuple[object, ...], message: str
+) -> None:
+    arguments = ["plan", "--calibration", calibration_file, "--budget", "1e20", *options]
+    result = runner.invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 1
+    assert re.search(message, " ".join(result.output.split()))
+
+
+def test_a_budget_that_buys_nothing_calibrated_is_told_the_least_that_does(calibration_file: Path) -> None:
+    arguments = ("plan", "--calibration", str(calibration_file), "--budget")
+    result = runner.invoke(app, [*arguments, "1"])
+    assert result.exit_code == 1
+    least = int(result.output.split("at least")[1])
+    assert json.loads(run(*arguments, least))["budget_eflops"] == least
+    assert runner.invoke(app, [*arguments, str(least - 1)]).exit_code == 1
+
+
+def test_a_plan_without_a_calibration_keeps_to_the_models_context() -> None:
+    arguments = ("plan", "--model", MODELS / "SmolLM3-3B.json", "--budget", "4samples", "--hardware", "b200")
+    assert json.loads(run(*arguments, "--prompt", 65_344))["max_tokens"] == 192
+    for more in (("--prompt", "65536"), ("--prompt", "65344", "--max-tokens", "193")):
+        result = runner.invoke(app, [*map(str, arguments), *more])
+        assert result.exit_code == 1
+        assert "has a context of 65536 tokens: too little" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,5 @@ def test_samples_that_an_engine_has_no_room_for_at_once_take_turns() -> None:
 def test_samples_beyond_the_models_longest_context_are_refused() -> None:
     short = replace(MODEL, max_context=2400)
     capacity(short, ENGINE, LONG)
-    with pytest.raises(DoesNotFit, match="400 tokens and a sample of 2001 are more than model's longest context of 2400"):
+    with pytest.raises(DoesNotFit, match="400 tokens and a sample of 2001 are more than model's longest"):
         capacity(short, ENGINE, replace(LONG, generated_tokens=2001))
