@@ -15,7 +15,7 @@ from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.self_consistency import SelfConsistency
 from kinetics_serve.strategies.spec import STRATEGIES, StrategySpec, policy_of, powers_of_two
 from kinetics_serve.strategies.state import MIN_SAMPLE_TOKENS, Policy, Status
-from kinetics_serve.traces.intervals import bootstrap
+from kinetics_serve.traces.intervals import share
 from kinetics_serve.traces.traces import Question, Traces
 
 FIXED_CAPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
@@ -141,7 +141,7 @@ def fixed_point(recording: Recording, repeats: int, *, samples: int, cap: int) -
     lost = [outcome.lost_by_question[question.query] for question in recording.traces.questions]
     # The vote of the same draws: exact where nothing is lost, as with one sample, and never above what it votes on.
     votes = [[max(0.0, right - missed)] for right, missed in zip(covered, lost, strict=True)]
-    coverage, majority = bootstrap([[right] for right in covered]), bootstrap(votes)
+    coverage, majority = share([[right] for right in covered]), share(votes)
     return FixedPoint(metadata.model, metadata.kv, samples, cap, outcome.eflops, coverage, majority, outcome.tokens)
 
 

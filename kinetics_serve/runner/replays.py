@@ -10,7 +10,7 @@ from kinetics_serve.runner.replay import replay
 from kinetics_serve.runner.run import STREAM_INTERVAL, Run
 from kinetics_serve.strategies.arm import Arm
 from kinetics_serve.strategies.state import Policy, Status
-from kinetics_serve.traces.intervals import Interval, bootstrap
+from kinetics_serve.traces.intervals import Interval, bootstrap, share
 from kinetics_serve.traces.traces import CACHE_BLOCK, Question, Traces, Trial
 
 
@@ -119,7 +119,7 @@ def replay_all(
         spent_by_question[query] = sum([spent for _, spent, _ in outcomes]) / repeats
     requests = len(results) * repeats
     return Outcome(
-        bootstrap([[correct for correct, _, _ in outcomes] for outcomes in results]),
+        share([[correct for correct, _, _ in outcomes] for outcomes in results]),
         bootstrap([[spent for _, spent, _ in outcomes] for outcomes in results]),
         budgets / len(results),
         samples / requests,
@@ -129,7 +129,7 @@ def replay_all(
         by_question,
         spent_by_question,
         lost_by_question,
-        bootstrap([[agreement for _, _, agreement in outcomes] for outcomes in results]),
+        share([[agreement for _, _, agreement in outcomes] for outcomes in results]),
     )
 
 

@@ -33,6 +33,16 @@ def bootstrap(results: Sequence[Sequence[float]], seed: int = 0) -> Interval:
     return Interval(float(means.mean()), float(low), float(high))
 
 
+def share(results: Sequence[Sequence[float]]) -> Interval:
+    """The same of values between 0 and 1, such as grades.
+
+    Where all questions came out alike, as where all are right, resampling them finds no width, as though no other
+    question could come out differently: the interval is Wilson's there.
+    """
+    found = bootstrap(results)
+    return found if found.low < found.high else wilson(found.mean, len(results))
+
+
 def wilson(mean: float, questions: int) -> Interval:
     """The score interval of a mean of so many values between 0 and 1 (Wilson 1927).
 
@@ -42,4 +52,4 @@ def wilson(mean: float, questions: int) -> Interval:
     weight = QUANTILE**2 / questions
     centre = (mean + weight / 2) / (1 + weight)
     reach = QUANTILE / (1 + weight) * sqrt(mean * (1 - mean) / questions + weight / questions / 4)
-    return Interval(mean, centre - reach, centre + reach)
+    return Interval(mean, max(0.0, min(mean, centre - reach)), min(1.0, max(mean, centre + reach)))
