@@ -11,8 +11,8 @@ from kinetics_serve.engine.upstream import Json
 from kinetics_serve.planner.calibration import SAMPLING_FIELDS, Calibration, Recorded
 from kinetics_serve.planner.plan import Plan
 
-QUESTION = "{query}"
-"""Where the question stands in a prompt template."""
+QUESTION = "\0"
+"""Stands for the question in a prompt that a template makes."""
 
 OTHERS_THAT_MATTER = (
     *("top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "bad_words"),
@@ -71,7 +71,10 @@ def _filled(body: Json, sampling: Mapping[str, Any]) -> Json:
 
 def _written_by(template: str, body: Json) -> bool:
     """Whether what the user said last can be the template with a question in it."""
-    before, _, after = template.partition(QUESTION)
+    try:
+        before, _, after = template.format(query=QUESTION).partition(QUESTION)
+    except (LookupError, ValueError):  # a stranger's traces, whose braces mean something else
+        return False
     said: Any = body.get("prompt")
     for message in body.get("messages") or ():
         if message.get("role") == "user":

@@ -39,7 +39,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the first trial; every trial has a seed of its own.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Trials in flight; vLLM batches them.")] = 64,
-    template: Annotated[str | None, typer.Option(help="Prompt with {query} in it, instead of the task's.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Prompt with {query} in it, instead of the task's; other braces {{doubled}}.")
+    ] = None,
     hardware_name: HardwareName = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -57,8 +59,12 @@ def evaluate(
     try:
         chosen = load_task(task, limit)
         if template is not None:
-            if "{query}" not in template:
-                raise fail("--template must have {query} where the question goes")
+            try:
+                asked = template.format(query="\0")
+            except (LookupError, ValueError):
+                asked = ""
+            if "\0" not in asked:
+                raise fail("--template must have {query} where the question goes, and double all other braces: {{ }}")
             chosen = replace(chosen, template=template)
         check_folder_to_write(out)
         sampling = Sampling(max_tokens, temperature, top_p, seed)

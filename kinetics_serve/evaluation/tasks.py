@@ -25,7 +25,8 @@ CODE_TEMPLATE = (
 )
 
 QUERY_FIELDS = ("query", "question", "problem", "prompt")
-ANSWER_FIELDS = ("choices", "answer", "solution", "target")
+ANSWER_FIELDS = ("answer", "choices", "solution", "target")
+"""The first that a row has. Where there is an answer too, choices are what it is chosen from."""
 
 
 class TaskError(ValueError):
@@ -104,9 +105,11 @@ def load_task(name: str, limit: int | None = None) -> Task:
         return _task(name, _parse(text, name), limit, known.template, known.extractor)
     if name.endswith(".jsonl"):
         try:
-            return _task(Path(name).stem, _parse(Path(name).read_text("utf-8"), name), limit, "{query}")
+            return _task(Path(name).stem, _parse(Path(name).read_text("utf-8-sig"), name), limit, "{query}")
         except OSError as error:
             raise TaskError(f"no task file {name}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise TaskError(f"{name} is not UTF-8 text: unpack it, or convert it") from None
     if name == "livecodebench":
         problems = [_program(row) for row in _livecodebench()]
         return Task(name, tuple(problems[:limit]), CODE_TEMPLATE, grader="tests")
@@ -117,13 +120,20 @@ def load_task(name: str, limit: int | None = None) -> Task:
 
 
 def _task(name: str, rows: Iterable[Row], limit: int | None, template: str, how: str = "auto") -> Task:
-    return Task(name, tuple(_problem(row, name) for row in rows)[:limit], template, how)
+    problems: dict[str, Problem] = {}
+    for row in rows:
+        problem = _problem(row, name)
+        if problems.setdefault(problem.query, problem) != problem:
+            raise TaskError(f"{name} has two answers to one question: {problem.query!r:.100}")
+    if not problems:
+        raise TaskError(f"{name} has no questions")
+    return Task(name, tuple(problems.values())[:limit], template, how)
 
 
 def _problem(row: Row, where: str) -> Problem:
     query = next((row[field] for field in QUERY_FIELDS if field in row), None)
     answer = next((row[field] for field in ANSWER_FIELDS if field in row), None)
-    if not isinstance(query, str) or answer is None:
+    if not isinstance(query, str) or answer in (None, []):
         raise TaskError(
             f"{where}: every row needs one of {', '.join(QUERY_FIELDS)} and one of {', '.join(ANSWER_FIELDS)}; "
             f"this one has {', '.join(row)}"
@@ -134,9 +144,12 @@ def _problem(row: Row, where: str) -> Problem:
 
 def _parse(text: str, where: str) -> list[Row]:
     try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]  # a text may have other line ends in it
     except ValueError as error:
         raise TaskError(f"{where} is not JSONL: {error}") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise TaskError(f"{where} is not JSONL: every line has to be an object")
+    return rows
 
 
 def _from_hub(data: HubData) -> list[Row]:

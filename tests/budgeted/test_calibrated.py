@@ -90,7 +90,7 @@ def upstream(folder: Path) -> FastAPI:
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
     traces = synthetic(questions=10, trials=8)
-    sampling = {"temperature": 0.7, "top_p": 0.9, "template": "{query} Think."}
+    sampling = {"temperature": 0.7, "top_p": 0.9, "template": "{query} Think of \\boxed{{}}."}
     metadata = replace(traces.metadata, sampling=sampling, engine={"vllm": "0.32.0"})
     recorded = replace(traces, metadata=metadata)
     return calibrate([recorded], GPUS["b200"], repeats=2)
@@ -169,7 +169,7 @@ def test_every_vote_can_be_served(url: str, strategy: str) -> None:
 
 def test_what_a_request_leaves_open_is_sampled_as_it_was_recorded(url: str) -> None:
     SENT.clear()
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": "6 times 7? Think."}]}
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "6 times 7? Think of \\boxed{}."}]}
     followed = httpx.post(f"{url}{CHAT}", json=body | {"kinetics": {"budget": {"accuracy": 0.5}}}).json()["kinetics"]
     assert {(sent["temperature"], sent["top_p"]) for sent in SENT} == {(0.7, 0.9)}
     assert followed["notes"] == []
@@ -189,7 +189,12 @@ def test_plan_and_bill_say_what_differs_from_the_recording(url: str) -> None:
 
 
 def test_plan_and_bill_say_what_no_recording_states_and_that_vllm_is_another(url: str) -> None:
-    body = {"messages": [{"role": "user", "content": "6 times 7? Think."}], "top_k": 5, "min_p": 0, "seed": 3}
+    body = {
+        "messages": [{"role": "user", "content": "6 times 7? Think of \\boxed{}."}],
+        "top_k": 5,
+        "min_p": 0,
+        "seed": 3,
+    }
     asked = body | {"kinetics": {"budget": {"accuracy": 0.5}}}
     ENGINE["version"] = "0.33.0"
     try:

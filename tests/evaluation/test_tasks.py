@@ -28,13 +28,42 @@ def test_a_file_gives_questions_by_any_of_the_usual_names(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [('{"text": "1+1?"}\n', "every row needs one of"), ("nonsense\n", "not JSONL")]
+    ("content", "message"),
+    [
+        (b'{"text": "1+1?"}\n', "every row needs one of"),
+        (b'{"query": "1+1?", "choices": []}\n', "every row needs one of"),
+        (b"nonsense\n", "not JSONL"),
+        (b'["query", "answer"]\n', "every line has to be an object"),
+        (b"5\n", "every line has to be an object"),
+        (b"\n", "has no questions"),
+        (b"\x1f\x8b123", "is not UTF-8 text"),
+        (b'{"query": "a", "answer": "7"}\n{"query": "a", "answer": "8"}\n', "two answers to one question: 'a'"),
+    ],
 )
-def test_a_file_that_is_no_task_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_a_file_that_is_no_task_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text(content)
+    path.write_bytes(content)
     with pytest.raises(TaskError, match=message):
         load_task(str(path))
+
+
+def test_a_question_that_stands_there_twice_is_asked_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"query": "a", "answer": "7"}\n{"query": "b", "answer": "8"}\n' * 2)
+    assert [problem.query for problem in load_task(str(path), limit=3).problems] == ["a", "b"]
+
+
+def test_a_text_may_hold_any_line_end_but_its_own_and_the_file_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('\ufeff{"query": "a\u2028b\x85c", "answer": 7}\n', encoding="utf-8")
+    (problem,) = load_task(str(path)).problems
+    assert (problem.query, problem.choices) == ("a\u2028b\x85c", ("7",))
+
+
+def test_of_choices_and_an_answer_only_the_answer_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "2+2?", "choices": ["3", "4"], "answer": "4"}\n')
+    assert load_task(str(path)).problems[0].choices == ("4",)
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:
