@@ -60,6 +60,8 @@ def calibrate(
     except OSError as error:
         raise not_written(out, error) from None
     print_laws(found)
+    if any(len(traces.questions) > found.questions for traces in recordings):
+        output.print(f"only the {found.questions} questions that all of these traces have were replayed")
     output.print(f"wrote {out}", soft_wrap=True)
 
 

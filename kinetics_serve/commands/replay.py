@@ -18,9 +18,9 @@ def replay(
     strategy: Annotated[str, typer.Option(help="As in a request's kinetics.strategy.")] = "auto",
     max_samples: Annotated[int, typer.Option(min=1)] = 32,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a sample. Default: the recording's.")] = None,
-    stop_confidence: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.95,
+    stop_confidence: Annotated[float, typer.Option(min=1e-6, max=1.0)] = 0.95,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each question is asked.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the order of the trials.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the trials.")] = 0,
     strategy_options: Annotated[
         str | None, typer.Option(help="As in a request: JSON, such as '{\"stop_confidence\": 0.9}'.")
     ] = None,
@@ -41,7 +41,7 @@ def replay(
     from kinetics_serve.planner.plan import plan
     from kinetics_serve.registry import BrokenPart, UnknownPart
     from kinetics_serve.runner.replays import Recording, replay_all
-    from kinetics_serve.strategies.spec import AUTO, policy_of
+    from kinetics_serve.strategies.spec import AUTO, STRATEGIES, policy_of
 
     options = _object(strategy_options)
     if strategy != AUTO:
@@ -52,6 +52,8 @@ def replay(
             raise fail(f"--strategy-options of {strategy}: {reasons}") from None
         except (BrokenPart, UnknownPart) as error:
             raise fail(error) from None
+        if STRATEGIES.get(strategy).arms > 1:
+            raise fail(f"{strategy} runs on several models or KV budgets: `calibrate` on the traces of all replays it")
     elif options:
         raise fail("--strategy-options are of a strategy: name one")
     stated = budget_of(budget)

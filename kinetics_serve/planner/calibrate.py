@@ -39,9 +39,10 @@ def calibrate(
     repeats: int = 10,
     on_progress: Progress = lambda done, of: None,
 ) -> Calibration:
-    """Every point of every recording; their metadata names their architectures.
+    """Every point of every recording, on the questions that all of them have: on others, points would differ by those.
 
-    Raises ValueError where the recordings are of different tasks, or two of them of one model and KV policy.
+    Their metadata names their architectures. Raises ValueError where the recordings are of different tasks or have no
+    question in common, or where two of them are of one model and KV policy.
     """
     tasks = sorted({traces.metadata.task for traces in recordings})
     if len(tasks) != 1:
@@ -49,6 +50,13 @@ def calibrate(
     pairs = [(traces.metadata.model, traces.metadata.kv) for traces in recordings]
     if len(set(pairs)) < len(pairs):
         raise ValueError("two of these traces are of the same model and KV policy: record them into one file")
+    shared = set.intersection(*[{question.query for question in traces.questions} for traces in recordings])
+    if not shared:
+        raise ValueError("no question is in all of these traces, and models can be compared on the same ones only")
+    recordings = [
+        replace(traces, questions=tuple([question for question in traces.questions if question.query in shared]))
+        for traces in recordings
+    ]
     architectures = {}
     fixed: list[FixedPoint] = []
     served: list[ServedPoint] = []
@@ -72,11 +80,10 @@ def calibrate(
         for second in whole:
             if _sample_eflops(first) < _sample_eflops(second):
                 served += cascades(first, second, repeats)
-    questions = min(len(traces.questions) for traces in recordings)
     return Calibration(
         tasks[0],
         hardware,
-        questions,
+        len(shared),
         architectures,
         tuple(fixed),
         tuple(served),
@@ -178,10 +185,7 @@ def _served_point(
 
 
 def cascades(first: Recording, second: Recording, repeats: int) -> Iterator[ServedPoint]:
-    """Two votes at full length, the second where the first is unsure. Questions recorded on both count."""
-    asked = {question.query for question in second.traces.questions}
-    if not any(question.query in asked for question in first.traces.questions):
-        return
+    """Two votes at full length, the second where the first is unsure."""
     cheap = replace(first, max_samples=min(FIRST_VOTES, first.traces.trials))
     for samples in powers_of_two(second.traces.trials):
         dear = replace(second, max_samples=samples)

@@ -103,6 +103,7 @@ def test_a_plan_without_a_calibration_keeps_to_the_models_context() -> None:
         (("--strategy", "guess", "--budget", "1e12"), "no strategy is called 'guess'"),
         (("--budget", "lots"), "--budget takes eFLOPs"),
         (("--budget", "1"), "does not cover one sample"),
+        (("--budget", "4samples", "--strategy", "cascade"), "cascade runs on several models or KV budgets"),
         (("--budget", "1e12", "--max-tokens", "4000"), "recorded with at most 400 tokens"),
     ],
 )
@@ -110,6 +111,13 @@ def test_what_replay_cannot_do_is_said(traces_file: Path, options: tuple[str, ..
     result = runner.invoke(app, ["replay", str(traces_file), "--hardware", "b200", *options])
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("options", [("--seed", "-1"), ("--stop-confidence", "0")])
+def test_what_no_replay_can_be_run_with_is_no_option(traces_file: Path, options: tuple[str, ...]) -> None:
+    result = runner.invoke(app, ["replay", str(traces_file), "--budget", "4samples", *options])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{options[0]}'" in result.output
 
 
 @pytest.mark.parametrize("out", ["nowhere/calibration.json", "."])

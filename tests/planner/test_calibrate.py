@@ -109,6 +109,18 @@ def test_figures_and_table_are_written(calibration: Calibration, tmp_path: Path)
     assert [accuracy for _, accuracy in frontier] == sorted({accuracy for _, accuracy in frontier})
 
 
+def test_models_are_compared_on_the_questions_that_all_were_asked() -> None:
+    weak, strong = synthetic(questions=6, trials=2), synthetic(1, questions=9, trials=2, model="large")
+    hard = replace(strong, questions=strong.questions[2:])
+    found = calibrate([weak, hard], GPUS["b200"], repeats=1)
+    assert found.questions == 4
+    assert {len(point.by_question) for point in found.served} == {4}
+    alone = calibrate([replace(weak, questions=weak.questions[2:])], GPUS["b200"], repeats=1)
+    assert [point for point in found.fixed if point.model == "tiny"] == list(alone.fixed)
+    with pytest.raises(ValueError, match="no question is in all of these traces"):
+        calibrate([weak, replace(strong, questions=strong.questions[6:])], GPUS["b200"])
+
+
 def test_a_cascade_of_two_models_is_measured_where_the_dearer_one_is_better() -> None:
     weak = synthetic(questions=12, trials=8, skill=0.4)
     strong = synthetic(1, questions=12, trials=8, skill=0.9, model="large", parameters=10**9)
