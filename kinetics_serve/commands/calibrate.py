@@ -67,7 +67,7 @@ def calibrate(
 
 def print_laws(calibration: "Calibration") -> None:
     if not calibration.laws:
-        output.print("no law: no frontier has three points or more")
+        output.print("no law: no frontier has three points or more over a doubling of the cost")
     for law in calibration.laws:
         output.print(_law_line(law), markup=False, soft_wrap=True)
 

@@ -67,7 +67,7 @@ def compare(point: ServedPoint, asked: Sequence[Asked]) -> dict[str, Comparison]
     for each in asked:
         by_query.setdefault(each.query, []).append(each)
     accuracy = fmean([fmean([each.correct for each in answers]) for answers in by_query.values()])
-    reserved = fmean([each.reserved for each in asked]) / point.budget
+    reserved = fmean([fmean([each.reserved for each in answers]) for answers in by_query.values()]) / point.budget
     spent = Interval(point.spent.mean * reserved, point.spent.low * reserved, point.spent.high * reserved)
     return {
         "accuracy": Comparison(point.accuracy, wilson(accuracy, len(by_query))),

@@ -9,6 +9,9 @@ from kinetics_serve.planner.calibration import FixedPoint, Law, pareto
 MIN_POINTS = 3
 """Fewer points on a frontier say nothing of a slope."""
 
+MIN_DOUBLINGS = 1.0
+"""Nor does a frontier on which the cost does not even double say what a doubling brings."""
+
 PAPER_TOKENS_GROWTH = 1.74
 PAPER_KV_GROWTH = 1.18
 """Per doubling of cost, of Qwen3 with block top-k attention on AIME (Kinetics, arXiv 2506.05333)."""
@@ -25,9 +28,9 @@ def laws(points: Iterable[FixedPoint]) -> tuple[Law, ...]:
 
 def _law(model: str, sparse: bool, points: Sequence[FixedPoint]) -> Law | None:
     frontier = pareto((point.eflops.mean, point.coverage.mean, point) for point in points)
-    if len(frontier) < MIN_POINTS:
-        return None
     costs = [log2(cost) for cost, _, _ in frontier]
+    if len(frontier) < MIN_POINTS or costs[-1] - costs[0] < MIN_DOUBLINGS:
+        return None
     tokens, tokens_fit = _slope(costs, [log2(point.tokens) for _, _, point in frontier])
     if not sparse:
         return Law(model, sparse, 2**tokens, None, tokens_fit, len(frontier))

@@ -134,7 +134,7 @@ class Embedding:
         try:
             vector = list(map(float, response["data"][0]["embedding"]))
             cost = self.prompt.settle(ANSWER_TOKENS, response["usage"])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             message = f"the model {self.engine.model!r} does not answer as vLLM's /v1/embeddings"
             raise MeaningFailed(message) from error
         length = sqrt(sum(map(mul, vector, vector)))

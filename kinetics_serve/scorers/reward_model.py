@@ -49,7 +49,7 @@ class RewardModel:
         try:
             value = self._value(response["data"][0])
             cost = self.prompt.settle(tokens, response["usage"])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise ScorerFailed(f"the reward model {self.model!r} does not answer as vLLM's /{self.api}") from error
         return Score(value, cost)
 

@@ -148,6 +148,13 @@ def test_the_spend_that_is_expected_goes_with_the_prompts_that_were_asked() -> N
     assert not Comparison(Interval(0.5, 0.4, 0.6), Interval(0.7, 0.61, 0.8)).within
 
 
+def test_a_question_that_was_asked_more_often_does_not_count_more() -> None:
+    point = replace(served(0.5, 4), spent=Interval(5e8, 4e8, 6e8))
+    often, once = Asked("long", True, 8e9, 4e9), Asked("short", True, 2e9, 1e9)  # as planned: half of what is reserved
+    spent = compare(point, [often, often, often, once])["eFLOPs"]
+    assert spent.planned.mean == spent.measured.mean == 2.5e9
+
+
 def test_an_accuracy_of_all_right_is_not_certain() -> None:
     assert wilson(1.0, 10).low == pytest.approx(0.722, abs=1e-3)
     assert wilson(1.0, 10).high == pytest.approx(1.0)

@@ -29,6 +29,12 @@ def test_two_points_make_no_law() -> None:
     assert laws([point(1e9, 0.1, 10, None), point(2e9, 0.2, 20, None)]) == ()
 
 
+def test_a_cost_that_does_not_double_says_nothing_of_a_doubling() -> None:
+    steep = [point(1e9 * (1 + 0.1 * i), 0.1 * i, 10**i, None) for i in range(1, 7)]
+    assert laws(steep) == ()
+    assert len(laws([*steep, point(2.3e9, 0.9, 10**8, None)])) == 1
+
+
 def test_a_frontier_has_no_point_that_a_cheaper_one_matches() -> None:
     points = [(3.0, 0.5, "c"), (1.0, 0.2, "a"), (2.0, 0.5, "b"), (1.0, 0.1, "d"), (4.0, 0.4, "e")]
     assert [what for _, _, what in pareto(points)] == ["a", "b"]
