@@ -11,6 +11,7 @@ from math import ceil
 from kinetics_serve.cost import DENSE, KVPolicy, Price
 from kinetics_serve.cost.architecture import Architecture
 from kinetics_serve.cost.hardware_profile import SECONDS_PER_HOUR, HardwareProfile
+from kinetics_serve.cost.layers import AttentionLayers, LatentLayers
 
 WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5}
 
@@ -125,6 +126,12 @@ def speed(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPo
             f"a prompt of {workload.prompt_tokens} tokens and a sample of {workload.generated_tokens} are more than "
             f"{checkpoint.name}'s longest context of {checkpoint.max_context}"
         )
+    for group in checkpoint.layers:
+        if isinstance(group, AttentionLayers | LatentLayers) and group.query_heads % engine.devices:
+            raise DoesNotFit(
+                f"{checkpoint.name}'s {group.query_heads} attention heads can't be shared evenly by {engine.devices} "
+                "devices, as vLLM's tensor parallelism does it: take a number that divides them"
+            )
     architecture = checkpoint.on_devices(engine.devices)
     price = Price.on(architecture, engine.hardware)
     bandwidth = engine.hardware.bytes_per_second * engine.devices * engine.efficiency

@@ -106,3 +106,9 @@ def test_samples_beyond_the_models_longest_context_are_refused() -> None:
     capacity(short, ENGINE, LONG)
     with pytest.raises(DoesNotFit, match="400 tokens and a sample of 2001 are more than model's longest"):
         capacity(short, ENGINE, replace(LONG, generated_tokens=2001))
+
+
+@pytest.mark.parametrize("devices", [3, 16])
+def test_devices_that_cannot_share_the_heads_evenly_are_refused(devices: int) -> None:
+    with pytest.raises(DoesNotFit, match=f"model's 8 attention heads can't be shared evenly by {devices} devices"):
+        capacity(MODEL, replace(ENGINE, devices=devices), LONG)
