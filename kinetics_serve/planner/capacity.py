@@ -120,12 +120,6 @@ class Speed:
 
 def speed(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPolicy = DENSE) -> Speed:
     """Raises DoesNotFit."""
-    longest = workload.prompt_tokens + workload.generated_tokens
-    if checkpoint.max_context is not None and longest > checkpoint.max_context:
-        raise DoesNotFit(
-            f"a prompt of {workload.prompt_tokens} tokens and a sample of {workload.generated_tokens} are more than "
-            f"{checkpoint.name}'s longest context of {checkpoint.max_context}"
-        )
     for group in checkpoint.layers:
         if isinstance(group, AttentionLayers | LatentLayers) and group.query_heads % engine.devices:
             raise DoesNotFit(
@@ -152,6 +146,12 @@ def speed(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPo
 
 def capacity(checkpoint: Architecture, engine: Engine, workload: Workload, kv: KVPolicy = DENSE) -> Capacity:
     """Raises DoesNotFit."""
+    longest = workload.prompt_tokens + workload.generated_tokens
+    if checkpoint.max_context is not None and longest > checkpoint.max_context:
+        raise DoesNotFit(
+            f"a prompt of {workload.prompt_tokens} tokens and a sample of {workload.generated_tokens} are more than "
+            f"{checkpoint.name}'s longest context of {checkpoint.max_context}"
+        )
     fast = speed(checkpoint, engine, workload, kv)
     most = fast.room / fast.step_s(fast.room)
     engines = max(1, ceil(workload.tokens / (most * engine.most_busy)))
