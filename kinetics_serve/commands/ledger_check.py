@@ -11,6 +11,7 @@ from kinetics_serve.ledger.errors import LedgerMisuse, OutboxUnavailable
 
 if TYPE_CHECKING:  # so that `--help` loads no SQL
     from kinetics_serve.ledger.check import Books
+    from kinetics_serve.ledger.identity import Identity
     from kinetics_serve.ledger.ledger import Ledger
 
 LATE_S = 60.0
@@ -38,22 +39,23 @@ def check_ledger(
     """
     from kinetics_serve.ledger import check
 
-    async def work(ledger: "Ledger") -> "tuple[Books, Path]":
+    async def work(ledger: "Ledger") -> "tuple[Books, Path, Identity]":
         from kinetics_serve.ledger.outbox import default_path
 
         await ledger.expire()
         async with ledger.database.read() as connection:
-            return await check.check(connection, ledger.now), default_path(ledger.database.url)
+            books = await check.check(connection, ledger.now)
+        return books, default_path(ledger.database.url), await ledger.identity()
 
     stated = outbox or of_the_server("outbox")
-    books, place = run(ledger, work)
+    books, place, identity = run(ledger, work)
     output.print(f"bills since {books.since}: {books.settled[0]}, of {books.settled[1]} eFLOPs")
     output.print(f"running requests: {books.running[0]}, with {books.running[1]} eFLOPs reserved")
     output.print(f"expired reservations, charged by their last note: {books.expired[0]}, of {books.expired[1]} eFLOPs")
     path = Path(stated) if stated is not None else place
     if stated is not None and not path.exists():
         raise fail(f"there is no outbox at {path}, which --outbox or the server's settings name")
-    differences = [*books.differences, *_in_outbox(path)]
+    differences = [*books.differences, *_in_outbox(path, identity)]
     for difference in differences:
         output.print(f"differs: {difference}", markup=False, soft_wrap=True)
     if differences:
@@ -61,14 +63,14 @@ def check_ledger(
     output.print("all agree" if path.exists() else "the ledger's books agree; no outbox was looked at")
 
 
-def _in_outbox(path: Path) -> list[str]:
+def _in_outbox(path: Path, ledger: "Identity") -> list[str]:
     """What is there that should not be, if there is an outbox."""
     from kinetics_serve.ledger.outbox_file import OutboxFile
 
     if not path.exists():
         output.print(f"no outbox at {path}", markup=False, soft_wrap=True)
         return []
-    file = OutboxFile(path)
+    file = OutboxFile(path, ledger)
     try:
         pending, rejected = file.pending(), file.rejected()
     except OutboxUnavailable as error:

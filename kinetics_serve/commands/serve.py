@@ -150,14 +150,16 @@ def opened_ledger(options: Options, told: bool) -> "Ledger | None":
 
 
 def checked_outbox(options: Options, ledger: "Ledger | None") -> "Outbox | None":
-    """Where bills are kept until the ledger has them. Exits where that can't be written."""
-    if ledger is None:
+    """Where bills are kept until the ledger has them. Exits where that can't be written, or keeps another ledger's."""
+    if ledger is None or options.ledger is None:
         return None
     from kinetics_serve.ledger.errors import LedgerMisuse
+    from kinetics_serve.ledger.ledger import Ledger
     from kinetics_serve.ledger.outbox import Outbox, default_path
     from kinetics_serve.ledger.outbox_file import OutboxFile
 
-    file = OutboxFile(options.outbox or default_path(ledger.database.url))
+    identity = run(options.ledger.get_secret_value(), Ledger.identity)
+    file = OutboxFile(options.outbox or default_path(ledger.database.url), identity)
     try:
         file.open()
     except LedgerMisuse as error:

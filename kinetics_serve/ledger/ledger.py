@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kinetics_serve.ledger import accounts, keys, quotas, reservations, settlements, tenants, usage
+from kinetics_serve.ledger import accounts, keys, quotas, reservations, settlements, tables, tenants, usage
 from kinetics_serve.ledger.accounts import Account
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.errors import LedgerMisuse, LedgerUnavailable
+from kinetics_serve.ledger.identity import Identity, place_of
 from kinetics_serve.ledger.keys import Key
 from kinetics_serve.ledger.limits import Tenant
 from kinetics_serve.ledger.quotas import Standing
@@ -41,6 +43,12 @@ class Ledger:
     @property
     def now(self) -> int:
         return int(self.clock())
+
+    @uninterrupted
+    async def identity(self) -> Identity:
+        async with self.database.read() as connection:
+            id = (await connection.execute(select(tables.identity.c.id))).scalar_one()
+        return Identity(id, place_of(self.database.url))
 
     @uninterrupted
     async def owner(self, key: str) -> Tenant | None:

@@ -12,6 +12,7 @@ from typing import TypeVar, TypeVarTuple
 from sqlalchemy.engine import URL
 
 from kinetics_serve.ledger.errors import OutboxUnavailable
+from kinetics_serve.ledger.identity import place_of
 from kinetics_serve.ledger.outbox_file import Change, OutboxFile, Pending
 from kinetics_serve.ledger.settlement import Settlement
 
@@ -30,9 +31,7 @@ def default_path(ledger: URL) -> Path:
     if ledger.get_backend_name() == "sqlite":
         return Path(f"{ledger.database}-outbox")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    host, port = (ledger.query.get(name, stated) for name, stated in (("host", ledger.host), ("port", ledger.port)))
-    database = f"{host}:{port or 5432}/{ledger.database}"
-    return state / "kinetics-serve" / f"outbox-{hashlib.sha256(database.encode()).hexdigest()[:12]}.db"
+    return state / "kinetics-serve" / f"outbox-{hashlib.sha256(place_of(ledger).encode()).hexdigest()[:12]}.db"
 
 
 class Outbox:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kinetics_serve.ledger.errors import LedgerMisuse, OutboxUnavailable
 from kinetics_serve.ledger.file_identity import FileIdentity
+from kinetics_serve.ledger.identity import Identity
 from kinetics_serve.ledger.settlement import Settlement
 
 logger = logging.getLogger(__name__)
@@ -59,12 +60,15 @@ class Pending:
 class OutboxFile:
     """The file at `path`, which processes can share. Every method blocks; one thread uses it at a time.
 
+    ledger: whose bills it keeps, and no other's: a file that knows of none takes the first. None: it is not asked.
+
     Space is set aside ahead of need, so that bills can be written on a full disk: free pages in the file itself, and
     the write-ahead log at its full length. Methods raise OutboxUnavailable where the file can't be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger: Identity | None = None) -> None:
         self.path = path
+        self._ledger = ledger
         self._connection: sqlite3.Connection | None = None
         self._identity = FileIdentity(path)
 
@@ -155,6 +159,8 @@ class OutboxFile:
             connection.execute("PRAGMA synchronous = FULL")  # a bill is on disk before its answer is sent
             connection.execute(_SCHEMA)
             connection.execute("CREATE TABLE IF NOT EXISTS probe AS SELECT 0 AS at")
+            if self._ledger is not None:
+                _check_ledger(connection, self._ledger)
         except BaseException:
             connection.close()
             raise
@@ -170,6 +176,16 @@ class OutboxFile:
                 os.posix_fallocate(log, 0, LOG_BYTES)
         finally:
             os.close(log)
+
+
+def _check_ledger(connection: sqlite3.Connection, ledger: Identity) -> None:
+    """Raises OSError where the file keeps another ledger's bills: booked here, they would be lost there."""
+    connection.execute("CREATE TABLE IF NOT EXISTS ledger (id TEXT NOT NULL, place TEXT NOT NULL)")
+    if (kept := connection.execute("SELECT id, place FROM ledger").fetchone()) is None:
+        connection.execute("INSERT INTO ledger SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM ledger)", ledger)
+        kept = connection.execute("SELECT id, place FROM ledger").fetchone()
+    if kept[0] != ledger.id:
+        raise OSError(f"it keeps the bills of {Identity(*kept)}, and this is {ledger}")
 
 
 def _grow(connection: sqlite3.Connection) -> None:

@@ -32,6 +32,9 @@ def _tenant_id(primary_key: bool = False) -> "Column[int]":
     return Column("tenant_id", Integer, ForeignKey("tenants.id"), primary_key=primary_key, nullable=False)
 
 
+# One row, made with the ledger: an outbox remembers whose bills it keeps.
+identity = Table("identity", metadata, Column("id", String(32), primary_key=True))
+
 tenants = Table(
     "tenants",
     metadata,

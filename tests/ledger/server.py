@@ -1,6 +1,7 @@
 """A real front-end process in front of a stand-in for vLLM."""
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -116,9 +117,10 @@ def front_end(fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more
     options = ["--upstream", fake.url, "--port", str(port), "--hardware", "paper-b200", "--log-level", "debug", *more]
     if ledger is not None:
         options += ["--ledger", ledger, "--lease-s", str(LEASE_S)]
+    environment = os.environ | {"XDG_STATE_HOME": str(log.parent / "state")}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kinetics_serve", "serve", *options], stdout=output, stderr=output
+            [sys.executable, "-m", "kinetics_serve", "serve", *options], stdout=output, stderr=output, env=environment
         )
     running = FrontEnd(f"http://127.0.0.1:{port}", ledger or "", log, process, fake, folder)
     try:

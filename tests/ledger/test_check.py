@@ -1,6 +1,8 @@
 """The ledger's books, checked."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -101,6 +103,26 @@ async def test_the_command_looks_where_the_server_keeps_bills_and_fails_where_no
     bills.check()
     bills.close()
     assert f"bills in the outbox {outbox}: 0 waiting" in await _run(*command)
+
+
+async def test_another_ledgers_outbox_is_neither_served_from_nor_checked(tmp_path: Path) -> None:
+    outbox, identities = tmp_path / "outbox", []
+    for name in ("ours", "theirs"):
+        ledger = Ledger(Database(str(tmp_path / name)))
+        await ledger.database.migrate()
+        identities.append(await ledger.identity())
+        await ledger.close()
+    file = OutboxFile(outbox, identities[0])
+    file.open()
+    file.close()
+    assert "0 waiting" in await _run("ledger", "check", "--ledger", str(tmp_path / "ours"), "--outbox", str(outbox))
+    places = ("--ledger", str(tmp_path / "theirs"), "--outbox", str(outbox))
+    words = f"keeps the bills of {identities[0]}, and this is {identities[1]}"
+    assert words in " ".join((await _run("ledger", "check", *places, succeeds=False)).split())
+    serve = (sys.executable, "-m", "kinetics_serve", "serve", "--upstream", "http://127.0.0.1:9", "--hardware", "cpu")
+    refused = subprocess.run([*serve, *places], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert f"{words}; state another --outbox" in " ".join(refused.stderr.split())
 
 
 async def _run(*arguments: str, succeeds: bool = True) -> str:

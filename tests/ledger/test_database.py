@@ -150,6 +150,7 @@ async def test_spending_from_before_single_settlements_were_kept_stays_and_is_ch
     await ledger.expire()
     async with ledger.database.write() as connection:
         await connection.execute(text("DROP TABLE settlements"))
+        await connection.execute(text("DROP TABLE identity"))
         await connection.execute(text("ALTER TABLE reservations DROP COLUMN lease_s"))
         await connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     await ledger.database.migrate()
@@ -157,6 +158,26 @@ async def test_spending_from_before_single_settlements_were_kept_stays_and_is_ch
         assert (await connection.execute(select(settlements.c.eflops))).scalars().all() == [10]
     assert [row.eflops for row in await ledger.usage()] == [15]
     await ledger.close()
+
+
+async def test_a_ledger_is_the_same_however_its_url_is_spelled_and_no_other_is(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await emptied(postgres)
+    one = postgres.replace("127.0.0.1", "localhost").replace("postgres@", "postgres:secret@")
+    identities = []
+    for url in (postgres, one, "sqlite:///a.db", str(tmp_path / "a.db"), "b.db"):
+        ledger = Ledger(Database(url))
+        await ledger.database.migrate()
+        identities.append(await ledger.identity())
+        await ledger.close()
+    server, spelled, a, again, b = identities
+    assert server.id == spelled.id
+    assert a == again
+    assert len({each.id for each in identities}) == 3
+    assert "secret" not in spelled.place
+    assert b.place == str(tmp_path / "b.db")
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from kinetics_serve.ledger.errors import LedgerMisuse, OutboxUnavailable
+from kinetics_serve.ledger.identity import Identity
 from kinetics_serve.ledger.outbox import default_path
 from kinetics_serve.ledger.outbox_file import Change, OutboxFile
 from kinetics_serve.ledger.settlement import Settlement
@@ -158,6 +159,49 @@ def test_processes_that_start_together_share_a_new_file(tmp_path: Path) -> None:
     opening += "OutboxFile(Path(sys.argv[1])).open()"
     starts = [subprocess.Popen([sys.executable, "-c", opening, str(tmp_path / "outbox")]) for _ in range(4)]
     assert [start.wait() for start in starts] == [0] * 4
+
+
+OURS, THEIRS = Identity("1" * 32, "db1:5432/kinetics"), Identity("2" * 32, "db2:5432/kinetics")
+
+
+def test_a_file_keeps_the_bills_of_one_ledger_and_says_whose(tmp_path: Path) -> None:
+    file = OutboxFile(tmp_path / "outbox", OURS)
+    file.open()
+    file.write([Change(put=[BILL])])
+    with pytest.raises(
+        LedgerMisuse,
+        match=r"bills of the ledger 1{8} at db1:5432/kinetics, and .* 2{8} at db2:5432.*; state another --outbox",
+    ):
+        OutboxFile(file.path, THEIRS).open()
+    moved = OutboxFile(file.path, OURS._replace(place="db3:5432/kinetics"))
+    moved.open()
+    assert moved.waiting(10) == [BILL]
+    for each in (file, moved):
+        each.close()
+
+
+def test_a_file_that_does_not_know_its_ledger_goes_on_with_the_first_that_comes(file: OutboxFile) -> None:
+    file.write([Change(put=[BILL])])
+    ours = OutboxFile(file.path, OURS)
+    ours.open()
+    assert ours.waiting(10) == [BILL]
+    with pytest.raises(LedgerMisuse, match="another --outbox"):
+        OutboxFile(file.path, THEIRS).open()
+    ours.close()
+
+
+def test_no_bill_is_taken_from_a_file_of_another_ledgers_that_comes_in_its_place(tmp_path: Path) -> None:
+    theirs = OutboxFile(tmp_path / "theirs", THEIRS)
+    theirs.write([Change(put=[BILL])])
+    theirs.close()
+    ours = OutboxFile(tmp_path / "outbox", OURS)
+    ours.open()
+    theirs.path.rename(ours.path)
+    for use in (ours.check, lambda: ours.waiting(10), lambda: ours.write([Change(put=[bill(1)])])):
+        with pytest.raises(OutboxUnavailable) as caught:
+            use()
+        assert "db2:5432" in caught.value.reason
+    ours.close()
 
 
 @pytest.mark.parametrize(
