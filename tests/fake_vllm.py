@@ -52,7 +52,7 @@ class FakeVllm:
 
     events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
     requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
-    status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
+    status: what it answers instead of generating. goes_on: from a message that is not complete. breaks_after: tokens after which a stream's connection breaks.
     healthy: what its /health says, after health_s seconds. kv_budget: of the sparse attention that its /metrics tells
     of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
@@ -77,6 +77,7 @@ class FakeVllm:
     first_token_s: float = 0.0
     api_key: str | None = None
     status: int = 200
+    goes_on: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     breaks_after: int | None = None
     healthy: bool = True
@@ -162,6 +163,10 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         if fake.status != 200:
             message = {"error": {"message": "as it was told", "code": fake.status}}
             return JSONResponse(message, fake.status, fake.headers)
+        if body.get("continue_final_message") and not fake.goes_on:
+            return JSONResponse({"error": {"message": "the chat template changes messages", "code": 400}}, 400)
+        if (body.get("min_tokens") or 0) > int(body.get("max_tokens") or CONTEXT):
+            return JSONResponse({"error": {"message": "min_tokens must be at most max_tokens", "code": 400}}, 400)
         if (body.get("temperature") or 0) > 2:
             return JSONResponse({"error": {"message": "temperature must be at most 2", "code": 400}}, 400)
         n = int(body.get("n") or 1)

@@ -201,7 +201,7 @@ class Metrics:
             self.samples.labels(**labels, outcome=sample.status.value).inc()
         self.tokens.labels(**labels, kind="prompt").inc(run.arms[0].prompt_tokens)
         self.tokens.labels(**labels, kind="cached_prompt").inc(sum(run.cached_tokens.values()))
-        self.tokens.labels(**labels, kind="completion").inc(sum(sample.tokens for sample in run.samples))
+        self.tokens.labels(**labels, kind="completion").inc(run.completion_tokens)
         self.utilization.labels(**labels).observe(run.account.spent / run.account.budget)
         if run.finish is not None and run.finish.confidence is not None:
             self.confidence.labels(**labels).observe(run.finish.confidence)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kinetics_serve.answers.reader import Reader
 from kinetics_serve.cost import Cost, KVPolicy, Price
-from kinetics_serve.engine.errors import EngineNonsense
+from kinetics_serve.engine.errors import EngineNonsense, EngineRejected
 from kinetics_serve.engine.route import Route
 from kinetics_serve.engine.upstream import Json
 from kinetics_serve.engine.usage import cached, reported
@@ -73,6 +73,8 @@ class ForcedSource:
                 yield worst  # until it is known, should the request end meanwhile
                 try:
                     yield await self._forced(event, self._source.completions[sample.index])
+                except EngineRejected:  # refused, so nothing was generated; it stays what it is, cut off
+                    yield event
                 except KineticsError:  # it stays what it is, cut off, and pays what the attempt may have cost
                     yield event._replace(extra=worst)
 
@@ -98,7 +100,17 @@ class ForcedSource:
 
 def forced_body(body: Json, completion: Completion) -> Json:
     """The client's request, to go on from what a sample said."""
-    dropped = ("max_completion_tokens", "stream", "stream_options", "logprobs", "top_logprobs", "seed", "n", "stop")
+    dropped = (
+        "max_completion_tokens",
+        "min_tokens",
+        "stream",
+        "stream_options",
+        "logprobs",
+        "top_logprobs",
+        "seed",
+        "n",
+    )
+    dropped += ("stop",)
     sent = {key: value for key, value in body.items() if key not in dropped} | {"temperature": 0}
     said = completion.transcript + CUE
     if isinstance(completion, ChatCompletion):

@@ -69,6 +69,26 @@ async def test_a_sample_that_was_cut_off_votes_after_a_cue_and_pays_for_it(
     assert cues[0]["truncate_prompt_tokens"] == FORCING.limit(16)
 
 
+async def test_a_forced_answer_may_be_shorter_than_a_sample_must_be(client: httpx.AsyncClient) -> None:
+    bill = (await ask(client, 4, min_tokens=8)).json()["kinetics"]
+    assert (bill["answer"], bill["forced"]["completion_tokens"]) == ("42 42 42 42", 16)
+    metrics = (await client.get("/metrics")).text.splitlines()
+    (counted,) = [line for line in metrics if line.startswith("kinetics_tokens_total{") and "completion" in line]
+    assert float(counted.split()[-1]) == bill["completion_tokens"] == 4 * (16 + 4)
+
+
+async def test_forcing_that_the_engine_refuses_costs_nothing(client: httpx.AsyncClient, fake: FakeVllm) -> None:
+    without = (await ask(client, 0)).json()["kinetics"]
+    fake.goes_on = False
+    try:
+        refused = (await ask(client, 4)).json()["kinetics"]
+    finally:
+        fake.goes_on = True
+    assert refused["samples_truncated"] == 4
+    assert refused["forced"] == {"completion_tokens": 0, "spent_eflops": 0}
+    assert refused["spent_eflops"] == without["spent_eflops"]
+
+
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
 
