@@ -101,16 +101,9 @@ class ForcedSource:
 def forced_body(body: Json, completion: Completion) -> Json:
     """The client's request, to go on from what a sample said."""
     dropped = (
-        "max_completion_tokens",
-        "min_tokens",
-        "stream",
-        "stream_options",
-        "logprobs",
-        "top_logprobs",
-        "seed",
-        "n",
+        *("max_completion_tokens", "min_tokens", "stop", "n", "seed"),
+        *("stream", "stream_options", "logprobs", "top_logprobs"),
     )
-    dropped += ("stop",)
     sent = {key: value for key, value in body.items() if key not in dropped} | {"temperature": 0}
     said = completion.transcript + CUE
     if isinstance(completion, ChatCompletion):
