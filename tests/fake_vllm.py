@@ -52,7 +52,8 @@ class FakeVllm:
 
     events: what a stream consists of, instead of a sample. requests: the bodies that it was sent, in order. aborted:
     requests whose client left. first_token_s: seconds before the first token. api_key: what it wants to be sent.
-    status: what it answers instead of generating. goes_on: from a message that is not complete. breaks_after: tokens after which a stream's connection breaks.
+    status: what it answers instead of generating. breaks_after: tokens after which a stream's connection breaks.
+    goes_on: from a message that is not complete.
     healthy: what its /health says, after health_s seconds. kv_budget: of the sparse attention that its /metrics tells
     of; None is dense.
     word: what a sample says over and over, by its seed. score: of a text, for the routes that score, and for judges.
