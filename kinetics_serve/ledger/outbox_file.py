@@ -179,10 +179,16 @@ class OutboxFile:
 
 
 def _check_ledger(connection: sqlite3.Connection, ledger: Identity) -> None:
-    """Raises OSError where the file keeps another ledger's bills: booked here, they would be lost there."""
+    """Raises OSError where the file keeps another ledger's bills: booked here, they would be lost there.
+
+    A ledger that was made anew in the old one's place takes the file over, unless bills are left in it.
+    """
     connection.execute("CREATE TABLE IF NOT EXISTS ledger (id TEXT NOT NULL, place TEXT NOT NULL)")
-    if (kept := connection.execute("SELECT id, place FROM ledger").fetchone()) is None:
+    kept = connection.execute("SELECT id, place FROM ledger").fetchone()
+    if kept is None or kept[0] != ledger.id:
         connection.execute("INSERT INTO ledger SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM ledger)", ledger)
+        anew = "UPDATE ledger SET id = ? WHERE place = ? AND NOT EXISTS (SELECT 1 FROM settlements)"
+        connection.execute(anew, ledger)
         kept = connection.execute("SELECT id, place FROM ledger").fetchone()
     if kept[0] != ledger.id:
         raise OSError(f"it keeps the bills of {Identity(*kept)}, and this is {ledger}")

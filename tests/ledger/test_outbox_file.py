@@ -190,6 +190,19 @@ def test_a_file_that_does_not_know_its_ledger_goes_on_with_the_first_that_comes(
     ours.close()
 
 
+def test_a_ledger_that_was_made_anew_takes_the_file_over_once_no_bill_of_the_old_one_is_left(tmp_path: Path) -> None:
+    old, new = OutboxFile(tmp_path / "outbox", OURS), OutboxFile(tmp_path / "outbox", OURS._replace(id=THEIRS.id))
+    old.write([Change(put=[BILL])])
+    with pytest.raises(LedgerMisuse, match=r"keeps the bills of the ledger 1{8} at db1"):
+        new.open()
+    old.write([Change(booked=[BILL.id])])
+    old.close()
+    with pytest.raises(LedgerMisuse, match="another --outbox"):
+        OutboxFile(tmp_path / "outbox", THEIRS).open()
+    new.open()
+    new.close()
+
+
 def test_no_bill_is_taken_from_a_file_of_another_ledgers_that_comes_in_its_place(tmp_path: Path) -> None:
     theirs = OutboxFile(tmp_path / "theirs", THEIRS)
     theirs.write([Change(put=[BILL])])
