@@ -83,7 +83,7 @@ async def test_an_engine_that_is_killed_under_load_costs_no_answer_and_is_used_a
             tally = Tally("kill -9 of an engine", made.kind)
 
             async def kill(dies: Engine = dies) -> None:
-                await until(dies.runs, 10)
+                await until(dies.runs, 60)
                 dies.kill()
 
             await made.load(tally, key, 24, kill)
@@ -100,8 +100,11 @@ async def test_an_engine_that_is_killed_under_load_costs_no_answer_and_is_used_a
 
 @pytest.fixture(scope="module")
 async def behind_nginx() -> AsyncIterator[tuple[Scene, Scene]]:
-    """Two front-ends on one PostgreSQL, and the same by the address of the nginx before them."""
-    async with scene("postgresql", (1, 1)) as made:
+    """Two front-ends on one PostgreSQL, and the same by the address of the nginx before them.
+
+    Their leases are the usual ones: bills that come after theirs has ended, as on a busy machine, may exceed a quota.
+    """
+    async with scene("postgresql", (1, 1), "--lease-s", "60") as made:
         with running_nginx([server.url for server in made.front_ends]) as url:
             yield made, replace(made, front_ends=[replace(made.front_ends[0], url=url)])
 

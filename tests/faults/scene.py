@@ -65,9 +65,9 @@ class Scene:
     def kind(self) -> str:
         return "SQLite" if self.postgres is None else "PostgreSQL"
 
-    def start(self, workers: int) -> FrontEnd:
-        """Another front-end, ready when this returns, until the scene ends."""
-        return self._stack.enter_context(self._starting("--workers", str(workers)))
+    def start(self, workers: int, *options: str) -> FrontEnd:
+        """Another front-end with these options, ready when this returns, until the scene ends."""
+        return self._stack.enter_context(self._starting("--workers", str(workers), *options))
 
     @asynccontextmanager
     async def another(self, *options: str) -> AsyncIterator[FrontEnd]:
@@ -220,9 +220,9 @@ def bill_of(server: FrontEnd, documents: list[dict[str, Any]]) -> int | None:
 
 
 @asynccontextmanager
-async def scene(kind: str, workers: Sequence[int] = WORKERS) -> AsyncIterator[Scene]:
+async def scene(kind: str, workers: Sequence[int] = WORKERS, *options: str) -> AsyncIterator[Scene]:
     """On `sqlite` or `postgresql`. The ledger's file, if it has one, and the outbox are on a small disk of their own,
-    where one can be mounted. workers: of each front-end."""
+    where one can be mounted. workers: of each front-end. options: of all of them."""
     folder = Path(tempfile.mkdtemp(prefix="kinetics-faults-"))
     disk = folder / "disk"
     disk.mkdir()
@@ -240,7 +240,7 @@ async def scene(kind: str, workers: Sequence[int] = WORKERS) -> AsyncIterator[Sc
             made = Scene(folder, upstream, url, postgres)
             async with made._stack:
                 for count in workers:
-                    made.front_ends.append(await asyncio.to_thread(made.start, count))
+                    made.front_ends.append(await asyncio.to_thread(made.start, count, *options))
                 yield made
     finally:
         if postgres is not None:
