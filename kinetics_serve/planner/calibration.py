@@ -8,7 +8,6 @@ from typing import Any, Self, TypeVar
 
 from kinetics_serve.cost import Architecture, HardwareProfile, KVPolicy
 from kinetics_serve.traces.intervals import Interval
-from kinetics_serve.traces.traces import architecture_of
 
 VERSION = 2
 """Of the file. 1 had a field of its own for each option of a strategy."""
@@ -166,7 +165,7 @@ class Calibration:
                 content["task"],
                 HardwareProfile(**content["hardware"]),
                 content["questions"],
-                {name: architecture_of(fields) for name, fields in content["architectures"].items()},
+                {name: Architecture.from_json(fields) for name, fields in content["architectures"].items()},
                 tuple(FixedPoint(**_typed(point)) for point in content["fixed"]),
                 tuple(ServedPoint(**_typed(point)) for point in content["served"]),
                 tuple(Law(**law) for law in content["laws"]),

@@ -115,7 +115,7 @@ class Metadata:
         if "traces" not in line:
             return cls(str(line.get("task", name)), str(line.get("model", name)), kv=_paper_kv(line), sampling=line)
         stated = _Header.model_validate(line)
-        architecture = architecture_of(stated.architecture) if stated.architecture is not None else None
+        architecture = Architecture.from_json(stated.architecture) if stated.architecture is not None else None
         return cls(
             stated.task, stated.model, stated.max_tokens, stated.kv, architecture, stated.sampling, stated.engine
         )
@@ -191,11 +191,6 @@ class Traces:
         if self.metadata.max_tokens is not None:
             return self.metadata.max_tokens
         return max(1, *[trial.tokens for question in self.questions for trial in question.trials])
-
-
-def architecture_of(fields: Mapping[str, Any]) -> Architecture:
-    """The architecture that `dataclasses.asdict` took apart."""
-    return Architecture.from_json(fields)
 
 
 def read(path: Path, count_tokens: CountTokens | None = None) -> Traces:
