@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -49,6 +49,8 @@ class FrontEnd:
     process: "subprocess.Popen[bytes]"
     fake: FakeVllm
     folder: Path
+    probes: list[int]
+    """What `/ready` answered until it was 200."""
 
     def key(self, tenant: str, **limits: Any) -> str:
         """A new key of a tenant with these limits."""
@@ -122,17 +124,14 @@ def front_end(fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more
         process = subprocess.Popen(
             [sys.executable, "-m", "kinetics_serve", "serve", *options], stdout=output, stderr=output, env=environment
         )
-    running = FrontEnd(f"http://127.0.0.1:{port}", ledger or "", log, process, fake, folder)
+    running = FrontEnd(f"http://127.0.0.1:{port}", ledger or "", log, process, fake, folder, [])
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
+        while 200 not in running.probes:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
-            try:
-                if httpx.get(f"{running.url}/ready").status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
+            with suppress(httpx.HTTPError):
+                running.probes.append(httpx.get(f"{running.url}/ready").status_code)
             time.sleep(0.1)
         yield running
     finally:
