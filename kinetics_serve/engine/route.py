@@ -32,6 +32,17 @@ class Route:
         self._failed: set[Upstream] = set()
         self.upstream, self.served = pool.pick(model, body)
 
+    def choose(self) -> None:
+        """Chooses the server again, now that samples are about to be sent: others may have gone there while the request
+        waited for its turn. Only one where they cost what they were priced at comes into question.
+        """
+        try:
+            upstream, served = self._pool.pick(self.served.name, self._body, self._failed)
+        except (EngineUnavailable, ModelNotFound):  # the server of before will say what is wrong
+            return
+        if (served.price, served.kv) == (self.served.price, self.served.kv):
+            self.upstream = upstream
+
     def move(self, failed: Upstream, error: EngineUnavailable) -> None:
         """From a server that failed the request to another. Raises `error` where there is none, where too many failed,
         and where another would do no better."""
@@ -63,6 +74,7 @@ class Route:
         self, path: str, body: Json | bytes, headers: dict[str, str], *, streamed: bool, raw: bool = False
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, AsyncGenerator[bytes, None]]]:
         """A response whose body has begun, and the pieces of that: see `Upstream.open` and `Upstream.pieces`."""
+        self.choose()
         async with AsyncExitStack() as stack:
 
             async def begin(upstream: Upstream) -> tuple[aiohttp.ClientResponse, bytes, AsyncGenerator[bytes, None]]:

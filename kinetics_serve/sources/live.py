@@ -58,6 +58,8 @@ class LiveSource:
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
         if (name := request_id.get()) is not None:  # in this sample's task only
             request_id.set(f"{name}-{sample.index}")
+        if not self.completions:
+            self._route.choose()
         opened = False
         try:
             while True:

@@ -81,7 +81,7 @@ async def test_an_engine_that_is_killed_under_load_costs_no_answer_and_is_used_a
         dies = first
 
         async def kill() -> None:
-            """One that has samples: a burst of equal prompts may all go to one engine."""
+            """One that has samples."""
             nonlocal dies
             await until(lambda: first.runs() or second.runs(), 60)
             dies = first if first.runs() else second

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ import pytest
 from kinetics_serve.api.app import create_app
 from kinetics_serve.engine.circuit import FAILURES_TO_OPEN
 from kinetics_serve.engine.route import MAX_RETRIES
+from kinetics_serve.requests.services import Services
 from kinetics_serve.runner.live import MOST_IN_VAIN
 from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL, FakeVllm, running_fake_vllm
@@ -81,6 +82,32 @@ async def test_many_prompts_at_once_use_all_servers(client: httpx.AsyncClient, f
         fake.token_s = 0.02
     prompts = [PLAIN | {"messages": [{"role": "user", "content": str(number)}]} for number in range(30)]
     responses = await asyncio.gather(*(client.post(CHAT, json=prompt) for prompt in prompts))
+    assert {response.status_code for response in responses} == {200}
+    assert max(len(fake.sent(CHAT)) for fake in fakes) <= 13  # 1.25 times the mean
+
+
+@pytest.mark.parametrize("kind", ["plain", "budgeted"])
+async def test_equal_prompts_that_waited_for_their_turn_use_all_servers(
+    client: httpx.AsyncClient, fakes: list[FakeVllm], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each chooses a server when it comes, all while none has begun, as where they wait for a ledger."""
+    admitted, waiting, turn = Services.admitted, 0, asyncio.Event()
+
+    @asynccontextmanager
+    async def all_at_once(*arguments: Any) -> AsyncIterator[None]:
+        nonlocal waiting
+        async with admitted(*arguments):
+            waiting += 1
+            if waiting == 30:
+                turn.set()
+            await turn.wait()
+            yield
+
+    monkeypatch.setattr(Services, "admitted", all_at_once)
+    for fake in fakes:
+        fake.token_s = 0.02
+    body = KINDS[kind] | ({"kinetics": ONE_SAMPLE} if kind == "budgeted" else {})
+    responses = await asyncio.gather(*(client.post(CHAT, json=body) for _ in range(30)))
     assert {response.status_code for response in responses} == {200}
     assert max(len(fake.sent(CHAT)) for fake in fakes) <= 13  # 1.25 times the mean
 

@@ -62,6 +62,9 @@ class Stream:
             decoded.choices[0].logprobs = {"content": [7]}  # type: ignore[assignment]
         return decoded
 
+    def choose(self) -> None:
+        """There is one server."""
+
     def move(self, failed: "Stream", error: Exception) -> None:
         raise error
 
