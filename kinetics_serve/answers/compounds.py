@@ -16,11 +16,12 @@ _DATE = (
 )
 _TIME = r"\d{1,2}(?:[:.]\d\d){0,2} ?(?:[ap]\.m\.|[AP]\.M\.|[ap]m\b|[AP]M\b)"
 _SCALED = rf"{_NUMBER} (?i:(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial)s?|BCE?|CE|AD)\b"
-_ODDS = rf"{_NUMBER} (?:out of|in every) {_NUMBER}"
+_ODDS = rf"{_NUMBER} (?:out of|in every) {_NUMBER}|1 in {_NUMBER}"
+_DIVISION = r"\d{1,15},? (?:R|(?:with )?(?:an? )?remainder(?: of)?) ?\d{1,15}\b"
 _RELATED = rf"{_NUMBER} (?:to|in|over|times|plus|minus|by) {_NUMBER}|{_NUMBER} [^\W\d_]+ and {_NUMBER}(?: [^\W\d_]+)?"
 _FACTORIAL = r"\d+!(?=\.| [a-z])"
 
-COMPOUND = "|".join([_QUANTITIES, _DATE, _TIME, _SCALED, _ODDS])
+COMPOUND = "|".join([_QUANTITIES, _DATE, _TIME, _SCALED, _ODDS, _DIVISION])
 """What is one answer wherever it stands in a text."""
 
 _LEADING = re.compile("|".join([COMPOUND, _RELATED, _FACTORIAL]))

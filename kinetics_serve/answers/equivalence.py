@@ -8,8 +8,11 @@ import re
 from fractions import Fraction
 from typing import Any, Literal, cast
 
+from kinetics_serve.answers.chemistry import chemical_formula
+from kinetics_serve.answers.dates import date_or_time
 from kinetics_serve.answers.notation import plain, unstyled
 from kinetics_serve.answers.structured import canonical, loads
+from kinetics_serve.answers.words import order_or_division
 
 AnswerKind = Literal["auto", "math", "choice", "text", "json", "code"]
 EquivalenceKind = Literal["auto", "math", "choice", "text", "json", "exact"]
@@ -69,6 +72,8 @@ def quick_key(answer: str, kind: EquivalenceKind) -> str | None:
         return text_key(answer)
     if _CAPITALS.fullmatch(bare):
         return text_key(answer)  # IV, NE and CO are no products, whose factors might change places
+    if (exact := date_or_time(bare) or chemical_formula(bare) or order_or_division(bare)) is not None:
+        return f"text:{exact}"
     value = simple_number(bare) if root_of(bare) is None else None
     if value is not None:
         return math_key(number(value.numerator, value.denominator))

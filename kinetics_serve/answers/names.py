@@ -8,8 +8,11 @@ from kinetics_serve.answers.notation import unstyled
 _INDEXED = re.compile(r"\\?([a-zA-Z]+?)(?:_(?:\{\s*(\w+)\s*\}|(\w)))?")
 _GREEK = re.compile(r"\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|sigma|rho|tau)")
 _TUPLE = re.compile(r"\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)")
+_PRIMES = r"(?:'{1,3}|\s*\^\s*\{?\s*(?:\\prime\s*){1,3}\}?)"
 _COMPOSED = re.compile(
-    r"[a-zA-Z]\s*\(\s*(?:[a-z]|-?[\d.]+)(?:\s*,\s*(?:[a-z]|-?[\d.]+))*\s*\)"  # f(x), f(1)
+    rf"[a-zA-Z]{_PRIMES}?\s*\(\s*(?:[a-z]|-?[\d.]+)(?:\s*,\s*(?:[a-z]|-?[\d.]+))*\s*\)"  # f(x), f'(1)
+    rf"|[a-zA-Z]{_PRIMES}"  # y'
+    r"|\\(?:vec|hat|overrightarrow)\s*\{\s*[a-zA-Z]{1,2}\s*\}"
     r"|\|\s*[A-Z]{1,3}\s*\||[A-Z]{2,4}|\\overline\s*\{[A-Z]+\}"  # |AB|, AB
     r"|(?:m\s*)?\\angle.*"
     r"|\\frac\s*\{[A-Z]{2,}\}\s*\{[A-Z]{2,}\}|[A-Z]{2,}\s*/\s*[A-Z]{2,}"  # ratios of lengths

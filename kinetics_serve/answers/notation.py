@@ -6,6 +6,8 @@ Everything here is linear in the answer's length and keeps its meaning.
 import re
 import unicodedata
 
+from kinetics_serve.answers.words import in_figures
+
 _CHARACTERS = {
     "−": "-",
     "–": "-",
@@ -25,6 +27,7 @@ _CHARACTERS = {
     "⩾": r"\ge ",
     "≠": r"\ne ",
     "≈": r"\approx ",
+    "≡": r"\equiv ",
     "±": r"\pm ",
     "∓": r"\mp ",
     "∪": r"\cup ",
@@ -82,6 +85,7 @@ _SYNONYMS = {
     "geq": "ge",
     "geqslant": "ge",
     "neq": "ne",
+    "lg": "log",
     "lt": "<",
     "gt": ">",
     "lbrace": r"\{",
@@ -113,7 +117,7 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _ASCII = (
     (re.compile(r"<=|=<"), r"\\le "),
     (re.compile(r">="), r"\\ge "),
-    (re.compile(r"!=|<>"), r"\\ne "),
+    (re.compile(r"!=|<>|=/="), r"\\ne "),
     (re.compile(r"\.\.\.+"), r"\\dots "),
 )
 _TEXT = re.compile(
@@ -138,6 +142,12 @@ _OVER = re.compile(r"(?:(?<=\{)|^)([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)(?=
 _OVERS = {"over": "frac", "choose": "binom"}
 _DOTS = re.compile(r"(\.\d*)\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?(?!\d)")
 _POWER_IN_PARENTHESES = re.compile(r"\^\s*\(((?:[^()]|\([^()]*\))*)\)(?!\s*\()")
+_SIGNED_POWER = re.compile(r"\^\s*([-+])\s*(\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\([^()]*\)|\\[a-zA-Z]+)")
+_LOG = re.compile(r"(?<![a-zA-Z\\])log_?(\d+)\s*(?=\()")
+_LETTER_LOG = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])(log|ln)\s*(?=\(|[a-zA-Z0-9](?![a-zA-Z]))")
+_CHOOSE = re.compile(r"(?<![\w\\])(\d+|[a-zA-Z]) choose (\d+|[a-zA-Z])(?!\w)")
+_INFINITY = re.compile(r"(?<![a-zA-Z\\])(?:infinity|inf)(?=\s*[,)\]])")
+_ANGLES = re.compile(r"<([^<>=]*,[^<>=]*)>")
 _CROSS = re.compile(r"(?<=\d)(?:\s+x\s+(?=\d)|\s*x\s*(?=10\s*\^))")
 _CUP = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")
 _RAISED_O = re.compile(r"(?<=\d)\s*\^\s*(?:o(?![a-zA-Z])|\{\s*o\s*\})")
@@ -173,11 +183,16 @@ def plain(answer: str) -> str:
     text = _NOON.sub(r"\1m", _RAISED_O.sub(r"^\\circ ", text))
     text = _CUP.sub(r"\\cup ", _CROSS.sub(r"\\times ", text))
     text = _POWER_IN_PARENTHESES.sub(r"^{\1}", _POWER.sub("^", text))
+    text = _SIGNED_POWER.sub(r"^{\1\2}", text)
+    text = _LETTER_LOG.sub(r"\1 \\\2 ", _LOG.sub(r"\\log_{\1}", text))
+    text = _INFINITY.sub(r"\\infty ", _CHOOSE.sub(r"\\binom{\1}{\2}", text))
+    if angles := _ANGLES.fullmatch(text.strip()):
+        text = rf"\langle {angles[1]} \rangle"
     text = _FRAC_FIRST.sub(r"\\frac{\1}{", text)
     text = _FRAC.sub(lambda found: rf"\frac{{{found[1] or found[2]}}}{{{found[3]}}}", text)
     text = _SQRT.sub(lambda found: r"\sqrt{" + (found[1] or found[2]) + "}", text)
     text = _BARE_SQRT.sub(r"\\sqrt", text)
-    return _LINE_BREAK.sub("", " ".join(text.split()))
+    return in_figures(_LINE_BREAK.sub("", " ".join(text.split())))
 
 
 def unstyled(text: str) -> str:

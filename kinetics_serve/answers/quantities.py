@@ -22,7 +22,7 @@ _PLAIN = re.compile(
 _UNMARKED = re.compile(rf"{_MARK}\{{((?:[^{{}}]|\^\s*\{{[^{{}}]*\}})*)\}}")
 _CIRCLE = re.compile(rf"\^\s*\{{?\s*\\circ\s*\}}?(?:\s*{_MARK}\{{\s*([CF])\s*\}})?")
 _DIGIT_OR_CONSTANT = re.compile(r"\d|\\pi|\\sqrt")
-_TRIGONOMETRY = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_TRIGONOMETRY = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])(?=\s*\S)")
 _LONG_WORD = re.compile(r"(?<!\\)(?<![a-zA-Z])[a-zA-Z]{4,}")
 
 MIN_WORD = 3

@@ -11,7 +11,7 @@ import sympy
 from kinetics_serve.answers import formula, names, regions
 from kinetics_serve.answers.brackets import depths, split_at
 from kinetics_serve.answers.formula import NotAFormula
-from kinetics_serve.answers.terms import Term
+from kinetics_serve.answers.terms import Term, set_of
 
 _OPERATOR = re.compile(r"(?<![a-zA-Z\\])=|[<>]|\\(?:le|ge|ne|in|approx)(?![a-zA-Z])|=")
 _APPROXIMATION = re.compile(r"\\approx(?![a-zA-Z])")
@@ -20,6 +20,11 @@ OR = re.compile(
 )
 AND = re.compile(
     r"\\(?:text|mbox|textrm|mathrm)\s*\{\s*and\s*\}|\\(?:land|wedge)(?![a-zA-Z])|(?<![a-zA-Z\\{])and(?![a-zA-Z}])"
+)
+_WHOLE = re.compile(r"-?\d{1,15}")
+_CONGRUENCE = re.compile(
+    rf"(?:[a-zA-Z]\s*(?:\\equiv|=)\s*)?(?P<residues>{_WHOLE.pattern}(?:\s*(?:,\s*)?(?:,|and|or)\s*{_WHOLE.pattern})*)"
+    r"\s*\(?\s*\\?[pb]?mod(?![a-z])\s*\{?\s*(?P<modulus>\d{1,15})\s*\}?\s*\)?"
 )
 ORDERS = frozenset({"<", "le", ">", "ge"})
 
@@ -35,11 +40,17 @@ class Relation(NamedTuple):
     composed: bool
 
 
+def exact(text: str) -> str:
+    """The text without the approximation after a value; one that follows a name is its value."""
+    value, *approximations = split_at(text, _APPROXIMATION)
+    if not approximations:
+        return text
+    return f"{value} = {approximations[0]}" if names.name(value) is not None else value
+
+
 def relation_of(text: str) -> Relation | None:
-    """The relation that a text is; None where it is none. An approximation after a value is left out."""
-    exact = split_at(text, _APPROXIMATION)
-    if len(exact) > 1:
-        text = f"{exact[0]} = {exact[1]}" if names.name(exact[0]) is not None else exact[0]
+    """The relation that a text is; None where it is none."""
+    text = exact(text)
     sides = split_at(text, _OPERATOR)
     if len(sides) == 1:
         return None
@@ -105,6 +116,15 @@ def joined_inequalities(text: str) -> Term | None:
         if unknown is not None:
             return regions.written(reduce(join, [solutions(sides, order, unknown) for sides, order in chains]))
     return None
+
+
+def congruence(text: str) -> Term | None:
+    """The residue classes that a text names: `x \\equiv 2 \\pmod 5`, `2 (mod 5)`; None for anything else."""
+    found = _CONGRUENCE.fullmatch(text)
+    if found is None or not (modulus := int(found["modulus"])):
+        return None
+    residues = [int(each) % modulus for each in _WHOLE.findall(found["residues"])]
+    return set_of([("residue", str(residue), str(modulus)) for residue in residues])
 
 
 def the_unknown(expressions: Sequence[Any]) -> Any:

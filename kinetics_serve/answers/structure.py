@@ -17,7 +17,9 @@ from kinetics_serve.answers.relations import (
     OR,
     ORDERS,
     Relation,
+    congruence,
     equation,
+    exact,
     inequality,
     joined_inequalities,
     relation_of,
@@ -47,7 +49,7 @@ def term(text: str) -> Term:
     """The term of an answer. Raises NotAFormula for what is no mathematics."""
     text = text.lstrip(_STARTS).rstrip(_ENDS).removeprefix(r"\approx ")
     text = commas.with_points(text)
-    if (joined := joined_inequalities(text)) is not None:
+    if (joined := congruence(text) or joined_inequalities(text)) is not None:
         return joined
     text = commas.without_thousands(text)
     if (alternatives := _alternatives(text)) is not None:
@@ -112,7 +114,7 @@ def _about(text: str) -> Term:
 def _item(text: str) -> Term:
     relation = relation_of(text)
     if relation is None:
-        return _value(text)
+        return _value(exact(text))
     if len(relation.sides) > 2 and set(relation.operators) == {"="} and relation.name is None:
         return _item(relation.sides[-1])  # a calculation, whose result is the answer
     if relation.composed and relation.name is not None:
