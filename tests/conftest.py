@@ -1,12 +1,14 @@
 """A front-end on a real socket, in front of the stand-in for vLLM, and Triton's interpreter."""
 
-import dataclasses
+import inspect
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import HealthCheck, settings
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.engine.circuit import Circuit
@@ -14,6 +16,11 @@ from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
 from tests.fake_vllm import FakeVllm, running_fake_vllm
 from tests.front_ends import listening, wait_until_ready
+
+# A busy machine is no failure. One default of httpx serves all its functions: 5 s, in which an answer has to begin.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+inspect.signature(httpx.get).parameters["timeout"].default.read = 60
 
 # pytest-xdist tells its workers a terminal's width, and a console would keep to it: tests that want one say so.
 os.environ.pop("COLUMNS", None)
@@ -43,15 +50,9 @@ def front_end(stand_in: FakeVllm) -> Iterator[tuple[FastAPI, str]]:
 @pytest.fixture
 def vllm(stand_in: FakeVllm) -> Iterator[FakeVllm]:
     """The stand-in, before and after the test as if it had just started: others wait for it to be well."""
-    _restart(stand_in)
+    stand_in.restart()
     yield stand_in
-    _restart(stand_in)
-
-
-def _restart(stand_in: FakeVllm) -> None:
-    fresh = FakeVllm(stand_in.url)
-    for field in dataclasses.fields(FakeVllm):
-        setattr(stand_in, field.name, getattr(fresh, field.name))
+    stand_in.restart()
 
 
 @pytest.fixture

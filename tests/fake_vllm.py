@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class FakeVllm:
     follows: whether a claim follows from a text, for judges of meaning. embedding: of a text.
     models: the names that it serves its model by. counted: tokens that every prompt has by its /tokenize.
     clients: the connections that it was sent requests on. generated: tokens of the last stream so far.
+    goes_ahead: a token waits until this is true. streaming: the streams that have not ended.
     shut_down: ends it before its time.
     """
 
@@ -88,10 +89,23 @@ class FakeVllm:
     models: tuple[str, ...] = (MODEL, OTHER_MODEL)
     clients: set[Any] = field(default_factory=set)
     generated: int = 0
+    goes_ahead: Callable[[], bool] = lambda: True
+    streaming: int = 0
     shut_down: Callable[[], None] = lambda: None
 
     def sent(self, path: str) -> list[Json]:
         return [body for body in self.requests if body["path"] == path]
+
+    def restart(self) -> None:
+        """As if it had just started, when the streams have ended that clients have left."""
+        self.goes_ahead = lambda: True
+        deadline = time.monotonic() + 60
+        while self.streaming:
+            assert time.monotonic() < deadline, "a stream goes on without an end"
+            time.sleep(0.01)
+        fresh = FakeVllm(self.url, shut_down=self.shut_down)
+        for each in fields(FakeVllm):
+            setattr(self, each.name, getattr(fresh, each.name))
 
 
 def metrics_of(fake: FakeVllm) -> str:
@@ -179,7 +193,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             return StreamingResponse(stream(body, chat, n, tokens, end), media_type="text/event-stream")
         await asyncio.sleep(fake.first_token_s)
         for _ in range(tokens):
-            await asyncio.sleep(fake.token_s)
+            await next_token()
             if await request.is_disconnected():
                 fake.aborted += 1
                 break
@@ -189,6 +203,11 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         content: Json = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         choices = [{"index": index, "finish_reason": end, **content} for index in range(n)]
         return JSONResponse({"id": "x", "model": body["model"], "choices": choices, "usage": usage(n * tokens)})
+
+    async def next_token() -> None:
+        await asyncio.sleep(fake.token_s)
+        while not fake.goes_ahead():
+            await asyncio.sleep(0.01)
 
     async def stream(body: Json, chat: bool, n: int, tokens: int, end: str) -> AsyncIterator[str]:
         if fake.events is not None:
@@ -201,12 +220,13 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         interval = body.get("stream_interval") or 1
         told = 0
         done = False
+        fake.streaming += 1
         try:
             await asyncio.sleep(fake.first_token_s)
             for number in range(1, tokens + 1):
                 if fake.breaks_after is not None and number > fake.breaks_after:
                     raise ConnectionError("as it was told")
-                await asyncio.sleep(fake.token_s)
+                await next_token()
                 fake.generated = number
                 if told and number - told < interval and number < tokens:
                     continue
@@ -224,6 +244,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             yield "data: [DONE]\n\n"
             done = True
         finally:
+            fake.streaming -= 1
             fake.aborted += not done
 
     def said(body: Json, chat: bool, word: str, tokens: int) -> Json:
