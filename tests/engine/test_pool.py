@@ -12,15 +12,17 @@ from kinetics_serve.engine.client import new_client
 from kinetics_serve.engine.pool import Pool
 from kinetics_serve.engine.upstream import Upstream
 from tests.arms import PAPER_B200
-from tests.e2e.conftest import free_port
 from tests.scripted_upstream import Piece, Scripted, head, scripted, whole
+
+NOBODY = "http://127.0.0.1:9"
+SILENT: list[Piece] = [600.0]
 
 
 async def test_a_server_that_cannot_be_reached_is_mentioned_at_once_and_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with new_client() as client:
-        upstream = Upstream(f"http://127.0.0.1:{free_port()}", client)
+        upstream = Upstream(NOBODY, client)
         pool = Pool([upstream], PAPER_B200)
         await pool.check(upstream)
         await pool.check(upstream)
@@ -33,7 +35,7 @@ async def test_a_server_that_cannot_be_reached_is_mentioned_at_once_and_again(
 
 async def test_of_an_embedded_engine_its_supervisor_speaks(caplog: pytest.LogCaptureFixture) -> None:
     async with new_client() as client:
-        upstream = Upstream(f"http://127.0.0.1:{free_port()}", client)
+        upstream = Upstream(NOBODY, client)
         await Pool([upstream], PAPER_B200, embedded=True).check(upstream)
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]
 
@@ -58,11 +60,12 @@ def listed(folder: Path, *names: str) -> list[Piece]:
 async def test_a_list_of_models_that_does_not_come_is_said_and_asked_for_again(
     upstream: Scripted, pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    upstream.says(SILENT, listed(tmp_path, "a"), path="/v1/models")
     monkeypatch.setattr("kinetics_serve.engine.upstream.LISTING_TIMEOUT_S", 0.1)
-    upstream.says([30.0], listed(tmp_path, "a"), path="/v1/models")
     await pool.check(pool.upstreams[0])
     assert not pool.ready
     assert "/v1/models took longer than 0.1 s" in caplog.text
+    monkeypatch.setattr("kinetics_serve.engine.upstream.LISTING_TIMEOUT_S", 600)
     await pool.check(pool.upstreams[0])
     assert [model.name for model in pool.models()] == ["a"]
 
@@ -77,14 +80,14 @@ async def test_a_model_that_a_healthy_server_gets_is_found_and_one_that_it_loses
         assert [model.name for model in pool.models()] == names
 
 
-@pytest.mark.parametrize("answer", [[30.0], [whole({"data": 7})], [whole([])], [whole({"data": []})]])
+@pytest.mark.parametrize("answer", [SILENT, [whole({"data": 7})], [whole([])], [whole({"data": []})]])
 async def test_a_healthy_server_whose_list_fails_once_goes_on(
     upstream: Scripted, pool: Pool, tmp_path: Path, answer: list[Piece], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kinetics_serve.engine.upstream.LISTING_TIMEOUT_S", 0.1)
     monkeypatch.setattr(module, "LISTING_INTERVAL_S", 0.0)
     upstream.says(listed(tmp_path, "a"), answer, listed(tmp_path, "a", "b"), path="/v1/models")
-    for names in (["a"], ["a"], ["a", "b"]):
+    for names, timeout_s in ((["a"], 600), (["a"], 0.1), (["a", "b"], 600)):
+        monkeypatch.setattr("kinetics_serve.engine.upstream.LISTING_TIMEOUT_S", timeout_s)
         await pool.check(pool.upstreams[0])
         assert [model.name for model in pool.models()] == names
 
@@ -92,11 +95,11 @@ async def test_a_healthy_server_whose_list_fails_once_goes_on(
 async def test_a_server_that_is_up_may_leave_two_checks_unanswered(
     upstream: Scripted, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kinetics_serve.engine.upstream.HEALTH_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
-    silent: list[Piece] = [0.5, whole({})]
-    upstream.says([whole({})], silent, silent, [whole({})], silent, silent, silent, [whole({})], path="/health")
     was_up = []
-    for _ in range(8):
+    for silent in (False, True, True, False, True, True, True, False):
+        upstream.says(SILENT if silent else [whole({})], path="/health")
+        timeout = aiohttp.ClientTimeout(total=0.1 if silent else 600)
+        monkeypatch.setattr("kinetics_serve.engine.upstream.HEALTH_TIMEOUT", timeout)
         await pool.check(pool.upstreams[0])
         was_up.append(pool.ready)
     assert was_up == [True, True, True, True, True, True, False, True]
@@ -105,8 +108,8 @@ async def test_a_server_that_is_up_may_leave_two_checks_unanswered(
 async def test_a_server_that_is_silent_from_the_start_is_not_up(
     upstream: Scripted, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kinetics_serve.engine.upstream.HEALTH_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
-    upstream.says([0.5, whole({})], path="/health")
+    monkeypatch.setattr("kinetics_serve.engine.upstream.HEALTH_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
+    upstream.says(SILENT, path="/health")
     await pool.check(pool.upstreams[0])
     assert not pool.ready
 
