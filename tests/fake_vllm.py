@@ -206,8 +206,9 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
 
     async def next_token() -> None:
         await asyncio.sleep(fake.token_s)
-        while not fake.goes_ahead():
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while not fake.goes_ahead():
+                await asyncio.sleep(0.01)
 
     async def stream(body: Json, chat: bool, n: int, tokens: int, end: str) -> AsyncIterator[str]:
         if fake.events is not None:

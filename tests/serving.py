@@ -38,6 +38,13 @@ async def _listening(app: FastAPI) -> AsyncIterator[str]:
         await serving
 
 
+async def reaches(client: httpx.AsyncClient, name: str, value: float) -> None:
+    """Waits until a metric has this value: over a socket, an answer is there before all is done that follows it."""
+    async with asyncio.timeout(60):
+        while await metric(client, name) != value:
+            await asyncio.sleep(0.01)
+
+
 async def metric(client: httpx.AsyncClient, name: str) -> float:
     """The sum of a metric over its labels."""
     lines = (await client.get("/metrics")).text.splitlines()

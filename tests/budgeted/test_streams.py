@@ -1,6 +1,7 @@
 """What a client of a budgeted stream sees while samples run."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -22,12 +23,35 @@ ASKS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def stream(url: str, path: str, body: dict[str, Any], **kinetics: Any) -> list[str]:
-    """The blocks of the stream."""
-    answer = httpx.post(url + path, json={"model": MODEL, "stream": True, "kinetics": VOTE | kinetics} | body)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    return answer.text.removesuffix("\n\n").split("\n\n")
+def one_by_one(vllm: FakeVllm, blocks: list[str]) -> bool:
+    """Each token comes after the progress of the one before, until that has been told three times."""
+    return len(progress(blocks)) >= min(3, vllm.generated)
+
+
+def after_comments(vllm: FakeVllm, blocks: list[str]) -> bool:
+    """All but the first token come after two comments."""
+    return vllm.generated == 0 or blocks.count(": keep-alive") >= 2
+
+
+def stream(
+    url: str,
+    path: str,
+    body: dict[str, Any],
+    vllm: FakeVllm | None = None,
+    goes_ahead: Callable[[FakeVllm, list[str]], bool] = one_by_one,
+    **kinetics: Any,
+) -> list[str]:
+    """The blocks of the stream. goes_ahead: when `vllm` gives its next token, by the blocks that have come."""
+    body = {"model": MODEL, "stream": True, "kinetics": VOTE | kinetics} | body
+    blocks = [""]
+    if vllm is not None:
+        vllm.goes_ahead = lambda: goes_ahead(vllm, blocks[:-1])
+    with httpx.stream("POST", url + path, json=body) as answer:
+        assert answer.status_code == 200, answer.read()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for piece in answer.iter_text():
+            blocks[-1:] = (blocks[-1] + piece).split("\n\n")
+    return blocks[:-1]
 
 
 def objects(blocks: list[str]) -> list[dict[str, Any]]:
@@ -44,8 +68,7 @@ def progress(blocks: list[str]) -> list[dict[str, Any]]:
 def test_progress_says_who_leads_what_is_spent_and_how_many_run(
     url: str, vllm: FakeVllm, path: str, body: dict[str, Any]
 ) -> None:
-    vllm.token_s = 0.05
-    states = progress(stream(url, path, body))
+    states = progress(stream(url, path, body, vllm))
     assert len(states) >= 3
     assert {"spent_eflops", "budget_eflops", "samples_running", "votes"} <= set(states[0])
     assert states[0]["samples_running"] > 0
@@ -57,8 +80,8 @@ def test_progress_says_who_leads_what_is_spent_and_how_many_run(
 def test_progress_tells_of_every_sample_where_the_request_wants_to_see_them(
     url: str, vllm: FakeVllm, path: str, body: dict[str, Any]
 ) -> None:
-    vllm.token_s, vllm.word = 0.05, lambda seed: "twelve chars"
-    states = progress(stream(url, path, body, include_samples=True))
+    vllm.word = lambda seed: "twelve chars"
+    states = progress(stream(url, path, body, vllm, include_samples=True))
     tokens = [[sample["tokens"] for sample in state["samples"]] for state in states]
     assert len(tokens) >= 3
     for before, after in pairwise(tokens):
@@ -78,15 +101,13 @@ def test_progress_tells_of_every_sample_where_the_request_wants_to_see_them(
 
 
 def test_progress_is_short_where_the_request_does_not(url: str, vllm: FakeVllm) -> None:
-    vllm.token_s = 0.05
-    for state in progress(stream(url, *ASKS[0])):
+    for state in progress(stream(url, *ASKS[0], vllm)):
         assert not {"samples", "so_far"} & state.keys()
 
 
 @pytest.mark.parametrize(("path", "body"), ASKS[:2])
 def test_no_chunk_has_a_choice_before_the_text(url: str, vllm: FakeVllm, path: str, body: dict[str, Any]) -> None:
-    vllm.token_s = 0.05
-    chunks = objects(stream(url, path, body))
+    chunks = objects(stream(url, path, body, vllm))
     first = next(number for number, chunk in enumerate(chunks) if chunk["choices"])
     assert first >= 3
     assert "word" in json.dumps(chunks[first]["choices"])
@@ -95,8 +116,7 @@ def test_no_chunk_has_a_choice_before_the_text(url: str, vllm: FakeVllm, path: s
 
 @pytest.mark.parametrize(("path", "body"), ASKS[:2])
 def test_progress_can_come_as_events_with_a_name(url: str, vllm: FakeVllm, path: str, body: dict[str, Any]) -> None:
-    vllm.token_s = 0.05
-    blocks = stream(url, path, body, progress="event")
+    blocks = stream(url, path, body, vllm, progress="event")
     named = [block for block in blocks if block.startswith("event: kinetics.progress\ndata: {")]
     assert len(named) == len(progress(blocks)) >= 3
 
@@ -133,8 +153,7 @@ def test_a_server_can_do_without_comments(vllm: FakeVllm) -> None:
 
 @pytest.mark.parametrize(("path", "body"), ASKS)
 def test_a_client_can_do_without_progress(url: str, vllm: FakeVllm, path: str, body: dict[str, Any]) -> None:
-    vllm.token_s = 0.05
-    blocks = stream(url, path, body, progress=False)
+    blocks = stream(url, path, body, vllm, after_comments, progress=False)
     assert progress(blocks) == []
     assert ": keep-alive" in blocks
     assert "word word" in json.dumps(objects(blocks))
@@ -145,15 +164,15 @@ def test_a_client_can_do_without_progress(url: str, vllm: FakeVllm, path: str, b
 def test_silence_is_filled_with_comments(
     url: str, vllm: FakeVllm, path: str, body: dict[str, Any], progress: bool
 ) -> None:
-    vllm.token_s, vllm.tokens = 0.7, 2  # the front-end of these tests sends a comment after 0.2 s
-    blocks = stream(url, path, body, strategy="single", progress=progress)
+    blocks = stream(url, path, body, vllm, after_comments, strategy="single", progress=progress)
     assert blocks.count(": keep-alive") >= 2
+    assert "word word" in json.dumps(objects(blocks))
 
 
 def test_a_stream_begins_even_if_no_token_comes(url: str, vllm: FakeVllm) -> None:
-    vllm.first_token_s = 5
+    vllm.goes_ahead = lambda: False
     path, body = ASKS[0]
     body = body | {"stream": True, "kinetics": VOTE}
-    with httpx.stream("POST", url + path, json=body, timeout=3) as answer:
+    with httpx.stream("POST", url + path, json=body) as answer:
         assert answer.status_code == 200
         assert next(answer.iter_text())

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from tests.arms import PAPER_B200
 from tests.fake_vllm import MODEL
 from tests.ledger.server import run_command
 from tests.scripted_upstream import Break, Piece, Scripted, event, head, scripted, token
-from tests.serving import metric, serving
+from tests.serving import reaches, serving
 
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 50}
 STREAMED = CHAT | {"stream": True}
@@ -62,7 +61,7 @@ async def front_end(
 
 
 @pytest.mark.parametrize("metered", [False, True])
-@pytest.mark.parametrize("then", [[8.0], [0.01, Break()]], ids=["stays open", "breaks"])
+@pytest.mark.parametrize("then", [[600.0], [0.01, Break()]], ids=["stays open", "breaks"])
 async def test_a_stream_is_over_with_its_last_event(
     upstream: Scripted, tmp_path: Path, metered: bool, then: list[Piece]
 ) -> None:
@@ -70,10 +69,9 @@ async def test_a_stream_is_over_with_its_last_event(
     upstream.says([BEGUN + b"\r\n", *chunked(*said), *then])
     options = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     async with front_end(upstream, tmp_path, metered) as client:
-        begun = time.monotonic()
         response = await client.post("/v1/chat/completions", json=STREAMED | options)
-        assert time.monotonic() - begun < 4
         assert response.content == b"".join(said)
+        await reaches(client, "kinetics_requests_total", 1)
         requests = (await client.get("/metrics")).text
         assert 'outcome="completed"' in requests
         assert 'outcome="failed"' not in requests
@@ -122,26 +120,22 @@ async def test_no_words_of_ours_stand_in_a_compressed_stream(
 async def test_the_servers_deadline_ends_a_stream_whose_engine_is_silent(
     upstream: Scripted, tmp_path: Path, metered: bool
 ) -> None:
-    upstream.says([BEGUN + b"\r\n", *chunked(token("a", 1)), 20.0])
+    upstream.says([BEGUN + b"\r\n", *chunked(token("a", 1)), 600.0])
     async with front_end(upstream, tmp_path, metered, Settings(max_deadline_s=1.0)) as client:
-        begun = time.monotonic()
         response = await client.post("/v1/chat/completions", json=STREAMED)
-        assert time.monotonic() - begun < 5
     assert "1 s, the server's deadline" in response.text
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize("then", [[0.05, Break()], [20.0]], ids=["breaks", "is silent"])
+@pytest.mark.parametrize("then", [[0.05, Break()], [600.0]], ids=["breaks", "is silent"])
 async def test_a_whole_answer_that_breaks_off_is_one_line_in_the_log(
     upstream: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture, then: list[Piece]
 ) -> None:
     upstream.says([head("200 OK", "content-type: application/json", length=1000) + b'{"choices":', *then])
     async with front_end(upstream, tmp_path, False, Settings(max_deadline_s=0.5)) as client:
-        begun = time.monotonic()
         with pytest.raises(httpx.RemoteProtocolError):
             await client.post("/v1/chat/completions", json=CHAT)
-        assert time.monotonic() - begun < 5
-        assert await metric(client, "kinetics_load_ratio") == 0
+        await reaches(client, "kinetics_load_ratio", 0)
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not any(record.exc_info for record in told)
     (ours,) = [record for record in told if record.name.startswith("kinetics_serve.requests")]

@@ -36,7 +36,7 @@ def app(upstream: Scripted) -> FastAPI:
 
 
 async def unloaded(app: FastAPI, client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await metric(client, "kinetics_load_ratio") or app.state.services.pool.upstreams[0].outstanding:
             await asyncio.sleep(0.01)
 

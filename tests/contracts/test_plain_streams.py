@@ -36,7 +36,7 @@ async def client(upstream: Scripted) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def idle(upstream: Scripted) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while upstream.open:
             await asyncio.sleep(0.01)
 

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from kinetics_serve.api.app import create_app
 from kinetics_serve.engine.upstream import Patience
@@ -15,7 +17,7 @@ from tests.fake_vllm import MODEL, PROMPT_TOKENS
 from tests.scripted_upstream import STREAM, Break, Piece, Scripted, event, head, sample, scripted, token, whole
 from tests.serving import metric, serving
 
-PATIENCE = Patience(first_token_s=5.0, token_s=1.5)
+PATIENCE = Patience(first_token_s=600.0, token_s=600.0)
 VOTE: dict[str, Any] = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "What is 7 times 8?"}],
@@ -39,16 +41,28 @@ async def upstream(tmp_path: Path) -> AsyncIterator[Scripted]:
 
 
 @pytest.fixture
-async def client(upstream: Scripted) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(create_app([upstream.url], PAPER_B200, patience=PATIENCE)) as client:
+def app(upstream: Scripted) -> FastAPI:
+    return create_app([upstream.url], PAPER_B200, patience=PATIENCE)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(app) as client:
         yield client
+
+
+def shorten_patience(app: FastAPI, token_s: float) -> None:
+    (engine,) = app.state.services.pool.upstreams
+    engine.patience = replace(PATIENCE, token_s=token_s)
 
 
 async def ask(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
     return await client.post("/v1/chat/completions", json=VOTE | fields)
 
 
-DRIP: list[Piece] = [b":", 0.1] * 100
+DRIP: list[Piece] = [b":", 0.1] * 6000
+SILENCE: list[Piece] = [600.0]
+SILENT = ("silence", "a byte a while")
 
 FAILURES: dict[str, Sequence[Piece]] = {
     "error event": [STREAM, token("5", 1), event({"error": {"message": "out of memory", "code": 500}})],
@@ -58,7 +72,7 @@ FAILURES: dict[str, Sequence[Piece]] = {
     "redirect": [head("302 Found", "location: /elsewhere")],
     "lost connection": [STREAM, token("5", 1), 0.05, Break()],
     "cut short": [STREAM, token("5", 1)],
-    "silence": [STREAM, token("5", 1), 30.0],
+    "silence": [STREAM, token("5", 1), *SILENCE],
     "a byte a while": [STREAM, token("5", 1), *DRIP],
     "negative usage": [STREAM, event({"choices": [{"index": 0, "delta": {"content": "5"}}], "usage": USAGE})],
     "no usage": [STREAM, event({"choices": [{"index": 0, "delta": {"content": "5"}, "finish_reason": "stop"}]})],
@@ -73,8 +87,10 @@ FAILURES: dict[str, Sequence[Piece]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_sample_that_fails_leaves_the_vote_to_the_others_and_is_on_the_bill(
-    upstream: Scripted, client: httpx.AsyncClient, failure: str
+    upstream: Scripted, app: FastAPI, client: httpx.AsyncClient, failure: str
 ) -> None:
+    if failure in SILENT:
+        shorten_patience(app, 1.5)
     upstream.says(sample("56"), FAILURES[failure], sample("56"))
     response = await ask(client)
     assert response.status_code == 200, response.text
@@ -93,8 +109,10 @@ async def test_a_sample_that_fails_leaves_the_vote_to_the_others_and_is_on_the_b
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_where_nothing_is_left_the_request_fails_and_says_why(
-    upstream: Scripted, client: httpx.AsyncClient, failure: str
+    upstream: Scripted, app: FastAPI, client: httpx.AsyncClient, failure: str
 ) -> None:
+    if failure in SILENT:
+        shorten_patience(app, 0.3)
     upstream.says(FAILURES[failure])
     for kinetics in (ONE, VOTE["kinetics"]):
         response = await ask(client, kinetics=kinetics)
@@ -150,13 +168,13 @@ async def test_a_sample_without_text_keeps_its_own_finish_reason_and_all_that_it
         assert set(response.json()["kinetics"]["no_votes"]) <= {"empty", "cut_off"}
 
 
-@pytest.mark.parametrize("end", [[], [30.0], [0.05, Break()], [event(b"[DONE]"), 30.0]])
+@pytest.mark.parametrize("end", [[], SILENCE, [0.05, Break()], [event(b"[DONE]"), *SILENCE]])
 async def test_a_finish_reason_is_the_end_whatever_follows(
     upstream: Scripted, client: httpx.AsyncClient, end: list[Piece], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kinetics_serve.engine.sample_stream.AFTERWARDS_S", 0.2)
     upstream.says([STREAM, token("56", 1), token("", 2, "stop"), *end])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         bill = (await ask(client)).json()["kinetics"]
     assert (bill["answer"], bill["samples_finished"], bill["samples_failed"]) == ("56", 4, 0)
 
@@ -181,8 +199,9 @@ AFTER_THE_END: dict[str, tuple[list[bytes], int]] = {
 @pytest.mark.parametrize("kind", AFTER_THE_END)
 @pytest.mark.parametrize("pieces", ["one", "one an event"])
 async def test_after_a_samples_end_only_usage_counts_however_it_arrives(
-    upstream: Scripted, client: httpx.AsyncClient, kind: str, pieces: str
+    upstream: Scripted, client: httpx.AsyncClient, kind: str, pieces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("kinetics_serve.engine.sample_stream.AFTERWARDS_S", 600)
     tail, tokens = AFTER_THE_END[kind]
     said = [token("56", 1), token("", 2, "stop"), *tail]
     apart: list[Piece] = [part for each in said for part in (each, 0.02)]
@@ -198,8 +217,8 @@ async def test_a_server_that_goes_on_talking_after_the_end_is_left(
 ) -> None:
     monkeypatch.setattr("kinetics_serve.engine.sample_stream.AFTERWARDS_S", 0.3)
     talk: list[Piece] = [b": still here\n\n", 0.1]
-    upstream.says([STREAM, token("56", 1), token("", 2, "stop"), *talk * 200])
-    async with asyncio.timeout(5):
+    upstream.says([STREAM, token("56", 1), token("", 2, "stop"), *talk * 6000])
+    async with asyncio.timeout(60):
         assert (await ask(client)).json()["kinetics"]["samples_finished"] == 4
 
 
@@ -221,7 +240,7 @@ async def test_a_sample_beyond_its_max_tokens_is_cut_and_its_request_closed(
     assert response["choices"][0]["finish_reason"] == "length"
     assert response["usage"]["completion_tokens"] == 10
     assert len(response["choices"][0]["message"]["content"].split()) <= (10 if counts else 27)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         while upstream.open:
             await asyncio.sleep(0.01)
 
@@ -239,11 +258,12 @@ async def test_line_ends_and_comments_make_no_difference(
 
 @pytest.mark.parametrize("drip", [b":", b": keep-alive\n\n", b"x", b"\n"])
 async def test_a_plain_stream_that_says_nothing_is_given_up_however_many_bytes_it_sends(
-    upstream: Scripted, client: httpx.AsyncClient, drip: bytes
+    upstream: Scripted, app: FastAPI, client: httpx.AsyncClient, drip: bytes
 ) -> None:
+    shorten_patience(app, 0.3)
     each: list[Piece] = [drip, 0.1]
-    upstream.says([STREAM, token("5", 1), *each * 200])
-    async with asyncio.timeout(5):
+    upstream.says([STREAM, token("5", 1), *each * 6000])
+    async with asyncio.timeout(60):
         response = await ask(client, kinetics=None, stream=True)
     assert "engine_timeout" in response.text
     assert response.text.endswith("data: [DONE]\n\n")

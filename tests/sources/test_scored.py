@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fleet.clock import simulate
 from kinetics_serve.budgeted.bill import bill
 from kinetics_serve.cost import ZERO, Cost, Price
 from kinetics_serve.runner.live import drive
@@ -65,7 +66,7 @@ def test_scores_are_paid_for_within_the_budget_even_where_a_deadline_ends_them(
     arm = replace(arm_of(50, 40, 8, price=PRICE), extra=scorer.worst_case)
     budget = int(worth * arm.worst_case(40))
     run = Run(BestOfN(), [arm], budget)
-    asyncio.run(drive(run, ScoredSource(Texts(seed), scorer, lambda index: "text"), deadline_s=0.05))
+    simulate(drive(run, ScoredSource(Texts(seed), scorer, lambda index: "text"), deadline_s=0.05))
     assert run.account.spent <= budget
     assert run.account.reserved == 0
     total = sum(scorer.spent, Cost())
@@ -150,7 +151,7 @@ def test_what_forcing_and_grouping_cost_is_shown_as_that_where_scoring_fails_or_
     scorer = BreakingScorer()
     arm = replace(arm_of(50, 40, 3, price=PRICE), extra=lambda tokens: PRICE.prefill(50 + 30 + 10))
     run = Run(BestOfN(), [arm], 3 * arm.worst_case(40))
-    asyncio.run(drive(run, ScoredSource(Forced(), scorer, lambda index: "text"), deadline_s=0.1))
+    simulate(drive(run, ScoredSource(Forced(), scorer, lambda index: "text"), deadline_s=0.1))
     assert [sample.status for sample in run.samples] == [Status.FINISHED, Status.FAILED, Status.CANCELLED]
     shown = bill(run, "judge", forces=True, meaning="judge")
     assert shown["forced"] == {"completion_tokens": 3 * 7, "spent_eflops": PRICE.eflops(_times(3, PRICE.prefill(50)))}
