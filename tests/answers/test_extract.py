@@ -292,9 +292,9 @@ def test_an_unknown_extractor_is_refused_with_the_nearest() -> None:
     ],
 )
 def test_no_text_takes_long(name: str, text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     extractor(name)(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_regex_yields_its_group_of_the_last_match() -> None:
@@ -304,9 +304,9 @@ def test_a_regex_yields_its_group_of_the_last_match() -> None:
 
 
 def test_a_regex_takes_linear_time_on_what_makes_others_hang() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert extractor("regex", r"(a+)+$")("a" * 50_000 + "b") is None
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -332,9 +332,9 @@ def test_no_answer_holds_what_a_response_cannot_carry() -> None:
 
 
 def test_a_pattern_that_rescans_the_text_from_every_match_is_bounded() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     extractor("regex", r"(?s).*b|a")("a" * 1_000_000)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from unittest import mock
 
 import pytest
 
@@ -9,6 +10,9 @@ from kinetics_serve.answers.algebra import TIME_LIMIT_S, MathPool
 from kinetics_serve.answers.groups import AnswerGroups
 
 ANSWERS = ["1/2", "0.5", r"\frac12", "Paris", "paris.", r"\frac{2}{3}", "x+y", "2/3", "y+x", "50%", "(B)", "B"]
+PATIENCE_S = 30
+"""Far less than what has no limit takes, and enough for a busy machine."""
+
 HOSTILE = [r"\binom{10^9}{5\cdot 10^8}", r"(x+y+z+w)^{60}", r"\sqrt[7]{\sqrt[5]{2}+\sqrt[3]{3}}"]
 
 
@@ -52,31 +56,28 @@ async def test_a_hostile_answer_costs_its_time_limit_at_most(pool: MathPool, ans
     started = time.monotonic()
     assert await groups.label(answer) == answer
     assert await groups.label(f" {answer}") == answer
-    assert time.monotonic() - started < 2 * 2.0
+    assert time.monotonic() - started < PATIENCE_S
 
 
 async def test_many_hostile_answers_cost_their_request_no_more_than_a_few(pool: MathPool) -> None:
     groups = AnswerGroups("auto", pool)
     started = time.monotonic()
-    for number in range(20):
+    for number in range(30):
         await groups.label(rf"(x+y+z+w)^{{{60 + number}}}")
-    assert time.monotonic() - started < 3 * TIME_LIMIT_S
+    assert time.monotonic() - started < PATIENCE_S < 30 * TIME_LIMIT_S
 
 
 async def test_a_hostile_answer_holds_no_other_request_up(pool: MathPool) -> None:
-    hostile = asyncio.gather(*[AnswerGroups("auto", pool).label(f"{answer}+1") for answer in HOSTILE])
+    hostile = [asyncio.create_task(AnswerGroups("auto", pool).label(f"{answer}+1")) for answer in HOSTILE]
     await asyncio.sleep(0.05)
-    started = time.monotonic()
     assert await AnswerGroups("auto", pool).label(r"\frac{3}{7}") == r"\frac{3}{7}"
-    waited = time.monotonic() - started
-    await hostile
-    assert waited < TIME_LIMIT_S
+    assert not any(task.done() for task in hostile)
+    await asyncio.gather(*hostile)
 
 
 async def test_an_answer_is_read_once(pool: MathPool) -> None:
     answer = r"\sqrt{2} + \sqrt{3} + \sqrt{5}"
-    await pool.key(answer, "auto")
-    started = time.perf_counter()
-    for _ in range(1000):
-        await pool.key(answer, "auto")
-    assert time.perf_counter() - started < 0.5
+    key = await pool.key(answer, "auto")
+    with mock.patch.object(pool, "_run") as run:
+        assert await pool.key(answer, "auto") == key
+    run.assert_not_called()

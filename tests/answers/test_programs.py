@@ -1,7 +1,8 @@
 """Programs as answers: where they stand, and when two of them do the same."""
 
 import asyncio
-import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,8 @@ from kinetics_serve.answers.behaviour import ProgramKeys, ProgramRunner, Trials,
 from kinetics_serve.answers.no_vote import HasNoVote
 from kinetics_serve.answers.programs import code, returned, written
 
-NUMBERS = Trials(("1 2\n", "10 20 30\n"), "", 1.0)
+NUMBERS = Trials(("1 2\n", "10 20 30\n"), "", 10.0)
+BRIEFLY = replace(NUMBERS, cpu_s=1.0)
 SUM = "print(sum(map(int, input().split())))"
 LOOP = "t = 0\nfor word in input().split():\n    t += float(word)\nprint(t)"
 
@@ -55,12 +57,12 @@ def test_programs_that_answer_alike_have_one_key() -> None:
 
 
 def test_outputs_count_each_for_its_input() -> None:
-    two = Trials(("a", "b"), "", 1.0)
+    two = Trials(("a", "b"), "", 10.0)
     assert behaviour("print({'a': 1, 'b': 2}[input()])", two) != behaviour("print({'a': 2, 'b': 1}[input()])", two)
 
 
 def test_a_function_is_called_with_its_arguments() -> None:
-    trials = Trials(("1\n2", "[1]\n[2]"), "add", 1.0)
+    trials = Trials(("1\n2", "[1]\n[2]"), "add", 10.0)
     plain = "def add(a, b):\n    return a + b"
     assert behaviour(plain, trials) == behaviour(
         "class Solution:\n    def add(self, a, b):\n        print('adding')\n        return a + b", trials
@@ -84,37 +86,50 @@ def test_a_function_is_called_with_its_arguments() -> None:
 )
 def test_a_program_that_fails_or_does_not_end_has_no_vote_and_says_why(program: str, reason: str) -> None:
     with pytest.raises(HasNoVote, match=reason):
-        behaviour(program, NUMBERS)
+        behaviour(program, BRIEFLY if reason == "program_timed_out" else NUMBERS)
 
 
-async def test_programs_run_while_the_event_loop_goes_on_and_each_runs_once() -> None:
+def waiting_for(folder: Path) -> str:
+    """A program that leaves a file behind each time it runs, and ends when there is a file `go`."""
+    return f"""
+import os, tempfile, time
+tempfile.mkstemp(dir={str(folder)!r}, prefix="run-")
+while not os.path.exists({str(folder / "go")!r}): time.sleep(0.01)
+print(1)
+"""
+
+
+def runs(folder: Path) -> int:
+    return len(list(folder.glob("run-*")))
+
+
+async def test_programs_run_while_the_event_loop_goes_on_and_each_runs_once(tmp_path: Path) -> None:
     runner = ProgramRunner()
-    keys = ProgramKeys(runner, Trials(("",), "", 1.0))
-    slow = "import time; time.sleep(0.5); print(1)"
+    keys = ProgramKeys(runner, Trials(("",), "", 10.0))
+    program = waiting_for(tmp_path)
     try:
-        started = time.monotonic()
-        asked = [asyncio.create_task(keys.key(slow, "exact")) for _ in range(8)]
-        longest = 0.0
-        while not all(task.done() for task in asked):
-            before = time.monotonic()
+        asked = [asyncio.create_task(keys.key(program, "exact")) for _ in range(8)]
+        while not runs(tmp_path):
             await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - before)
-        assert len({task.result() for task in asked}) == 1
-        assert time.monotonic() - started < 3.5  # eight runs would take longer
-        assert longest < 0.4
+        (tmp_path / "go").touch()  # which it waits for
+        assert len(set(await asyncio.gather(*asked))) == 1
+        assert runs(tmp_path) == 1
     finally:
         runner.close()
 
 
-async def test_what_nobody_waits_for_ends_before_its_next_input() -> None:
+async def test_what_nobody_waits_for_ends_before_its_next_input(tmp_path: Path) -> None:
     runner = ProgramRunner()
     try:
-        many = Trials(("",) * 32, "", 1.0)
-        waiting = asyncio.create_task(runner.behaviour("import time; time.sleep(0.5)", many))
-        await asyncio.sleep(0.2)
+        waiting = asyncio.create_task(runner.behaviour(waiting_for(tmp_path), Trials(("",) * 32, "", 10.0)))
+        while not runs(tmp_path):
+            await asyncio.sleep(0.01)
         waiting.cancel()
-        started = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        (tmp_path / "go").touch()
         await asyncio.gather(*[runner.behaviour(SUM, NUMBERS) for _ in range(2)])
-        assert time.monotonic() - started < 8  # 32 inputs would take sixteen seconds
+        await asyncio.to_thread(runner._threads.shutdown)  # where it had a thread to itself
+        assert runs(tmp_path) == 1
     finally:
         runner.close()

@@ -55,10 +55,10 @@ def test_votes_needed_is_the_least_number_that_suffices(leader: int, runner_up: 
 
 
 def test_a_thousand_votes_are_weighed_in_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert votes_needed(0, 0, 1.0, limit=1024) == 1024
     assert votes_needed(500, 490, 0.99, limit=1024) < 1024
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_certainty_is_never_reached_by_votes() -> None:
