@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
+from tenacity import wait_none
 
 from kinetics_serve.cost import DENSE, KVPolicy
 from kinetics_serve.engine.client import new_client
 from kinetics_serve.engine.errors import EngineUnavailable
 from kinetics_serve.engine.upstream import Upstream
-from kinetics_serve.evaluation import harness as harness_module
 from kinetics_serve.evaluation.harness import Harness, Sampling
 from kinetics_serve.evaluation.report import report
 from kinetics_serve.evaluation.tasks import Problem, Task
@@ -33,6 +34,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.running = self.most_running = 0
+        self.together = 1
         self.failing = 0
         self.app = FastAPI()
         self.app.post("/v1/chat/completions")(self.complete)
@@ -53,6 +55,9 @@ class FakeServer:
     async def stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
+        async with asyncio.timeout(60):
+            while self.most_running < self.together:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.01)
         self.running -= 1
         says = ["It is 0.5", "It is 1/2", "It is 7", "loop loop"][body["seed"] % 4]
@@ -64,8 +69,8 @@ class FakeServer:
         yield "data: [DONE]\n\n"
 
 
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
+@contextmanager
+def running() -> Iterator[FakeServer]:
     fake = FakeServer()
     fake.thread.start()
     while not fake.server.started:
@@ -73,6 +78,12 @@ def server() -> Iterator[FakeServer]:
     yield fake
     fake.server.should_exit = True
     fake.thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with running() as fake:
+        yield fake
 
 
 TASK = Task("halves", tuple(Problem(f"Half of {n}/{n}?", ("\\frac{1}{2}",)) for n in range(1, 4)), "Q: {query}")
@@ -118,6 +129,7 @@ async def test_dense_trials_ask_for_it_on_an_engine_that_attends_sparsely(server
 
 
 async def test_no_more_trials_are_in_flight_than_allowed_and_no_fewer(server: FakeServer, tmp_path: Path) -> None:
+    server.together = 3  # before that many have come, none is answered
     await record(server, tmp_path / "t.jsonl", 8, concurrency=3)
     assert server.most_running == 3
 
@@ -132,16 +144,16 @@ async def test_a_run_goes_on_where_it_was_interrupted(server: FakeServer, tmp_pa
         await first
     there = sum(len(question.trials) for question in read(path).questions)
     assert 0 < there < 120
-    asked = len(server.bodies)
-    traces = await record(server, path, 40)
-    assert len(server.bodies) - asked == 120 - there
+    with running() as another:  # which gets no request that the first one is only now reading
+        traces = await record(another, path, 40)
+        assert len(another.bodies) == 120 - there
     assert [[trial.number for trial in question.trials] for question in traces.questions] == [list(range(40))] * 3
 
 
 async def test_a_server_that_fails_for_a_moment_costs_no_trial(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(harness_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("kinetics_serve.evaluation.harness.Harness._complete.retry.wait", wait_none())
     server.failing = 2
     traces = await record(server, tmp_path / "t.jsonl", 2, concurrency=1)
     assert traces.trials == 2
