@@ -14,6 +14,7 @@ import pytest
 from kinetics_serve.api.app import create_app
 from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
+from tests.e2e.conftest import free_port
 from tests.fake_vllm import MODEL, FakeVllm
 from tests.front_ends import listening
 
@@ -61,13 +62,12 @@ def test_langchain(url: str, vllm: FakeVllm) -> None:
 @pytest.fixture
 def verifier() -> Iterator[str]:
     """Its host and port."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, str(CLIENTS / "verifier.py"), str(port)], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
+            assert process.poll() is None, "the verifier did not start"
             try:
                 socket.create_connection(("localhost", port)).close()
                 break

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -96,9 +97,10 @@ def _command(pid: int) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that systems give to connections and to servers which name none: nobody else takes it meanwhile."""
+    while not is_free(port := 10_000 + secrets.randbelow(20_000)):
+        pass
+    return port
 
 
 def is_free(port: int) -> bool:

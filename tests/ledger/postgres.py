@@ -4,7 +4,6 @@ import glob
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.conftest import free_port
 
 USER = "postgres"
 
@@ -35,9 +36,7 @@ class Postgres:
         data = folder / "data"
         create = [initdb, "-D", str(data), "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
         subprocess.run(create, check=True, capture_output=True, user=self._user, cwd=folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         where = ["-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
         self._serve = [postgres, *where, "-c", "fsync=off"]
         if certificate is not None and key is not None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from kinetics_serve.cost import Price, load_architecture
 from kinetics_serve.ledger import keys, tenants
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.ledger import Ledger
+from tests.e2e.conftest import free_port
 from tests.fake_vllm import MODEL, PROMPT_TOKENS, FakeVllm
 
 B200 = 562.5
@@ -113,9 +113,7 @@ async def settled(server: FrontEnd, key: str) -> dict[str, int]:
 
 @contextmanager
 def front_end(fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more: str) -> Iterator[FrontEnd]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ["--upstream", fake.url, "--port", str(port), "--hardware", "paper-b200", "--log-level", "debug", *more]
     if ledger is not None:
         options += ["--ledger", ledger, "--lease-s", str(LEASE_S)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ pytest.importorskip("vllm")
 from kinetics_serve.engine.info import read_info
 from sparse_backend import engine_info
 from sparse_backend.engine_info import EngineInfo, merged, ranges
+from tests.e2e.conftest import free_port
 from tests.sparse_backend.engines import gemma, save
 
 FACTS: dict[str, Any] = {
@@ -75,9 +75,7 @@ def test_an_engine_that_left_no_note_says_nothing_and_a_warning_says_so(
 @pytest.mark.parametrize("multiprocess", [False, True], ids=["one process", "as with several API servers"])
 def test_a_server_says_what_it_does(multiprocess: bool, tmp_path: Path) -> None:
     model = save(gemma, tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--port", str(port), "--skip-tokenizer-init", "--enforce-eager", "--max-model-len", "512"]
     options += ["--max-num-seqs", "4", "--dtype", "bfloat16"]
     options += ["--additional-config", json.dumps({"sparse_attention": {"kv_budget": 256}})]
