@@ -31,7 +31,7 @@ async def test_an_engine_that_is_killed_costs_one_request_and_comes_back(server:
         error = response.json()["error"]
         assert error["code"] == "engine_unavailable"
         assert int(response.headers["retry-after"]) > 0
-        await until(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 10)  # the next check sees it
+        await until(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 30)  # the next check sees it
         refused = await client.post(f"{server.url}/v1/chat/completions", json=LONG)
         assert refused.status_code == 503
         assert httpx.get(f"{server.url}/health").status_code == 200
