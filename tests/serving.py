@@ -14,11 +14,11 @@ async def serving(app: FastAPI, socket: bool = False) -> AsyncIterator[httpx.Asy
     """A client of the app, which is ready. socket: over a real one, for clients that leave."""
     async with AsyncExitStack() as stack:
         if socket:
-            client = httpx.AsyncClient(base_url=await stack.enter_async_context(_listening(app)), timeout=30)
+            client = httpx.AsyncClient(base_url=await stack.enter_async_context(_listening(app)), timeout=60)
         else:
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app)
-            client = httpx.AsyncClient(transport=transport, base_url="http://kinetics", timeout=30)
+            client = httpx.AsyncClient(transport=transport, base_url="http://kinetics", timeout=60)
         await stack.enter_async_context(client)
         while (await client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.01)
