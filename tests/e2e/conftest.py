@@ -2,8 +2,8 @@
 
 import asyncio
 import os
+import random
 import re
-import secrets
 import signal
 import socket
 import subprocess
@@ -96,11 +96,15 @@ def _command(pid: int) -> str:
         return ""
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(15_000 + _WORKER, 32_000, _WORKERS)
+"""Of this process alone among those that run tests, and such as no system gives to who asks for any."""
+
+
 def free_port() -> int:
-    """Below those that systems give to connections and to servers which name none: nobody else takes it meanwhile."""
-    while not is_free(port := 10_000 + secrets.randbelow(20_000)):
-        pass
-    return port
+    """One that nobody takes before it is used."""
+    return next(filter(is_free, random.SystemRandom().sample(_PORTS, 100)))
 
 
 def is_free(port: int) -> bool:

@@ -57,7 +57,7 @@ class Postgres:
     def stop(self, at_once: bool = False) -> None:
         """Without waiting for clients. at_once: nor is anything written that has to be read again at the next start."""
         self.process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
-        self.process.wait(30)
+        self.process.wait(120)
 
     def freeze(self, frozen: bool) -> None:
         """All of its processes stand still, or go on."""
