@@ -1,6 +1,5 @@
 """What else the stand-in for vLLM serves: responses, messages, and an echo of everything that it has no route for."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -108,8 +107,8 @@ def router(fake: "FakeVllm", prompt_tokens: int) -> APIRouter:
 
     def stream(events: list[Json]) -> Response:
         async def pieces() -> AsyncIterator[str]:
-            for event in events:
-                await asyncio.sleep(fake.token_s)
+            for fake.generated, event in enumerate(events, 1):
+                await fake.next_token()
                 yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
 
         return StreamingResponse(pieces(), media_type="text/event-stream")

@@ -107,6 +107,21 @@ class FakeVllm:
         for each in fields(FakeVllm):
             setattr(self, each.name, getattr(fresh, each.name))
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Nothing that was sent here ends, or goes on, before this is left."""
+        self.goes_ahead = lambda: False
+        try:
+            yield
+        finally:
+            self.goes_ahead = lambda: True
+
+    async def next_token(self) -> None:
+        await asyncio.sleep(self.token_s)
+        async with asyncio.timeout(120):
+            while not self.goes_ahead():
+                await asyncio.sleep(0.01)
+
 
 def metrics_of(fake: FakeVllm) -> str:
     """What a real engine's /metrics has of itself, sparse attention in both of the model's layers."""
@@ -193,7 +208,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             return StreamingResponse(stream(body, chat, n, tokens, end), media_type="text/event-stream")
         await asyncio.sleep(fake.first_token_s)
         for _ in range(tokens):
-            await next_token()
+            await fake.next_token()
             if await request.is_disconnected():
                 fake.aborted += 1
                 break
@@ -203,12 +218,6 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
         content: Json = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         choices = [{"index": index, "finish_reason": end, **content} for index in range(n)]
         return JSONResponse({"id": "x", "model": body["model"], "choices": choices, "usage": usage(n * tokens)})
-
-    async def next_token() -> None:
-        await asyncio.sleep(fake.token_s)
-        async with asyncio.timeout(60):
-            while not fake.goes_ahead():
-                await asyncio.sleep(0.01)
 
     async def stream(body: Json, chat: bool, n: int, tokens: int, end: str) -> AsyncIterator[str]:
         if fake.events is not None:
@@ -227,7 +236,7 @@ def app_of(fake: FakeVllm, model_folder: Path) -> FastAPI:
             for number in range(1, tokens + 1):
                 if fake.breaks_after is not None and number > fake.breaks_after:
                     raise ConnectionError("as it was told")
-                await next_token()
+                await fake.next_token()
                 fake.generated = number
                 if told and number - told < interval and number < tokens:
                     continue

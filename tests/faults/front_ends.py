@@ -14,9 +14,9 @@ from kinetics_serve.ledger.errors import LedgerUnavailable
 from kinetics_serve.runner.run import STREAM_INTERVAL
 from kinetics_serve.server.serve import DRAIN_TIMEOUT_S
 from tests.e2e.conftest import is_free
-from tests.faults.scene import WORKERS, Scene
+from tests.faults.scene import LEASE_S, WORKERS, Scene
 from tests.faults.tally import Tally
-from tests.ledger.server import LEASE_S, QUESTION, FrontEnd
+from tests.ledger.server import QUESTION, FrontEnd
 
 
 def _children(parent: int) -> list[int]:

@@ -30,6 +30,7 @@ from tests.ledger.postgres import Postgres
 from tests.ledger.server import QUESTION, FrontEnd, bearer, front_end
 
 WORKERS = (3, 1)
+LEASE_S = 3
 QUIET_S = 40.0
 """Within which all is booked and released once a fault is over."""
 
@@ -81,9 +82,9 @@ class Scene:
 
     def _starting(self, *options: str) -> AbstractContextManager[FrontEnd]:
         log = self.folder / f"log-{next(_numbers)}"
-        outbox = ["--outbox", str(self.folder / "disk" / self.outbox)]
+        own = ["--outbox", str(self.folder / "disk" / self.outbox), "--lease-s", str(LEASE_S)]
         # An upstream of faults has the parts of a FakeVllm that are used.
-        return front_end(self.upstream, self.url, self.folder, log, *outbox, *options)  # type: ignore[arg-type]
+        return front_end(self.upstream, self.url, self.folder, log, *own, *options)  # type: ignore[arg-type]
 
     async def ready(self, *servers: FrontEnd, within_s: float = QUIET_S) -> float:
         """Seconds until all front-ends, or these, say that they are ready, with each of their workers."""
@@ -169,10 +170,13 @@ class Scene:
             tally.bills += bill
 
     async def until_running(self, name: str, requests: int) -> None:
-        """Returns when so many requests of the tenant run, or, on a machine that is too slow, after a while."""
-        for _ in range(60):
-            if (await self.standing(name))[1].running >= requests:
+        """Returns when so many requests of the tenant run, or, on a machine that is too slow, when some have ended."""
+        most = 0
+        for _ in range(600):
+            running = (await self.standing(name))[1].running
+            if running >= requests or running < most:
                 return
+            most = running
             await asyncio.sleep(0.1)
 
     async def settled(self, tally: Tally, name: str, quiet_s: float = QUIET_S) -> Tally:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from kinetics_serve.ledger import keys, tenants
+from kinetics_serve.ledger import keys, tables, tenants
 from kinetics_serve.ledger.database import Database
 from kinetics_serve.ledger.delivery import Delivery
 from kinetics_serve.ledger.errors import LedgerUnavailable
@@ -25,7 +25,7 @@ from tests.fake_vllm import FakeVllm, running_fake_vllm
 from tests.ledger.postgres import running_postgres
 from tests.ledger.server import FrontEnd, front_end
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 120
 NOON = 1_767_268_800  # 2026-01-01 12:00 UTC
 
 
@@ -99,7 +99,13 @@ async def key_of(ledger: Ledger, owner: Tenant) -> str:
 
 
 @pytest.fixture
-async def delivery(ledger: Ledger, tmp_path: Path) -> AsyncIterator[Delivery]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a bill waits until it is booked, on a busy machine too."""
+    monkeypatch.setattr("kinetics_serve.ledger.delivery.MOMENT_S", 60.0)
+
+
+@pytest.fixture
+async def delivery(ledger: Ledger, tmp_path: Path, patience: None) -> AsyncIterator[Delivery]:
     async with delivering(ledger, tmp_path / "outbox") as running:
         yield running
 
@@ -115,6 +121,12 @@ async def delivering(ledger: Ledger, outbox: Path) -> AsyncIterator[Delivery]:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await delivery.close()
+
+
+async def noted(ledger: Ledger) -> int:
+    """eFLOPs that running requests had spent by their last notes."""
+    async with ledger.database.read() as connection:
+        return sum((await connection.execute(select(tables.reservations.c.spent))).scalars())
 
 
 def with_lease(ledger: Ledger, lease_s: int) -> Ledger:
@@ -140,13 +152,15 @@ def fake_server(folder: Path) -> Iterator[FakeVllm]:
 @pytest.fixture
 def fake(fake_server: FakeVllm) -> FakeVllm:
     fake_server.requests.clear()
-    fake_server.token_s, fake_server.tokens, fake_server.aborted = 0.0, 8, 0
+    fake_server.token_s, fake_server.tokens, fake_server.aborted, fake_server.generated = 0.0, 8, 0, 0
     return fake_server
 
 
 @pytest.fixture(scope="session")
 def shared(fake_server: FakeVllm, folder: Path) -> Iterator[FrontEnd]:
-    with front_end(fake_server, f"sqlite:///{folder}/ledger.db", folder, folder / "log") as running:
+    """What it has answered is booked."""
+    database, log = f"sqlite:///{folder}/ledger.db", folder / "log"
+    with front_end(fake_server, database, folder, log, module="tests.ledger.patient") as running:
         yield running
 
 

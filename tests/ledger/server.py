@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from typer.testing import CliRunner
 
 from kinetics_serve.commands.main import app
@@ -27,9 +26,9 @@ from tests.e2e.conftest import free_port
 from tests.fake_vllm import MODEL, PROMPT_TOKENS, FakeVllm
 
 B200 = 562.5
-LEASE_S = 3
 START_TIMEOUT_S = 180
 """Three workers on a machine that does much else."""
+SETTLED_WITHIN_S = 60
 QUESTION: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
 VOTE = {"budget": {"samples": 4}, "strategy": "majority_vote", "answer": {"extractor": "last_line"}}
 
@@ -76,8 +75,12 @@ class FrontEnd:
         return dict(response.json())
 
     def spent(self, key: str) -> dict[str, int]:
-        """eFLOPs by strategy."""
-        return {row["strategy"]: row["eflops"] for row in self.usage(key)["data"]}
+        """eFLOPs by strategy, once nothing of the tenant's runs any more."""
+        deadline = time.monotonic() + SETTLED_WITHIN_S
+        while (usage := self.usage(key))["running_requests"]:
+            assert time.monotonic() < deadline, "the reservation was not settled"
+            time.sleep(0.05)
+        return {row["strategy"]: row["eflops"] for row in usage["data"]}
 
     def eflops(self, tokens: int, cached: int = 0) -> int:
         """What a sample of so many tokens costs."""
@@ -90,37 +93,49 @@ def bearer(key: str | None) -> dict[str, str]:
 
 
 async def leave(
-    server: FrontEnd, key: str, body: dict[str, Any], after_s: float, path: str = "/v1/chat/completions"
+    server: FrontEnd, key: str, body: dict[str, Any], path: str = "/v1/chat/completions", events: int = 0
 ) -> None:
-    """Asks, and is gone before the answer is complete."""
+    """Asks, and is gone before the answer is complete: with so many events of a stream, or as soon as an engine has it.
+
+    Of a client that only waits for a while, nobody knows how far its request has come.
+    """
 
     async def ask() -> None:
-        async with httpx.AsyncClient(timeout=None) as client:
-            await client.post(server.url + path, json=body, headers=bearer(key))
+        async with (
+            httpx.AsyncClient(timeout=None, headers=bearer(key)) as client,
+            client.stream("POST", server.url + path, json=body) as answer,
+        ):
+            seen = 0
+            async for line in answer.aiter_lines():
+                seen += line.startswith("data:")
+                if seen == events:
+                    return
+        raise AssertionError("the answer was complete")
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(ask(), after_s)
-
-
-async def settled(server: FrontEnd, key: str) -> dict[str, int]:
-    """eFLOPs by strategy, once nothing of the tenant's runs any more."""
-    for _ in range(100):
-        if server.usage(key)["running_requests"] == 0:
-            return server.spent(key)
-        await asyncio.sleep(0.05)
-    raise AssertionError("the reservation was not settled")
+    asking = asyncio.create_task(ask())
+    async with asyncio.timeout(60):
+        while not asking.done() and (events or not server.fake.sent(path)):
+            await asyncio.sleep(0.01)
+    if asking.done():
+        return asking.result()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
 
 
 @contextmanager
-def front_end(fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more: str) -> Iterator[FrontEnd]:
+def front_end(
+    fake: FakeVllm, ledger: str | None, folder: Path, log: Path, *more: str, module: str = "kinetics_serve"
+) -> Iterator[FrontEnd]:
+    """One that is ready. more: its further options. module: what is run."""
     port = free_port()
-    options = ["--upstream", fake.url, "--port", str(port), "--hardware", "paper-b200", "--log-level", "debug", *more]
+    options = ["--upstream", fake.url, "--port", str(port), "--hardware", "paper-b200", "--log-level", "debug"]
     if ledger is not None:
-        options += ["--ledger", ledger, "--lease-s", str(LEASE_S)]
+        options += ["--ledger", ledger]
+    options += more
     environment = os.environ | {"XDG_STATE_HOME": str(log.parent / "state")}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kinetics_serve", "serve", *options], stdout=output, stderr=output, env=environment
+            [sys.executable, "-m", module, "serve", *options], stdout=output, stderr=output, env=environment
         )
     running = FrontEnd(f"http://127.0.0.1:{port}", ledger or "", log, process, fake, folder, [])
     try:

@@ -35,7 +35,7 @@ def app_on(ledger: Ledger | None, vllm: FakeVllm, outbox: Path, key: str | None 
 
 
 @pytest.fixture
-async def client(ledger: Ledger, vllm: FakeVllm, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(ledger: Ledger, vllm: FakeVllm, tmp_path: Path, patience: None) -> AsyncIterator[httpx.AsyncClient]:
     async with serving(app_on(ledger, vllm, tmp_path / "outbox")) as client:
         client.headers.update(bearer(ADMIN))
         yield client

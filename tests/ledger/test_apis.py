@@ -1,5 +1,6 @@
 """What tenants pay for vLLM's other APIs, and what of them they can't use."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -7,7 +8,7 @@ import pytest
 
 from kinetics_serve.passthrough.dialects import UNSHOWN_TOKENS
 from tests.fake_vllm import MODEL, FakeVllm
-from tests.ledger.server import FrontEnd, bearer, check_error, leave, settled
+from tests.ledger.server import FrontEnd, bearer, check_error, leave
 
 RESPONSE: dict[str, Any] = {"model": MODEL, "input": "hello", "max_output_tokens": 100}
 MESSAGE: dict[str, Any] = {
@@ -39,9 +40,9 @@ async def test_a_client_that_leaves_a_stream_pays_for_what_it_may_have_seen(
     key = server.key(f"{path}-leaver")
     server.fake.token_s, server.fake.tokens = 0.05, 2000
     long = body | {"max_tokens": 2000} if path == "/v1/messages" else body | {"max_output_tokens": 2000}
-    await leave(server, key, long | {"stream": True}, 1.0, path)
-    spent = (await settled(server, key))["pass_through"]
-    assert server.eflops(10) <= spent <= server.eflops(UNSHOWN_TOKENS + 1 + 20 * 5)
+    await leave(server, key, long | {"stream": True}, path, events=15)  # of which three or fewer are no tokens
+    spent = (await asyncio.to_thread(server.spent, key))["pass_through"]
+    assert server.eflops(12) <= spent <= server.eflops(UNSHOWN_TOKENS + 1 + server.fake.generated * 5)
 
 
 @pytest.mark.parametrize(("path", "body"), ASKS)
@@ -49,10 +50,10 @@ async def test_where_tokens_may_be_hidden_it_pays_the_reservation(
     server: FrontEnd, path: str, body: dict[str, Any]
 ) -> None:
     key = server.key(f"{path}-hidden")
-    server.fake.token_s, server.fake.tokens = 0.05, 100
+    server.fake.token_s, server.fake.tokens = 0.2, 100
     tool = {"type": "function", "name": "f", "parameters": {}, "input_schema": {}}
-    await leave(server, key, body | {"stream": True, "tools": [tool]}, 0.5, path)
-    assert await settled(server, key) == {"pass_through": server.eflops(100)}
+    await leave(server, key, body | {"stream": True, "tools": [tool]}, path, events=2)
+    assert await asyncio.to_thread(server.spent, key) == {"pass_through": server.eflops(100)}
 
 
 @pytest.mark.parametrize(("path", "body"), ASKS)

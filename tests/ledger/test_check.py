@@ -120,7 +120,7 @@ async def test_another_ledgers_outbox_is_neither_served_from_nor_checked(tmp_pat
     words = f"keeps the bills of {identities[0]}, and this is {identities[1]}"
     assert words in " ".join((await _run("ledger", "check", *places, succeeds=False)).split())
     serve = (sys.executable, "-m", "kinetics_serve", "serve", "--upstream", "http://127.0.0.1:9", "--hardware", "cpu")
-    refused = subprocess.run([*serve, *places], capture_output=True, text=True, timeout=60)
+    refused = subprocess.run([*serve, *places], capture_output=True, text=True, timeout=180)
     assert refused.returncode == 1
     assert f"{words}; state another --outbox" in " ".join(refused.stderr.split())
 

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from kinetics_serve.runner.run import STREAM_INTERVAL
 from tests.fake_vllm import CONTEXT, MODEL, PROMPT_TOKENS, FakeVllm
-from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, leave, run_command, settled
+from tests.ledger.server import QUESTION, VOTE, FrontEnd, bearer, check_error, front_end, leave, run_command
 from tests.openapi_document import document_of, undescribed
 
 
@@ -167,9 +168,9 @@ def test_a_redirection_costs_nothing(server: FrontEnd, stream: bool) -> None:
 async def test_a_client_that_leaves_pays_for_what_its_stream_generated(server: FrontEnd) -> None:
     key = server.key("leaver")
     server.fake.token_s, server.fake.tokens = 0.05, 100
-    await leave(server, key, QUESTION | {"stream": True}, 1.0)
-    spent = (await settled(server, key))["pass_through"]
-    assert server.eflops(2) <= spent <= server.eflops(40)
+    await leave(server, key, QUESTION | {"stream": True}, events=10)  # the first has no token
+    spent = (await asyncio.to_thread(server.spent, key))["pass_through"]
+    assert server.eflops(9) <= spent <= server.eflops(server.fake.generated)
 
 
 async def test_a_client_that_does_not_read_its_stream_pays_for_what_it_did_not_see(server: FrontEnd) -> None:
@@ -186,7 +187,7 @@ async def test_a_client_that_does_not_read_its_stream_pays_for_what_it_did_not_s
                 pieces = answer.aiter_raw()
                 await anext(pieces)
                 await asyncio.sleep(5)
-            spent = (await settled(server, key))["pass_through"]
+            spent = (await asyncio.to_thread(server.spent, key))["pass_through"]
             assert server.eflops(server.fake.generated) <= spent <= server.eflops(4000)
             assert server.fake.generated > 50  # more than the sockets hold
     finally:
@@ -196,23 +197,23 @@ async def test_a_client_that_does_not_read_its_stream_pays_for_what_it_did_not_s
 async def test_a_client_that_leaves_before_the_answer_pays_the_reservation_and_no_more(server: FrontEnd) -> None:
     key = server.key("unknown")
     server.fake.token_s, server.fake.tokens = 0.05, 100
-    await leave(server, key, QUESTION, 0.5)
-    assert await settled(server, key) == {"pass_through": server.eflops(100)}
+    await leave(server, key, QUESTION)
+    assert await asyncio.to_thread(server.spent, key) == {"pass_through": server.eflops(100)}
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_deadline_that_passes_in_the_queue_costs_nothing(
     fake: FakeVllm, folder: Path, tmp_path: Path, stream: bool
 ) -> None:
-    fake.token_s, fake.tokens = 0.05, 40
     one_at_a_time = ("--max-inflight-samples", "1")
     with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", *one_at_a_time) as server:
         first, late = server.key("first"), server.key("late")
-        running = asyncio.create_task(asyncio.to_thread(server.ask, first, QUESTION | {"stream": True}))
-        while not fake.sent("/v1/chat/completions"):
-            await asyncio.sleep(0.01)
-        soon = {"budget": {"samples": 1}, "strategy": "single", "deadline_s": 0.5}
-        refused = await asyncio.to_thread(server.ask, late, QUESTION | {"stream": stream, "kinetics": soon})
+        with fake.holding():
+            running = asyncio.create_task(asyncio.to_thread(server.ask, first, QUESTION | {"stream": True}))
+            while not fake.sent("/v1/chat/completions"):
+                await asyncio.sleep(0.01)
+            soon = {"budget": {"samples": 1}, "strategy": "single", "deadline_s": 0.5}
+            refused = await asyncio.to_thread(server.ask, late, QUESTION | {"stream": stream, "kinetics": soon})
         check_error(refused, 429, "overloaded", "deadline")
         assert int(refused.headers["retry-after"]) >= 1
         assert (await running).status_code == 200
@@ -222,9 +223,9 @@ async def test_a_deadline_that_passes_in_the_queue_costs_nothing(
 async def test_a_client_that_leaves_a_budgeted_request_pays_for_what_it_generated(server: FrontEnd) -> None:
     key = server.key("budget-leaver")
     server.fake.token_s, server.fake.tokens = 0.05, 100
-    await leave(server, key, QUESTION | {"kinetics": VOTE, "stream": True}, 1.0)
-    (spent,) = (await settled(server, key)).values()
-    assert 0 < spent < server.eflops(40) * 4
+    await leave(server, key, QUESTION | {"kinetics": VOTE, "stream": True}, events=4)
+    (spent,) = (await asyncio.to_thread(server.spent, key)).values()
+    assert 0 < spent <= server.eflops(server.fake.generated + 2 * STREAM_INTERVAL) * 4
 
 
 def test_the_administrator_gets_everybodys_usage_as_csv(server: FrontEnd) -> None:
