@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -19,6 +20,9 @@ from kinetics_serve.server import limited_http
 from kinetics_serve.server.limited_http import MAX_HEADER_BYTES, LimitedHttp
 from tests.front_ends import running
 
+PATIENCE_S = 60.0
+"""Much longer than anything here may take, and shorter than for ever."""
+
 ended = threading.Event()
 """Of an answer that has no end of its own."""
 
@@ -29,6 +33,10 @@ def app() -> FastAPI:
 
     @app.post("/length")
     async def length(request: Request) -> int:
+        return len(await request_body.read(request, Settings()))
+
+    @app.post("/soon")
+    async def soon(request: Request) -> int:
         return len(await request_body.read(request, Settings(body_timeout_s=0.5)))
 
     @app.get("/endless")
@@ -57,14 +65,14 @@ def port() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limited_http, "HEADERS_WITHIN_S", 0.5)
 
 
 def answer(connection: socket.socket) -> bytes:
     """All that comes until the server closes the connection."""
-    connection.settimeout(10)
+    connection.settimeout(PATIENCE_S)
     received = b""
     while piece := connection.recv(65536):
         received += piece
@@ -75,30 +83,26 @@ def status(received: bytes) -> int:
     return int(received.split()[1])
 
 
+@pytest.mark.usefixtures("impatience")
 def test_headers_that_do_not_come_are_not_waited_for(port: int) -> None:
     for beginning in (b"", b"POST /length HTTP/1.1\r\nhost: x\r\n"):
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(beginning)
-            begun = time.monotonic()
-            received = answer(connection)
-            assert time.monotonic() - begun < 5
-            assert status(received) == 408
+            assert status(answer(connection)) == 408
 
 
+@pytest.mark.usefixtures("impatience")
 def test_headers_that_drip_are_not_waited_for(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         begun = time.monotonic()
         connection.settimeout(0.1)
-        while time.monotonic() - begun < 10:
+        received = b""
+        while not received and time.monotonic() - begun < PATIENCE_S:
             connection.sendall(b"a: b\r\n")
-            try:
+            with suppress(TimeoutError):
                 received = connection.recv(1000)
-                break
-            except TimeoutError:
-                continue
         assert status(received) == 408
-        assert time.monotonic() - begun < 5
 
 
 def test_long_headers_are_refused_in_the_envelope(port: int) -> None:
@@ -120,12 +124,13 @@ def test_nonsense_is_refused_in_the_envelope(port: int) -> None:
 
 def test_a_body_that_does_not_come_is_not_waited_for(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n123")
+        connection.sendall(b"POST /soon HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n123")
         received = answer(connection)
     assert status(received) == 408
     assert b"did not arrive within 0.5 s" in received
 
 
+@pytest.mark.usefixtures("impatience")
 def test_large_bodies_and_many_requests_on_one_connection_pass(port: int) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         for size in (0, 1, MAX_HEADER_BYTES * 3, 10):
@@ -134,14 +139,13 @@ def test_large_bodies_and_many_requests_on_one_connection_pass(port: int) -> Non
         assert client.post("/length", content=b"x").json() == 1
 
 
+@pytest.mark.usefixtures("impatience")
 def test_a_body_that_nobody_reads_is_not_waited_for(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
         assert status(connection.recv(65536)) == 404
         connection.sendall(b"x")
-        begun = time.monotonic()
         answer(connection)
-        assert time.monotonic() - begun < 5
 
 
 def test_an_answer_that_nobody_reads_is_not_kept(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,22 +153,23 @@ def test_an_answer_that_nobody_reads_is_not_kept(port: int, monkeypatch: pytest.
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
         assert status(connection.recv(1000)) == 200
-        assert ended.wait(10)
+        assert ended.wait(PATIENCE_S)
 
 
 def test_an_answer_that_is_read_slowly_is_kept(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited_http, "READ_WITHIN_S", 0.5)
+    monkeypatch.setattr(limited_http, "READ_WITHIN_S", 3.0)  # this machine stands still for less, as a rule
     ended.clear()
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
         begun = time.monotonic()
-        while time.monotonic() - begun < 2:
+        while time.monotonic() - begun < 4:
             connection.recv(1 << 20)
             time.sleep(0.05)
         assert not ended.is_set()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_S)
 
 
+@pytest.mark.usefixtures("impatience")
 def test_an_empty_line_after_a_body_leaves_the_answer_alone(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx\r\n")
@@ -189,7 +194,7 @@ def test_a_wish_for_another_protocol_is_passed_over(port: int, upgrade: bytes, l
             if late:
                 time.sleep(0.1)
                 connection.sendall(body)
-            connection.settimeout(5)
+            connection.settimeout(PATIENCE_S)
             received = b""
             while not received.endswith(b"\r\n\r\n5"):
                 received += connection.recv(65536)

@@ -19,7 +19,7 @@ import pytest
 
 from tests.e2e.conftest import free_port, is_free
 from tests.fake_vllm import CONFIG, MODEL, FakeVllm, running_fake_vllm
-from tests.ledger.server import FrontEnd, front_end
+from tests.ledger.server import START_TIMEOUT_S, FrontEnd, front_end
 
 WORKERS = 3
 CHAT = "/v1/chat/completions"
@@ -38,10 +38,11 @@ def fake(folder: Path) -> Iterator[FakeVllm]:
 
 
 @pytest.fixture
-def server(fake: FakeVllm, folder: Path, tmp_path: Path) -> Iterator[FrontEnd]:
+def server(fake: FakeVllm, folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FrontEnd]:
+    """Further options may be a parameter's."""
     fake.tokens, fake.token_s = 8, 0
     fake.requests.clear()
-    options = ("--workers", str(WORKERS), "--drain-timeout", "5")
+    options = ("--workers", str(WORKERS), *getattr(request, "param", ()))
     with front_end(fake, str(tmp_path / "ledger.db"), folder, tmp_path / "log", *options) as server:
         until(lambda: len(workers(server.process.pid)) == WORKERS)
         yield server
@@ -51,7 +52,7 @@ def workers(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     async def wait() -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
@@ -87,7 +88,7 @@ def test_metrics_and_the_ledger_add_up_over_workers_that_come_and_go(server: Fro
         assert metric(server, "kinetics_eflops_total") == pytest.approx(spent, rel=1e-6)
         assert metric(server, "kinetics_inflight_samples") == 0
         assert metric(server, "kinetics_upstream_up") == 1
-    assert server.usage(key)["window_spent_eflops"] == spent
+    assert server.spent(key) == {"single": spent}
     victim, *others = workers(server.process.pid)
     os.kill(victim, signal.SIGKILL)
     until(lambda: len(workers(server.process.pid)) == WORKERS and victim not in workers(server.process.pid))
@@ -109,22 +110,23 @@ def test_no_worker_takes_a_request_before_it_has_checked_the_engine(
 
 async def test_a_stop_drains_all_workers_and_leaves_none(server: FrontEnd, fake: FakeVllm) -> None:
     key = server.key("acme")
-    fake.tokens, fake.token_s = 40, 0.05
     children = workers(server.process.pid)
     async with httpx.AsyncClient(timeout=60, headers={"authorization": f"Bearer {key}"}) as client:
-        tasks = [asyncio.create_task(client.post(server.url + CHAT, json=PLAIN)) for _ in range(12)]
-        async with asyncio.timeout(20):
-            while len(fake.sent(CHAT)) < 12:
-                await asyncio.sleep(0.02)
-        server.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(2):
-            while (await client.get(f"{server.url}/ready")).status_code != 503:
-                await asyncio.sleep(0.02)
+        with fake.holding():
+            tasks = [asyncio.create_task(client.post(server.url + CHAT, json=PLAIN)) for _ in range(12)]
+            async with asyncio.timeout(60):
+                while len(fake.sent(CHAT)) < 12:
+                    await asyncio.sleep(0.02)
+            server.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(60):
+                while (await client.get(f"{server.url}/ready")).status_code != 503:
+                    await asyncio.sleep(0.02)
         assert [response.status_code for response in await asyncio.gather(*tasks)] == [200] * 12
-    assert await asyncio.to_thread(server.process.wait, 20) == 0
+    assert await asyncio.to_thread(server.process.wait, 60) == 0
     assert not any(lives(child) for child in children)
 
 
+@pytest.mark.parametrize("server", [("--drain-timeout", "5")], indirect=True, ids=["drain of 5 s"])
 async def test_no_worker_outlives_its_killed_parent_by_more_than_the_drain_and_the_port_is_free_at_once(
     server: FrontEnd, fake: FakeVllm
 ) -> None:
@@ -133,15 +135,14 @@ async def test_no_worker_outlives_its_killed_parent_by_more_than_the_drain_and_t
     children = workers(server.process.pid)
     async with httpx.AsyncClient(timeout=60, headers={"authorization": f"Bearer {key}"}) as client:
         tasks = [asyncio.create_task(client.post(server.url + CHAT, json=PLAIN)) for _ in range(6)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(fake.sent(CHAT)) < 6:
                 await asyncio.sleep(0.02)
-        killed = time.monotonic()
         server.process.kill()
         port = int(server.url.rpartition(":")[2])
-        until(lambda: is_free(port), 5)
-        until(lambda: not any(lives(child) for child in children), 20)
-        assert time.monotonic() - killed < 10  # a drain of 5 s, whose last is the requests' own: and a busy machine
+        until(lambda: is_free(port), 20)
+        assert any(lives(child) for child in children)  # they drain
+        until(lambda: not any(lives(child) for child in children), 25)  # after 5 s: a drain is of 30 s by default
         answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert {each.status_code for each in answers if isinstance(each, httpx.Response)} <= {200, 503}
 
@@ -153,7 +154,7 @@ def test_a_stopped_server_ends_without_a_word_of_failure(
     log = tmp_path / "log"
     with front_end(fake, str(tmp_path / "ledger.db"), folder, log, "--workers", count) as server:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
     assert "Traceback" not in log.read_text()
 
 
@@ -169,13 +170,17 @@ def test_a_burst_of_connections_is_spread_over_all_workers(server: FrontEnd) -> 
                     probes.enter_context(socket.create_connection(("127.0.0.1", port)))
                 time.sleep(0.5)
                 taken = {child: max(0, descriptors(child) - before[child]) for child in children}
-        time.sleep(1)  # the probes' connections are gone
+        until(lambda: all(descriptors(child) < before[child] + OWN for child in children))  # the probes are gone
         before = {child: descriptors(child) for child in children}
         for _ in range(240):
             stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        until(lambda: sum(descriptors(child) - before[child] for child in children) >= 240)
+        until(lambda: sum(descriptors(child) - before[child] for child in children) > 240 - WORKERS * OWN)
         counts = [descriptors(child) - before[child] for child in children]
         assert max(counts) <= 2 * min(counts), counts
+
+
+OWN = 3
+"""Connections of a worker to its engine may come and go, but not so many of them."""
 
 
 def descriptors(pid: int) -> int:
@@ -222,14 +227,14 @@ def test_workers_share_one_embedded_engine_which_ends_with_them(tmp_path: Path) 
             stderr=log,
         )
     try:
-        until(lambda: answers(f"http://127.0.0.1:{port}/ready"), 60)
+        until(lambda: answers(f"http://127.0.0.1:{port}/ready"), START_TIMEOUT_S)
         (engine,) = map(int, (folder / "engines").read_text().split())
         children = workers(process.pid)
         body = PLAIN | {"kinetics": {"budget": {"samples": 2}, "strategy": "best_of_n"}}
         for _ in range(6):
-            assert httpx.post(f"http://127.0.0.1:{port}{CHAT}", json=body, timeout=30).status_code == 200
+            assert httpx.post(f"http://127.0.0.1:{port}{CHAT}", json=body, timeout=60).status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert not any(lives(pid) for pid in (engine, *children))
         assert len((folder / "engines").read_text().split()) == 1
     finally:
