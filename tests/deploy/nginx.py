@@ -63,7 +63,7 @@ def running_nginx(upstreams: list[str]) -> Iterator[str]:
     command = [program, "-e", f"{folder}/log", "-c", f"{folder}/nginx.conf"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not _answers(port):
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, (folder / "log").read_text()
@@ -71,7 +71,7 @@ def running_nginx(upstreams: list[str]) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         shutil.rmtree(folder)
 
 

@@ -44,7 +44,7 @@ class Prometheus:
         return float(found["value"][1])
 
     def until(self, query: str, expected: float) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (found := self.ask(query)) or float(found[0]["value"][1]) != pytest.approx(expected, rel=1e-9):
             assert time.monotonic() < deadline, f"{query}: {found} instead of {expected}"
             time.sleep(0.5)
@@ -68,7 +68,7 @@ def running_prometheus(folder: Path, targets: dict[str, str]) -> Iterator[Promet
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([program, *arguments, f"--web.listen-address={where}"], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 if httpx.get(f"http://{where}/-/ready").status_code == 200:
@@ -80,7 +80,7 @@ def running_prometheus(folder: Path, targets: dict[str, str]) -> Iterator[Promet
         yield Prometheus(f"http://{where}")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def bills(server: FrontEnd, vllm: FakeVllm, prometheus: Prometheus) -> dict[str,
             assert answer.status_code == 200, answer.text
             spent[tenant] += answer.json()["kinetics"]["spent_eflops"]
         time.sleep(0.7)
-    time.sleep(2)
+    prometheus.until("sum(kinetics_eflops_total)", sum(spent.values()))
     return spent
 
 
@@ -146,8 +146,10 @@ def test_prometheus_counts_what_the_bills_say(prometheus: Prometheus, bills: dic
 def test_every_panel_has_something_to_show(prometheus: Prometheus, bills: dict[str, int]) -> None:
     asked = [(title, filled(query)) for title, query in queries()]
     assert len(asked) > 25
-    empty = [title for title, query in asked if not prometheus.ask(query) and OF_VLLM not in query]
-    assert not empty
+    deadline = time.monotonic() + 60  # a rate is of two readings, which may be far apart on a busy machine
+    while empty := [title for title, query in asked if not prometheus.ask(query) and OF_VLLM not in query]:
+        assert time.monotonic() < deadline, empty
+        time.sleep(0.5)
 
 
 def test_panels_ask_for_nothing_that_is_nowhere_exported(prometheus: Prometheus, bills: dict[str, int]) -> None:
@@ -166,7 +168,7 @@ def test_money_by_tenant_is_the_bill_at_the_price(prometheus: Prometheus, bills:
 
 
 def test_prometheus_evaluates_every_rule(prometheus: Prometheus, bills: dict[str, int]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         groups = httpx.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]

@@ -138,7 +138,7 @@ async def test_a_streams_events_pass_nginx_while_the_engine_still_generates(
     _, key = await through.tenant("stream")
     body = QUESTION | {"stream": True} | ({"kinetics": kinetics} if kinetics else {})
     # So slow, and so little, that what is held back anywhere comes with the end.
-    through.upstream.tokens, through.upstream.token_s = 6, 1.0
+    through.upstream.tokens, through.upstream.token_s = 20, 1.0
     lines: list[str] = []
     async with (
         httpx.AsyncClient(timeout=60, headers=bearer(key)) as client,
@@ -149,6 +149,7 @@ async def test_a_streams_events_pass_nginx_while_the_engine_still_generates(
         while len(lines) < 6:  # three events, and the blank lines after them
             lines.append(await anext(reading))
         assert through.upstream.open > 0
+        through.upstream.token_s = 0.01
         lines += [line async for line in reading]
     through.upstream.well()
     assert lines[0].startswith("data: {")
@@ -166,8 +167,10 @@ async def test_a_front_end_that_is_stopped_under_load_behind_nginx_loses_nothing
 
     async def stop() -> None:
         await made.until_running(name, 16)
+        made.upstream.still = True  # so that what runs there doesn't end before it is asked
         server.process.send_signal(signal.SIGTERM)
-        await until(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 30)
+        await until(lambda: httpx.get(f"{server.url}/ready").status_code == 503, 60)
+        made.upstream.still = False
         await through.load(coming, key, 12)
 
     await through.load(running, key, 20, stop)
