@@ -69,7 +69,7 @@ async def test_what_runs_finishes_and_what_comes_is_turned_away(fake: FakeVllm, 
                 assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
                 assert "stopping" in refused.json()["error"]["message"]
                 assert int(refused.headers["retry-after"]) > 0
-                fake.held = False
+                fake.goes_ahead = lambda: True
                 responses = await asyncio.gather(*tasks)
         assert [response.status_code for response in responses] == [200, 200, 200]
         assert responses[1].text.endswith("data: [DONE]\n\n")
@@ -108,7 +108,7 @@ async def test_a_budget_gets_its_best_answer_so_far(fake: FakeVllm, folder: Path
     with front_end(fake, None, folder, tmp_path / "log", "--drain-timeout", "0.2") as server, fake.holding():
         async with asked(server, PLAIN | {"kinetics": VOTE}) as (task,):
             fake.tokens = 4000  # of all but the first sample, which is with the engine already
-            fake.held = False
+            fake.goes_ahead = lambda: True
             await until_sent(fake, 3)
             await until(lambda: running_samples(server) == 2, 60)
             server.process.send_signal(signal.SIGTERM)
