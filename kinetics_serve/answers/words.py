@@ -37,7 +37,7 @@ _ORDINALS = {
     for place, word in enumerate(_ORDINAL_WORDS.split(), 1)
 }
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)", re.I)
-_DIVISION = re.compile(r"(\d{1,30}),? ?(?:R|r|rem\.?|remainder|with (?:an? )?remainder(?: of)?) ?(\d{1,30})")
+_DIVISION = re.compile(r"(\d{1,30})(?:,? (?:R|r|rem\.?|(?:with )?(?:an? )?remainder(?: of)?)|R) ?(\d{1,30})")
 
 MOST_WORDS = 10
 """Of a number and what it counts."""
@@ -50,7 +50,7 @@ _SCALED = re.compile(
 )
 _ODDS = re.compile(r"(\d+) (?:out of|in every|in) (\d+)")
 _ABOUT = re.compile(
-    r"(?:approximately|approx\.?|about|around|roughly|nearly|almost|circa) (?=[-+€£¥₹]?\s?\\?[\d.(]|\\)", re.I
+    r"\A(?:approximately|approx\.?|about|around|roughly|nearly|almost|circa) (?=[-+€£¥₹]?\s?[\d.(\\])", re.I
 )
 
 
@@ -67,7 +67,7 @@ def in_figures(text: str) -> str:
         return f"{odds[1]}/{odds[2]}"
     if (spelled := _spelled(bare)) is not None:
         return spelled
-    return _SCALED.sub(_scaled, _ABOUT.sub("", text, count=1) if _ABOUT.match(text) else text)
+    return _SCALED.sub(_scaled, _ABOUT.sub("", text))
 
 
 def order_or_division(text: str) -> str | None:
@@ -100,6 +100,8 @@ def _spelled(text: str) -> str | None:
     noun = written[at + read :]
     if value is None or len(noun) > 1 or not all(word.isalpha() and word.islower() for word in noun):
         return None
+    if any(word in _BELOW_100 or word in _SCALES or word == "hundred" for word in noun):
+        return None
     return " ".join([f"{sign}{value}", *noun])
 
 
@@ -129,7 +131,7 @@ def _cardinal(words: Sequence[str]) -> tuple[int, int]:
         following = words[place + 1] if place + 1 < len(words) else ""
         if word in _BELOW_100:
             below, tens = _BELOW_100[word], group % 100
-            if (tens and (tens < 20 or tens % 10 or not 0 < below < 10)) or (read and below == 0):
+            if (tens and (tens < 20 or tens % 10 or not 0 < below < 10)) or (read and 0 in (below, total + group)):
                 break
             group += below
         elif word == "hundred" and 0 < group < 10:
