@@ -48,10 +48,10 @@ _UNREADABLE = re.compile(
     r"['`\"?:;#@~]|!!|\d\s+[\d.]|\d_|(?<![a-zA-Z\\])I(?![a-zA-Z])|(?<!\\)(?<![a-zA-Z\\])[a-zA-Z]\d"
     r"|\\frac\s*\{\s*d(?:\s*\^\s*\{?\d\}?)?\s*[a-zA-Z]\s*\}\s*\{\s*d\s*[a-zA-Z]"
     r"|(?<![a-zA-Z\\])d[a-zA-Z]\s*/\s*d[a-zA-Z]"
-    r"|^\s*\d+-\d+\s*$|^\s*\d{1,4}([-/])\d{1,2}\1\d{1,4}\s*$"
+    r"|^\s*\+?\d+(?:-\d+)+\s*$|^\s*\d{1,4}/\d{1,2}/\d{1,4}\s*$|\d\.\d+\.\d"
 )
 """What the parser would misread: primes, ratios, times, numbers that merely stand side by side, bases, I, B2, dy/dx,
-ranges and dates.
+ranges, numbers of telephones, dates, and versions.
 """
 
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{\s*(\d+)\s*\}")

@@ -11,7 +11,7 @@ _TUPLE = re.compile(r"\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)")
 _PRIMES = r"(?:'{1,3}|\s*\^\s*\{?\s*(?:\\prime\s*){1,3}\}?)"
 _COMPOSED = re.compile(
     rf"[a-zA-Z]{_PRIMES}?\s*\(\s*(?:[a-z]|-?[\d.]+)(?:\s*,\s*(?:[a-z]|-?[\d.]+))*\s*\)"  # f(x), f'(1)
-    rf"|[a-zA-Z]{_PRIMES}"  # y'
+    rf"|[a-zA-Z]{_PRIMES}|pO?H"  # y'
     r"|\\(?:vec|hat|overrightarrow)\s*\{\s*[a-zA-Z]{1,2}\s*\}"
     r"|\|\s*[A-Z]{1,3}\s*\||[A-Z]{2,4}|\\overline\s*\{[A-Z]+\}"  # |AB|, AB
     r"|(?:m\s*)?\\angle.*"

@@ -19,6 +19,7 @@ _CHARACTERS = {
     "÷": "/",
     "⁄": "/",
     "∕": "/",
+    "Ω": r"\Omega ",
     "π": r"\pi ",
     "∞": r"\infty ",
     "≤": r"\le ",
@@ -134,6 +135,8 @@ _POINTED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|\.\d{3},\d
 """Thousands with points: 1.234.567 and 1.234,56, which nothing else can mean."""
 _DOLLAR_NAME = re.compile(r"(?<![A-Za-z])US\s*\\?\$")
 _BRACED_COMMA = re.compile(r"(\d)\s*\{\s*,\s*\}\s*(\d)")
+_LETTERS = re.compile(r"\s*[A-J](?:\s*(?:,|and|or|,\s*and)\s*[A-J])+\s*")
+_RANGE = re.compile(r"(?:\\?\$([\d.,]+)\s*[-–]\s*\\?\$([\d.,]+)|([\d.,]+)\\?%\s*[-–]\s*([\d.,]+)\\?(%))")
 _LINE_BREAK = re.compile(r"(?:\s*\\\\)+\s*$")
 _POWER = re.compile(r"(?<=[\w)])\*\*(?=[\w(-])")
 _EMPHASIS = re.compile(r"\\(?:mathbf|mathcal|boldsymbol|bm|underline)\s*\{([^{}]*)\}")
@@ -160,6 +163,8 @@ MAX_STYLES = 8
 def plain(answer: str) -> str:
     """The answer in the one notation that `structure` and `formula` read: ASCII and TeX without styling."""
     text = _DOLLAR_NAME.sub("$", answer)
+    if found := _RANGE.fullmatch(text.strip()):
+        text = f"{found[1] or found[3]}-{found[2] or found[4]}{found[5] or ''}"
     text = _POINTED.sub(lambda number: number[0].replace(".", "").replace(",", "."), text)
     text = _GROUPS.sub(lambda number: _NO_DIGIT.sub("", number[0]), text)
     text = _BRACED_COMMA.sub(r"\1.\2", text)
@@ -192,7 +197,10 @@ def plain(answer: str) -> str:
     text = _FRAC.sub(lambda found: rf"\frac{{{found[1] or found[2]}}}{{{found[3]}}}", text)
     text = _SQRT.sub(lambda found: r"\sqrt{" + (found[1] or found[2]) + "}", text)
     text = _BARE_SQRT.sub(r"\\sqrt", text)
-    return in_figures(_LINE_BREAK.sub("", " ".join(text.split())))
+    text = _LINE_BREAK.sub("", " ".join(text.split()))
+    if (styled := _TEXT.fullmatch(text)) and _LETTERS.fullmatch(styled[1]):
+        return styled[1].strip()
+    return in_figures(text)
 
 
 def unstyled(text: str) -> str:

@@ -15,10 +15,12 @@ _POWER = r"(?:\^\s*\{?\s*-?\d\s*\}?)"
 _PART = rf"{_MARK}\{{(?:[^{{}}]|\^\s*\{{[^{{}}]*\}})*\}}\s*{_POWER}?"
 _MARKED = re.compile(rf"^(?P<value>.*?)\s*(?P<unit>{_PART}(?:\s*(?:/|\\cdot)?\s*{_PART})*)$", re.S)
 _PLAIN = re.compile(
-    r"^(?P<value>.*(?<![\^_])(?<![\^_]\{)(?:[\d})]|\\pi))(?P<space>\s*)"
-    rf"(?P<unit>(?:°\s*)?[A-Za-zμ€£¥₹¢](?:[A-Za-zμ€£¥₹¢./ ]|{_POWER})*|[%°])$",
+    r"^(?P<value>.*(?:(?<![\^_])(?<![\^_]\{)(?:[\d})]|\\pi)|10\s*\^\s*\d))(?P<space>\s*)"
+    rf"(?P<unit>(?:°\s*)?[A-Za-zμΩ€£¥₹¢](?:[A-Za-zμΩ€£¥₹¢./ ]|\\cdot |{_POWER})*|[%°])$",
     re.S,
 )
+_INSIDE = r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+_RATE = re.compile(rf"\\frac{_INSIDE}{_INSIDE}$")
 _UNMARKED = re.compile(rf"{_MARK}\{{((?:[^{{}}]|\^\s*\{{[^{{}}]*\}})*)\}}")
 _CIRCLE = re.compile(rf"\^\s*\{{?\s*\\circ\s*\}}?(?:\s*{_MARK}\{{\s*([CF])\s*\}})?")
 _DIGIT_OR_CONSTANT = re.compile(r"\d|\\pi|\\sqrt")
@@ -42,7 +44,8 @@ def quantity(text: str) -> Quantity | None:
         return Quantity(found["sign"] + text[found.end() :].strip(), units.known(found["currency"].rstrip(".")) or "")
     if _TRIGONOMETRY.search(text):
         return None  # degrees are of its argument
-    text = _CIRCLE.sub(lambda circle: f"°{circle[1] or ''}", text)
+    text = _CIRCLE.sub(lambda circle: f"°{circle[1] or ''}", text).replace(r"\Omega", "Ω")
+    text = _RATE.sub(_rate, text)
     found = _MARKED.match(text) or _PLAIN.match(text)
     if found is None or not _DIGIT_OR_CONSTANT.search(found["value"]) or _LONG_WORD.search(found["value"]):
         return None
@@ -56,9 +59,20 @@ def quantity(text: str) -> Quantity | None:
     return Quantity(found["value"].strip().replace("°", r"^\circ "), units.canonical(parts))
 
 
+def _rate(found: re.Match[str]) -> str:
+    """A unit above a unit in one line; what else a fraction is, as it was."""
+    top, bottom = (_UNMARKED.sub(r" \1 ", part).strip() for part in found.groups())
+    parts = units.factors(f"{top}/{bottom}")
+    return f" {top}/{bottom}" if top and bottom and parts is not None and units.is_unit(parts) else found[0]
+
+
 def _is_product(parts: list[tuple[str, int]], spaced: bool) -> bool:
-    """Whether letters after a number are rather factors: 3m, 3 m^4 and 3 m^2 s are products, 3 m is a length."""
+    """Whether letters after a number are rather factors: 3m, 3 m^4 and 3 m^2 s are products, 3 m is a length, and
+    3 m s^{-1} a speed.
+    """
     if not all(len(name) == 1 and name.isalpha() for name, _ in parts):
         return False
     powers = [power for _, power in parts]
-    return (len(parts) == 1 and not spaced) or powers[-1] not in (1, 2, 3) or any(power != 1 for power in powers[:-1])
+    if any(power != 1 for power in powers[:-1]):
+        return True
+    return (not spaced or powers[-1] not in (1, 2, 3)) if len(parts) == 1 else abs(powers[-1]) not in (1, 2, 3)

@@ -35,6 +35,10 @@ _SYNONYMS = {
     "V": "volt",
     "Pa": "pascal",
     "mol": "mole",
+    "K": "kelvin",
+    "A": "ampere amp",
+    "Ω": "ohm",
+    "T": "tesla",
     "rad": "radian",
     "€": "euro EUR",
     "£": "GBP",
@@ -48,7 +52,7 @@ _SYNONYMS = {
     "": "dollar USD bucks",
 }
 _UNITS = {name: unit for unit, names in _SYNONYMS.items() for name in (unit, *names.split())}
-_PREFIXED = re.compile("[kMGmnμ](?:Hz|N|J|W|V|Pa|A|eV)|[MG](?:m|g|s)")
+_PREFIXED = re.compile("[kMGmnμ](?:Hz|N|J|W|V|Pa|A|eV|Ω)|[MG](?:m|g|s)")
 """With a capital, without which two letters are rather a product."""
 
 SPELLED_OUT = 4
@@ -60,7 +64,7 @@ _PER_HOUR = re.compile(r"(?<![A-Za-z])(?:(mph)|kmh|kmph|kph)(?![A-Za-z])")
 _POWER_WORD = re.compile(r"(?<![A-Za-z])(?:(square|sq)|cubic|cu)(?:\.\s*|\s+)([A-Za-z]+)", re.I)
 _US = re.compile(r"(?<![A-Za-z])US\s+(?=dollar)")
 _TEMPERATURE = re.compile(r"(?:(?<![a-z])degrees?|°)\s*([CF])(?:elsius|ahrenheit)?(?![a-z])", re.I)
-_FACTOR = re.compile(r"(°\s*[CF](?![A-Za-z])|[A-Za-zμ]+|[°€£¥₹¢%/])(?:\s*\^\s*\{?\s*(-?\d+)\s*\}?)?")
+_FACTOR = re.compile(r"(°\s*[CF](?![A-Za-z])|[A-Za-zμΩ]+|[°€£¥₹¢%/])(?:\s*\^\s*\{?\s*(-?\d+)\s*\}?)?")
 _TIMES = re.compile(r"\\cdot(?![a-zA-Z])|[\s.*]+")
 
 
