@@ -30,7 +30,8 @@ from tests.ledger.postgres import Postgres
 from tests.ledger.server import QUESTION, FrontEnd, bearer, front_end
 
 WORKERS = (3, 1)
-LEASE_S = 3
+LEASE_S = 10
+"""Of front-ends: so long that none ends while a busy machine stands still, so short that a row can wait for it."""
 QUIET_S = 40.0
 """Within which all is booked and released once a fault is over."""
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,7 +91,7 @@ def test_a_server_says_what_it_does(multiprocess: bool, tmp_path: Path) -> None:
         try:
             text = metrics(f"http://127.0.0.1:{port}/metrics", server)
         finally:
-            server.terminate()
+            end(server)
     samples = {s.name: s.labels for family in text_string_to_metric_families(text) for s in family.samples}
     said = samples["kinetics_sparse_attention_info"]
     assert said["kv_budget"] == "256"
@@ -109,6 +110,16 @@ def test_a_server_says_what_it_does(multiprocess: bool, tmp_path: Path) -> None:
     assert info.sparse.summary_bytes == float(said["summary_bytes"])
     assert (info.kv_block, info.device, info.tensor_parallel) == (128, "cpu", 1)
     assert (cache["block_size"], cache["cache_dtype"], cache["enable_prefix_caching"]) == ("128", "auto", "True")
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """vLLM may lose a signal that comes just when it begins to serve."""
+    for _ in range(5):
+        server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(30)
+            return
+    server.kill()
 
 
 def metrics(url: str, server: subprocess.Popen[bytes]) -> str:
