@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from kinetics_serve.api.app import create_app
+from kinetics_serve.engine import client
 from kinetics_serve.engine.circuit import Circuit
 from kinetics_serve.requests.services import Settings
 from tests.arms import PAPER_B200
@@ -22,6 +23,7 @@ hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
+client.CONNECT_TIMEOUT_S = 60.0  # else a front-end that stands still itself takes its engine for lost
 DEFAULT_TIMEOUT_CONFIG.connect = DEFAULT_TIMEOUT_CONFIG.read = DEFAULT_TIMEOUT_CONFIG.write = 60.0
 
 # pytest-xdist tells its workers a terminal's width, and a console would keep to it: tests that want one say so.
