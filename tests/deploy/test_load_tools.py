@@ -34,7 +34,7 @@ def recipe(program: str, url: str, folder: Path) -> list[str]:
 def run(command: list[str], **variables: str) -> None:
     """Offline: a load test fetches nothing."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"} | variables
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

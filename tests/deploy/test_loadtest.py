@@ -172,7 +172,7 @@ def test_what_clients_add_up_is_what_the_server_counted_and_booked(server: Front
         LOADTEST_URL=server.url,
         LOADTEST_API_KEY=",".join(keys),
     )
-    printed, problems = process.communicate(timeout=240)
+    printed, problems = process.communicate(timeout=600)
     assert process.returncode == 0, problems + (out / "locust.log").read_text()
 
     report = json.loads((out / "report.json").read_text())

@@ -119,7 +119,7 @@ def laguna() -> PreTrainedModel:
 
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 PROCESS = (sys.executable, "-m", "tests.sparse_backend.engine_process")
 
 

@@ -124,7 +124,7 @@ def end(server: subprocess.Popen[bytes]) -> None:
 
 def metrics(url: str, server: subprocess.Popen[bytes]) -> str:
     """The metrics of a server, once it is up."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert server.poll() is None, "the server ended"
         try:

@@ -61,7 +61,7 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 def end(guardian: subprocess.Popen[bytes]) -> int:
     """Lets go of its stdin and returns its exit status."""
-    guardian.communicate(timeout=20)
+    guardian.communicate(timeout=120)
     return guardian.returncode
 
 
