@@ -30,7 +30,8 @@ async def test_a_plain_stream_that_is_left_frees_the_engine(server: Server) -> N
         httpx.AsyncClient(timeout=300) as client,
         client.stream("POST", f"{server.url}/v1/chat/completions", json=plain) as response,
     ):
-        await anext(response.aiter_lines())
+        lines = response.aiter_lines()  # kept: when it goes, httpx closes the connection
+        await anext(lines)
         await until(lambda: server.engine_running() == 1, 30)
     await until(lambda: server.engine_running() == 0, 30)
 
