@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.e2e.conftest import free_port, is_free
@@ -159,37 +159,27 @@ def test_a_stopped_server_ends_without_a_word_of_failure(
 
 
 def test_a_burst_of_connections_is_spread_over_all_workers(server: FrontEnd) -> None:
-    children = workers(server.process.pid)
     port = int(server.url.rpartition(":")[2])
-    taken: dict[int, int] = dict.fromkeys(children, 0)
-    with ExitStack() as stack:
-        while not all(taken.values()):  # each is up
-            before = {child: descriptors(child) for child in children}
-            with ExitStack() as probes:
-                for _ in range(30):
-                    probes.enter_context(socket.create_connection(("127.0.0.1", port)))
-                time.sleep(0.5)
-                taken = {child: max(0, descriptors(child) - before[child]) for child in children}
-        until(lambda: all(descriptors(child) < before[child] + OWN for child in children))  # the probes are gone
-        before = {child: descriptors(child) for child in children}
-        for _ in range(240):
-            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        until(lambda: sum(descriptors(child) - before[child] for child in children) > 240 - WORKERS * OWN)
-        counts = [descriptors(child) - before[child] for child in children]
-        assert max(counts) <= 160, counts  # a worker may have to wait for a processor: then two share them
+    children = [psutil.Process(pid) for pid in workers(server.process.pid)]
 
+    def taken() -> list[int]:
+        """Connections of each worker."""
+        found = [child.net_connections("tcp") for child in children]
+        return [sum(each.laddr.port == port and each.status == "ESTABLISHED" for each in own) for own in found]
 
-OWN = 3
-"""Connections of a worker to its engine may come and go, but not so many of them."""
+    def burst(connections: int) -> list[int]:
+        """How many of so many at once each worker takes."""
+        until(lambda: not any(taken()))
+        with ExitStack() as stack:
+            for _ in range(connections):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            until(lambda: sum(taken()) == connections)
+            return taken()
 
-
-def descriptors(pid: int) -> int:
-    """Open sockets of a process."""
-    found = 0
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            found += str(link.readlink()).startswith("socket:")
-    return found
+    while not all(burst(30)):  # each is up
+        pass
+    counts = burst(240)
+    assert max(counts) <= 160, counts  # a worker may have to wait for a processor: then two share them
 
 
 ENGINE = """
