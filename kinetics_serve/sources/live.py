@@ -58,7 +58,7 @@ class LiveSource:
     async def sample(self, sample: Sample) -> AsyncGenerator[int | Ended, None]:
         if (name := request_id.get()) is not None:  # in this sample's task only
             request_id.set(f"{name}-{sample.index}")
-        if not self.completions:
+        if not self.completions:  # the first sample: what else is under way counts from now on
             self._route.choose()
         opened = False
         try:
